@@ -1,0 +1,1 @@
+"""Labelled images: one reader for each layout, one decoder for every photo."""

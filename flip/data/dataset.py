@@ -1,0 +1,158 @@
+"""What every reader returns: records, class names and splits."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from flip.errors import ConfigError, DataError
+
+SPLITS = ("train", "val", "test")
+
+#: Left, top, width and height in pixels of the file as it is stored (after EXIF orientation).
+Box = tuple[float, float, float, float]
+
+
+class Record(NamedTuple):
+    """One photo of a dataset.
+
+    ``path`` is what reports print: relative to the dataset's root where the photo lies under it, and joined to the root
+    it is the file (an absolute path stays what it is).
+    """
+
+    path: str
+    label: int
+    split: str
+    captions: tuple[str, ...] = ()
+    box: Box | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled photos.
+
+    Attributes
+    ----------
+    root : Path
+        The folder that record paths are relative to.
+    layout : str
+        The layout that was recognised, as ``--layout`` names it.
+    classnames : tuple of str
+        Clean names ("Black footed Albatross"); a label is an index into them.
+    raw_names : tuple of str
+        The same classes as folders or columns wrote them ("001.Black_footed_Albatross").
+    records : tuple of Record
+    embeddings : Path or None
+        A table written by ``flip embed -o``, when the dataset was read from one and there may be no photos.
+    """
+
+    root: Path
+    layout: str
+    classnames: tuple[str, ...]
+    raw_names: tuple[str, ...]
+    records: tuple[Record, ...]
+    embeddings: Path | None = None
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Labels of shape (n,)."""
+        return np.fromiter((r.label for r in self.records), dtype=np.int64, count=len(self.records))
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Number of photos in each split that has any, in the order train, val, test."""
+        counts = Counter(r.split for r in self.records)
+        return {split: counts[split] for split in SPLITS if counts[split]}
+
+    def file(self, record: Record) -> Path:
+        """Return where the photo of a record lies."""
+        return self.root / record.path
+
+    def take(self, indices: Iterable[int]) -> Dataset:
+        """Return the dataset of the records at these indices, in that order."""
+        return replace(self, records=tuple(self.records[i] for i in indices))
+
+    def select(self, split: str) -> Dataset:
+        """Return the records of one split (``"all"`` for every record).
+
+        Raises
+        ------
+        DataError
+            If the split has no photo; the message names the splits that have some.
+        """
+        if split == "all":
+            return self
+        chosen = replace(self, records=tuple(r for r in self.records if r.split == split))
+        if not chosen.records:
+            have = ", ".join(f"{name} ({n})" for name, n in self.splits.items()) or "none"
+            raise DataError(f"split {split!r} of {self.root} has no photo; it has {have}; pass --split with one of them")
+        return chosen
+
+    def require_training_photos(self) -> None:
+        """Raise a DataError that names the classes without any training photo."""
+        present = {r.label for r in self.records if r.split == "train"}
+        absent = [name for c, name in enumerate(self.classnames) if c not in present]
+        if absent:
+            more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
+            raise DataError(
+                f"no training photo for class {', '.join(map(repr, absent[:3]))}{more} in {self.root}; "
+                "add one to the train split, or leave the class out"
+            )
+
+    def fingerprint(self) -> str:
+        """Return a hash of paths, labels, splits, captions and class names (not of the pixels), 16 hex digits."""
+        digest = hashlib.sha256()
+        for item in (self.classnames, *self.records):
+            digest.update(repr(tuple(item)).encode())
+        return digest.hexdigest()[:16]
+
+
+def few_shot_indices(labels: npt.NDArray[np.int64], shots: int, seed: int) -> npt.NDArray[np.int64]:
+    """Draw ``shots`` rows of every class without replacement; a class that has fewer gives all it has.
+
+    The draw of a class depends on the seed and the class alone, and a draw of more shots contains the draw of fewer.
+
+    Parameters
+    ----------
+    labels : int array of shape (n,)
+    shots : int
+        At least 1.
+    seed : int
+
+    Returns
+    -------
+    int array
+        Row indices, grouped by class in ascending class order.
+    """
+    if shots < 1:
+        raise ConfigError(f"shots is {shots}; pass 1 or more")
+    drawn = []
+    for c in np.unique(labels):
+        rows = np.flatnonzero(labels == c)
+        order = np.random.default_rng([seed, int(c)]).permutation(len(rows))
+        drawn.append(rows[order[:shots]])
+    return np.concatenate(drawn) if drawn else np.empty(0, dtype=np.int64)
+
+
+def clean_class_name(raw: str) -> str:
+    """Return the name a person would say: ``001.Black_footed_Albatross`` becomes ``Black footed Albatross``."""
+    head, dot, tail = raw.partition(".")
+    name = tail if dot and head.isdigit() and tail else raw
+    return " ".join(name.replace("_", " ").split())
+
+
+def label_indices(raw_labels: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
+    """Return the sorted distinct raw names and each row's index into them."""
+    names = tuple(sorted(set(raw_labels)))
+    index = {name: i for i, name in enumerate(names)}
+    return names, [index[name] for name in raw_labels]

@@ -1,0 +1,41 @@
+"""The errors a user can cause, each one line: what was given, what is allowed, what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FlipError(Exception):
+    """Base of everything flip raises on purpose; the command line prints it as one line and exits with 1."""
+
+
+class DataError(FlipError):
+    """A dataset, manifest, photo or class list is not what its layout promises."""
+
+
+class ConfigError(FlipError):
+    """An option, or a combination of options, cannot be carried out."""
+
+
+class ModelError(FlipError):
+    """A model is unknown, absent, unreadable or not what its configuration says."""
+
+
+class CheckpointError(FlipError):
+    """A checkpoint is refused, truncated or does not fit."""
+
+
+class FeatureMismatchError(FlipError):
+    """Features, or something fitted on them, were made by another model."""
+
+
+class MissingDependencyError(FlipError):
+    """An optional package is needed; the message names the exact ``pip install``."""
+
+
+def near_names(given: str, allowed: Iterable[str], most: int = 3) -> str:
+    """Return ``"; did you mean a, b?"`` for the names closest to ``given``, or ``""`` when none is close."""
+    by_folded = {name.casefold(): name for name in allowed}
+    close = difflib.get_close_matches(given.casefold(), by_folded, n=most, cutoff=0.6)
+    return f"; did you mean {', '.join(by_folded[name] for name in close)}?" if close else ""

@@ -1,0 +1,147 @@
+"""Numbers about predictions: arrays in, numbers out. Every accuracy is a percentage (0 to 100)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+#: Two-sided 95 % quantile of the standard normal distribution.
+Z95 = 1.959963984540054
+
+
+class Confusion(NamedTuple):
+    """One confused ordered pair of classes."""
+
+    truth: int
+    predicted: int
+    count: int
+
+
+class ReliabilityBin(NamedTuple):
+    """One bin of a reliability curve; ``confidence`` and ``accuracy`` are fractions (0 to 1)."""
+
+    confidence: float
+    accuracy: float
+    n: int
+
+
+def topk_accuracy(logits: Array, labels: Array, k: int) -> float:
+    """Return the percentage of rows whose label is among the ``k`` largest logits.
+
+    Parameters
+    ----------
+    logits : array of shape (n, c)
+        Larger means likelier. A ``k`` above ``c`` counts as ``c``.
+    labels : int array of shape (n,)
+    """
+    if len(labels) == 0:
+        return math.nan
+    k = min(k, logits.shape[1])
+    # Ties go to the lower class index, as argmax does, so that top-1 equals argmax everywhere.
+    top = np.argsort(-logits, axis=1, kind="stable")[:, :k]
+    return 100.0 * float(np.mean((top == np.asarray(labels)[:, None]).any(axis=1)))
+
+
+def mean_per_class(predicted: Array, labels: Array) -> float:
+    """Return the mean over classes present in ``labels`` of each class's top-1 percentage."""
+    if len(labels) == 0:
+        return math.nan
+    return float(np.mean([100.0 * np.mean(predicted[labels == c] == c) for c in np.unique(labels)]))
+
+
+def wilson_interval(correct: int, n: int, z: float = Z95) -> tuple[float, float]:
+    """Return the Wilson score interval of a proportion, in percent (Wilson, JASA 1927)."""
+    if n == 0:
+        return (math.nan, math.nan)
+    p = correct / n
+    centre = p + z * z / (2 * n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    scale = 100.0 / (1 + z * z / n)
+    return (max(0.0, scale * (centre - half)), min(100.0, scale * (centre + half)))
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return mean and 95 % Student-t interval over repeated draws; with one draw the interval is (nan, nan)."""
+    from scipy import stats
+
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return (mean, math.nan, math.nan)
+    half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
+    return (mean, mean - half, mean + half)
+
+
+def paired_interval(correct_a: Array, correct_b: Array) -> tuple[float, float, float]:
+    """Return the difference a − b of two accuracies on the same n photos with its 95 % interval, in points.
+
+    The normal interval of the mean of the n paired differences, which is McNemar's large-sample interval.
+    """
+    difference = np.asarray(correct_a, dtype=np.float64) - np.asarray(correct_b, dtype=np.float64)
+    n = len(difference)
+    if n < 2:
+        return (100.0 * float(difference.mean()) if n else math.nan, math.nan, math.nan)
+    mean = float(difference.mean())
+    half = Z95 * float(difference.std(ddof=1)) / math.sqrt(n)
+    return (100.0 * mean, 100.0 * (mean - half), 100.0 * (mean + half))
+
+
+def reliability(probabilities: Array, labels: Array, bins: int = 15) -> list[ReliabilityBin]:
+    """Return the non-empty bins of the reliability curve of the most likely class.
+
+    Parameters
+    ----------
+    probabilities : array of shape (n, c)
+        Rows sum to one.
+    labels : int array of shape (n,)
+    bins : int
+        Bins of equal width over (0, 1].
+    """
+    confidence = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == labels
+    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    curve = []
+    for b in range(bins):
+        inside = which == b
+        if inside.any():
+            mean_confidence, accuracy = float(confidence[inside].mean()), float(correct[inside].mean())
+            curve.append(ReliabilityBin(mean_confidence, accuracy, int(inside.sum())))
+    return curve
+
+
+def expected_calibration_error(probabilities: Array, labels: Array, bins: int = 15) -> float:
+    """Return the expected calibration error as a fraction (Guo et al., ICML 2017, equation 3)."""
+    if len(labels) == 0:
+        return math.nan
+    curve = reliability(probabilities, labels, bins)
+    return sum(b.n * abs(b.accuracy - b.confidence) for b in curve) / len(labels)
+
+
+def coverage_curve(
+    probabilities: Array, labels: Array, coverages: Sequence[float] = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+) -> list[tuple[float, float, float]]:
+    """Return ``(coverage, accuracy, threshold)`` when only the surest share of rows is answered.
+
+    Coverage is a fraction, accuracy a percentage, and the threshold the least probability still answered.
+    """
+    confidence = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == labels
+    order = np.argsort(-confidence, kind="stable")
+    curve = []
+    for coverage in coverages:
+        kept = order[: max(1, round(coverage * len(order)))]
+        curve.append((float(coverage), 100.0 * float(correct[kept].mean()), float(confidence[kept[-1]])))
+    return curve
+
+
+def confused_pairs(predicted: Array, labels: Array, most: int = 10) -> list[Confusion]:
+    """Return the ordered pairs (truth, predicted) that are confused most often, most frequent first."""
+    wrong = predicted != labels
+    pairs, counts = np.unique(np.stack([labels[wrong], predicted[wrong]], axis=1), axis=0, return_counts=True)
+    order = np.lexsort((pairs[:, 1], pairs[:, 0], -counts))[:most]
+    return [Confusion(int(pairs[i, 0]), int(pairs[i, 1]), int(counts[i])) for i in order]
