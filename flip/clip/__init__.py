@@ -1,0 +1,1 @@
+"""The dual encoder: models, prompts, and embeddings through the cache."""

@@ -1,0 +1,48 @@
+"""The hash of a weights file, remembered by path, size and time of change."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+
+def weights_hash(file: Path, cache: Path | None) -> str:
+    """Return the sha256 of a file, 64 hex digits, read again only when its size or time of change differs.
+
+    Parameters
+    ----------
+    file : Path
+    cache : Path or None
+        Folder in which the hash is remembered; None hashes each time.
+    """
+    file = file.resolve()
+    stat = file.stat()
+    if cache is None:
+        return _sha256(file)
+    key = hashlib.sha256(str(file).encode()).hexdigest()[:16]
+    memory = cache / "weights" / f"{key}.json"
+    seen = [str(file), stat.st_size, stat.st_mtime_ns]
+    try:
+        remembered = json.loads(memory.read_text(encoding="utf-8"))
+        if remembered["file"] == seen:
+            return str(remembered["sha256"])
+    except (OSError, ValueError, KeyError):
+        pass
+    digest = _sha256(file)
+    write_json(memory, {"file": seen, "sha256": digest})
+    return digest
+
+
+def write_json(file: Path, content: object) -> None:
+    """Write JSON aside and rename it, so that a reader sees the old file or the new one and nothing between."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    aside.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
+    aside.replace(file)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
