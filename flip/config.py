@@ -103,6 +103,7 @@ class EmbedConfig(ReadConfig):
 
     split: str = option("all", "Which split to embed: train, val, test or all.")
     output: Path | None = option(None, "Write the joined table (Parquet) into this folder.")
+    captions: bool = option(False, "Also embed the captions now; otherwise the command that needs them does.")
     overwrite: bool = option(False, "Replace what the output folder holds.")
 
 

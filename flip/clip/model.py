@@ -154,6 +154,7 @@ def _build(
 ) -> ClipModel:
     import open_clip
     import torch
+    from open_clip.transform import PreprocessCfg, image_transform_v2
 
     try:
         with _quiet():
@@ -174,7 +175,7 @@ def _build(
     return ClipModel(
         name=name,
         network=network.eval().requires_grad_(False),
-        preprocess=open_clip.image_transform_v2(open_clip.PreprocessCfg(**preprocess_cfg), is_train=False),
+        preprocess=image_transform_v2(PreprocessCfg(**preprocess_cfg), is_train=False),
         tokenize=tokenize,
         config=config,
         fingerprint=hashlib.sha256(described.encode()).hexdigest()[:16],

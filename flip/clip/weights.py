@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
+
+from flip.results import write_json
 
 
 def weights_hash(file: Path, cache: Path | None) -> str:
@@ -33,14 +34,6 @@ def weights_hash(file: Path, cache: Path | None) -> str:
     digest = _sha256(file)
     write_json(memory, {"file": seen, "sha256": digest})
     return digest
-
-
-def write_json(file: Path, content: object) -> None:
-    """Write JSON aside and rename it, so that a reader sees the old file or the new one and nothing between."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    aside.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
-    aside.replace(file)
 
 
 def _sha256(file: Path) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,16 @@ import numpy.typing as npt
 from flip.errors import ConfigError, DataError
 
 SPLITS = ("train", "val", "test")
+
+#: What people call the splits, as folders and columns.
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+#: Share of photos held out for testing where a layout has no split of its own.
+DEFAULT_TEST_FRACTION = 0.3
 
 #: Left, top, width and height in pixels of the file as it is stored (after EXIF orientation).
 Box = tuple[float, float, float, float]
@@ -95,7 +106,9 @@ class Dataset:
         chosen = replace(self, records=tuple(r for r in self.records if r.split == split))
         if not chosen.records:
             have = ", ".join(f"{name} ({n})" for name, n in self.splits.items()) or "none"
-            raise DataError(f"split {split!r} of {self.root} has no photo; it has {have}; pass --split with one of them")
+            raise DataError(
+                f"split {split!r} of {self.root} has no photo; it has {have}; pass --split with one of them"
+            )
         return chosen
 
     def require_training_photos(self) -> None:
@@ -152,7 +165,47 @@ def clean_class_name(raw: str) -> str:
 
 
 def label_indices(raw_labels: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
-    """Return the sorted distinct raw names and each row's index into them."""
-    names = tuple(sorted(set(raw_labels)))
+    """Return the sorted distinct raw names (as numbers where all are numbers) and each row's index into them."""
+    distinct = set(raw_labels)
+    numbers = all(name.isdecimal() for name in distinct)
+    names = tuple(sorted(distinct, key=lambda name: (int(name) if numbers else 0, name)))
     index = {name: i for i, name in enumerate(names)}
     return names, [index[name] for name in raw_labels]
+
+
+def hash_splits(paths: Sequence[str], labels: Sequence[int], test_fraction: float) -> list[str]:
+    """Return ``train`` or ``test`` for each photo, from a hash of its path.
+
+    A photo stays where it is when others are added or the folder is moved. The photo of a class that has the smallest
+    hash is always ``train``, so no class is without one.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        Relative to the data's folder, with ``/``.
+    labels : sequence of int
+    test_fraction : float
+        At least 0 and below 1.
+
+    Raises
+    ------
+    ConfigError
+        If ``test_fraction`` is outside that range.
+    """
+    if not 0 <= test_fraction < 1:
+        raise ConfigError(f"test fraction {test_fraction} is outside [0, 1); pass for example {DEFAULT_TEST_FRACTION}")
+    hashes = [_path_hash(path) for path in paths]
+    smallest: dict[int, int] = {}
+    for i, c in enumerate(labels):
+        if c not in smallest or hashes[i] < hashes[smallest[c]]:
+            smallest[c] = i
+    return [
+        "train" if value < 1 - test_fraction or smallest[c] == i else "test"
+        for i, (value, c) in enumerate(zip(hashes, labels, strict=True))
+    ]
+
+
+def _path_hash(path: str) -> float:
+    # macOS may hand out decomposed accents; the same photo must fall into the same split everywhere.
+    digest = hashlib.sha256(normalize("NFC", path).encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64

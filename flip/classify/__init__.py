@@ -1,0 +1,1 @@
+"""Methods over features: pure arrays in and out, no models."""

@@ -1,0 +1,199 @@
+"""Heads that score the features and add the zero-shot logits afterwards: logits = zero-shot + α · scores."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from flip.classify.calibration import fit_logit_weights, temperature_of
+from flip.classify.heads.base import Array, Floats, Head, Inputs, OutOfFold, Training
+from flip.classify.heads.features import Features, held_out_mean_scores
+from flip.classify.heads.folds import describe
+
+#: What a head may choose for itself, by name.
+Setting = dict[str, Any]
+
+
+class Fusion(NamedTuple):
+    """How scores and zero-shot logits are added; ``text_weight`` is 1 or 0, ``alpha`` at least 0."""
+
+    text_weight: float
+    alpha: float
+    temperature: float
+
+
+def fuse(zero_shot: Array | None, scores: Array, alpha: float, text_weight: float = 1.0) -> Floats:
+    """Return ``text_weight · zero_shot + alpha · scores`` of shape (n, c), float32.
+
+    The sum of Tip-Adapter (Zhang et al., ECCV 2022, equation 5) and of GDA for CLIP (Wang et al., ICLR 2024, equation
+    7): ``alpha`` = 0 is zero-shot, ``text_weight`` = 0 is the image side alone.
+    """
+    image_side = np.float32(alpha) * np.asarray(scores, dtype=np.float32)
+    return image_side if zero_shot is None else np.float32(text_weight) * zero_shot + image_side
+
+
+def fusion_of(text: float, image: float) -> Fusion:
+    """Return the fusion whose calibrated logits are ``text · zero_shot + image · scores``."""
+    if text > 0:
+        return Fusion(1.0, image / text, temperature_of(text))
+    return Fusion(0.0, 1.0, temperature_of(image))
+
+
+def text_evidence(zero_shot: Array, labels: Array) -> float:
+    """Return the weight that makes zero-shot logits likeliest on labelled rows; 0 where they are no better than chance.
+
+    No part of the zero-shot logits was fitted on these rows, so they judge it honestly, even with one photo a class.
+    The likelihood ratio has to pay for the one parameter (Akaike, 1974).
+    """
+    fitted = fit_logit_weights([zero_shot], labels)
+    gain = len(labels) * (np.log(zero_shot.shape[1]) - fitted.log_loss)
+    return float(fitted.weights[0]) if gain > 1.0 else 0.0
+
+
+def choose_features(training: Training, n_classes: int) -> tuple[Features, str]:
+    """Return image features, with the text feature beside them where it helps the nearest class mean on held-out rows."""
+    inputs, labels = training.inputs, training.labels
+    image = Features(inputs.image)
+    if inputs.text is None:
+        return image, "image features"
+    both = Features(inputs.image, inputs.text)
+    if not training.folds:
+        if inputs.zero_shot is not None and text_evidence(inputs.zero_shot, labels) == 0:
+            return image, "image features; zero-shot is at chance on the training photos, so the text feature is left out"
+        return both, "image and text features (nothing to validate on)"
+    scores = [
+        held_out_mean_scores(Features(block), labels, training.weight, training.folds, n_classes)
+        for block in (inputs.image, inputs.text)
+    ]
+    truth = labels[training.held_out]
+    with_text = fit_logit_weights([scores[0] + scores[1]], truth).log_loss
+    helps = with_text < fit_logit_weights([scores[0]], truth).log_loss
+    how = f"by the log-loss of the nearest class mean in {describe(training.folds)}"
+    return (both, f"image and text features, {how}") if helps else (image, f"image features alone, {how}")
+
+
+class FeatureHead(Head):
+    """A head over image features, beside which the text feature stands where it helps."""
+
+    use_text: bool = False
+
+    def view(self, inputs: Inputs) -> Features:
+        """Return the features this head reads."""
+        return Features(inputs.image, inputs.text) if self.use_text and inputs.text is not None else Features(inputs.image)
+
+    def choose_view(self, training: Training) -> Features:
+        """Decide on held-out rows whether the text feature is read."""
+        features, self.protocol["features"] = choose_features(training, self.n_classes)
+        self.use_text = len(features.blocks) > 1
+        return features
+
+
+class FusedHead(FeatureHead):
+    """A head whose scores are added to the zero-shot logits with a weight found on held-out rows.
+
+    Parameters
+    ----------
+    n_classes, seed : int
+    alpha : float, optional
+        The weight of the scores beside zero-shot logits; found on held-out rows by default.
+    """
+
+    values: ClassVar[tuple[str, ...]] = ("use_text", "alpha", "text_weight", "setting")
+    #: What is used when there is nothing to validate on.
+    default_setting: ClassVar[Setting] = {}
+    #: With nothing to validate on: the spread of the weighted scores among the wrong classes, in nats.
+    default_spread: ClassVar[float] = 1.0
+
+    def __init__(self, n_classes: int, seed: int = 0, alpha: float | None = None) -> None:
+        super().__init__(n_classes, seed)
+        self.fixed_alpha = alpha
+        self.alpha = 1.0
+        self.text_weight = 1.0
+        self.setting: Setting = {}
+
+    @abstractmethod
+    def held_out_scores(self, features: Features, training: Training) -> Iterator[tuple[Setting, Floats]]:
+        """Yield, for each candidate setting, the scores of the held-out rows, fold after fold (or of the first folds)."""
+
+    @abstractmethod
+    def train(self, features: Features, training: Training, setting: Setting) -> None:
+        """Fit to all rows with one setting."""
+
+    @abstractmethod
+    def scores(self, features: Features) -> Floats:
+        """Return scores of shape (n, c)."""
+
+    def raw_logits(self, inputs: Inputs) -> Floats:
+        """Return fused logits."""
+        return fuse(inputs.zero_shot, self.scores(self.view(inputs)), self.alpha, self.text_weight)
+
+    def fit_checked(self, training: Training) -> None:
+        """Choose setting and fusion on held-out rows, then fit to all rows."""
+        features = self.choose_view(training)
+        if training.folds:
+            fusion = self._search(features, training)
+            self.train(features, training, self.setting)
+        else:
+            self.setting = dict(self.default_setting)
+            self.train(features, training, self.setting)
+            fusion = self._default_fusion(features, training)
+        self.text_weight, self.alpha, self.temperature = fusion
+
+    def _search(self, features: Features, training: Training) -> Fusion:
+        best_loss, best = np.inf, (Fusion(1.0, 1.0, 1.0), np.empty(0))
+        for setting, scores in self.held_out_scores(features, training):
+            rows = training.held_out[: len(scores)]
+            zero_shot = None if training.inputs.zero_shot is None else training.inputs.zero_shot[rows]
+            fusion, loss = self._fit_fusion(zero_shot, scores, training.labels[rows])
+            if loss < best_loss:
+                logits = fuse(zero_shot, scores, fusion.alpha, fusion.text_weight) / np.float32(fusion.temperature)
+                best_loss, best, self.setting = loss, (fusion, logits), setting
+                self.out_of_fold = OutOfFold(rows, logits)
+        how = f"least log-loss in {describe(training.folds)}"
+        self.protocol |= {key: f"{value}, {how}" for key, value in self.setting.items()}
+        self.protocol["fusion"] = _fusion_line(best[0], training.inputs.zero_shot is not None, how)
+        return best[0]
+
+    def _fit_fusion(self, zero_shot: Array | None, scores: Floats, labels: Array) -> tuple[Fusion, float]:
+        if self.fixed_alpha is not None and zero_shot is not None:
+            fitted = fit_logit_weights([fuse(zero_shot, scores, self.fixed_alpha)], labels)
+            return Fusion(1.0, self.fixed_alpha, temperature_of(fitted.weights[0])), fitted.log_loss
+        if zero_shot is None:
+            fitted = fit_logit_weights([scores], labels)
+            return fusion_of(0.0, fitted.weights[0]), fitted.log_loss
+        fitted = fit_logit_weights([zero_shot, scores], labels)
+        return fusion_of(*map(float, fitted.weights)), fitted.log_loss
+
+    def _default_fusion(self, features: Features, training: Training) -> Fusion:
+        """One photo a class: the text weight by its own likelihood, the image weight by the spread of its scores."""
+        zero_shot = training.inputs.zero_shot
+        self.protocol |= {key: f"{value}, default: nothing to validate on" for key, value in self.setting.items()}
+        image = self.default_spread / _wrong_class_spread(self.scores(features), training.labels)
+        if zero_shot is None:
+            self.protocol["fusion"] = "image side alone, temperature by default: nothing to validate on"
+            return fusion_of(0.0, image)
+        if self.fixed_alpha is not None:
+            self.protocol["fusion"] = f"alpha {self.fixed_alpha}, given; temperature 1: nothing to validate on"
+            return Fusion(1.0, self.fixed_alpha, 1.0)
+        text = text_evidence(zero_shot, training.labels)
+        self.protocol["fusion"] = (
+            f"text weight {text:.3g} by its likelihood on the training photos, which it was not fitted on; "
+            f"image weight by default: nothing to validate on"
+        )
+        return fusion_of(text, image)
+
+
+def _wrong_class_spread(scores: Array, labels: Array) -> float:
+    wrong = scores.astype(np.float64).copy()
+    wrong[np.arange(len(labels)), labels] = np.nan
+    return float(np.nanmean(np.nanstd(wrong, axis=1))) or 1.0
+
+
+def _fusion_line(fusion: Fusion, has_text: bool, how: str) -> str:
+    if not has_text:
+        return f"image side alone, temperature {fusion.temperature:.3g}, {how}"
+    side = "zero-shot + " if fusion.text_weight else "image side alone: "
+    return f"{side}{fusion.alpha:.3g} · scores, temperature {fusion.temperature:.3g}, {how}"

@@ -1,0 +1,101 @@
+"""The ``flip`` command: which commands there are, and the one boundary where errors become lines.
+
+Nothing here imports torch, NumPy, scikit-learn, faiss or diffusers: ``flip --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from flip import __version__
+from flip.errors import FlipError
+
+#: Command modules under ``flip.cli``, in the order in which ``--help`` lists them.
+COMMANDS = ("embed", "zeroshot", "knn", "models", "data")
+
+
+class ErrorBoundary(TyperGroup):
+    """Turns a FlipError into one line on stderr and exit code 1, a usage error into one line and 2."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """Run, and print a usage error as one line."""
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **extra)
+        try:
+            # Not standalone, Typer returns the code of an Exit and raises usage errors.
+            code = super().main(*args, standalone_mode=False, **extra)
+        except typer.TyperException as e:
+            typer.echo(f"flip: {_usage(e)}", err=True)
+            sys.exit(e.exit_code)
+        except typer.Abort:
+            sys.exit(130)
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; every error that a user can cause ends here."""
+        try:
+            return super().invoke(ctx)
+        except FlipError as e:
+            if os.environ.get("FLIP_DEBUG"):
+                raise
+            typer.echo(f"flip: {e}", err=True)
+            raise typer.Exit(1) from e
+        except KeyboardInterrupt as e:
+            typer.echo("flip: interrupted; what was finished is kept, and the same command goes on from there", err=True)
+            raise typer.Exit(130) from e
+        except BrokenPipeError as e:
+            # The reader has seen enough. Python would complain once more when it closes stdout.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from e
+
+
+def _usage(error: Any) -> str:
+    message = " ".join(str(error.format_message()).split())
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "flip"
+    return f"{message.rstrip('.')}; see {path} --help"
+
+
+app = typer.Typer(
+    cls=ErrorBoundary,
+    add_completion=False,
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    pretty_exceptions_enable=False,
+    help="Tell look-alike things apart with CLIP: a folder of photos in, an honest number and a usable classifier out.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"flip {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+for _name in COMMANDS:
+    register: Callable[[typer.Typer], None] = importlib.import_module(f"flip.cli.{_name}").register
+    register(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; returns by raising SystemExit with the exit code."""
+    app(list(arguments) if arguments is not None else None)

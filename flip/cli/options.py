@@ -1,0 +1,69 @@
+"""From a configuration to a command: each dataclass field becomes an option of the same name, default and sentence."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, Field, fields
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import typer
+
+Config = TypeVar("Config")
+
+#: Short forms, and long forms that differ from the field's name.
+FLAGS = {
+    "output": ("-o", "--output"),
+    "quiet": ("-q", "--quiet"),
+    "verbose": ("-v", "--verbose"),
+    "k": ("-k",),
+    "null": ("-0", "--null"),
+}
+
+ARGUMENTS = {"images": "IMAGE"}
+
+Body = Callable[[Config], None]
+
+
+def command(app: typer.Typer, name: str, config_type: type[Config]) -> Callable[[Body[Config]], Body[Config]]:
+    """Register a function of one configuration as a command whose options are the configuration's fields."""
+
+    def register(body: Body[Config]) -> Body[Config]:
+        hints = get_type_hints(config_type)
+
+        def call(**values: Any) -> None:
+            body(config_type(**values))
+
+        parameters = [
+            inspect.Parameter(
+                f.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                annotation=Annotated[hints[f.name], _parameter(f)],
+                default=None if f.default is MISSING else f.default,
+            )
+            for f in _own_first(config_type)
+        ]
+        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        call.__annotations__ = {p.name: p.annotation for p in parameters}
+        app.command(name, help=inspect.getdoc(body))(call)
+        return body
+
+    return register
+
+
+def _own_first(config_type: type[Any]) -> list[Field[Any]]:
+    """Return a configuration's fields: the photos, then what only this command has, then what its bases share."""
+    depth: dict[str, int] = {}
+    for i, base in enumerate(config_type.__mro__):
+        for name in base.__dict__.get("__annotations__", {}):
+            depth.setdefault(name, i)
+    return sorted(fields(config_type), key=lambda f: (f.name not in ARGUMENTS, depth[f.name]))
+
+
+def _parameter(f: Field[Any]) -> Any:
+    text, envvar = f.metadata["help"], f.metadata.get("envvar")
+    if f.name in ARGUMENTS:
+        return typer.Argument(help=text, metavar=ARGUMENTS[f.name], show_default=False)
+    flag = "--" + f.name.replace("_", "-")
+    shown = f.default is not None and f.default is not False
+    return typer.Option(*FLAGS.get(f.name, (flag,)), help=text, envvar=envvar, show_default=shown)

@@ -1,0 +1,168 @@
+"""Class names and templates: what the text tower reads for each class."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flip.errors import ConfigError, DataError, near_names
+
+#: A template is a string with one ``{}`` for the class name.
+PROMPT_SETS: dict[str, tuple[str, ...]] = {
+    "plain": ("a photo of a {}.",),
+    "bird": ("a photo of a {}, a type of bird.",),
+}
+PROMPT_NAMES = (*PROMPT_SETS, "paper", "clip")
+
+
+@dataclass(frozen=True)
+class ClassPrompts:
+    """The prompts of every class.
+
+    Attributes
+    ----------
+    texts : tuple of c tuples of str
+        One or more prompts a class.
+    source : str
+        What ``--prompts`` was given.
+    unmatched : tuple of str
+        Classes that a JSON file says nothing about; they got the plain template.
+    """
+
+    texts: tuple[tuple[str, ...], ...]
+    source: str
+    unmatched: tuple[str, ...] = ()
+
+
+def class_prompts(prompts: str, classnames: Sequence[str], raw_names: Sequence[str] | None = None) -> ClassPrompts:
+    """Return the prompts of every class.
+
+    Parameters
+    ----------
+    prompts : str
+        ``plain``, ``paper``, ``bird``, ``clip``, a template with ``{}``, a text file of templates (one a line), or a JSON
+        file of class → sentences or phrases.
+    classnames : sequence of str
+        Clean names.
+    raw_names : sequence of str, optional
+        The names as folders write them, for ``paper``; the clean names when absent.
+
+    Raises
+    ------
+    ConfigError
+        If ``prompts`` is none of these.
+    DataError
+        If a prompt file is malformed: a line without ``{}``, JSON of another shape, no class in common.
+    """
+    if prompts == "paper":
+        texts = tuple((f"a photo of a {paper_name(raw)}",) for raw in raw_names or classnames)
+        return ClassPrompts(texts, prompts)
+    if prompts.endswith(".json") and "{}" not in prompts:
+        return _from_json(Path(prompts), classnames)
+    templates = _templates(prompts)
+    return ClassPrompts(tuple(tuple(t.replace("{}", name) for t in templates) for name in classnames), prompts)
+
+
+def paper_name(raw: str) -> str:
+    """Return a raw class name as the paper's prompts had it: lower case, underscores, no number."""
+    head, dot, tail = raw.partition(".")
+    return (tail if dot and head.isdigit() and tail else raw).replace(" ", "_").lower()
+
+
+def _templates(prompts: str) -> tuple[str, ...]:
+    if prompts in PROMPT_SETS:
+        return PROMPT_SETS[prompts]
+    if prompts == "clip":
+        from flip.clip.model import openai_templates
+
+        return openai_templates()
+    if "{}" in prompts:
+        return (prompts,)
+    file = Path(prompts)
+    if not file.is_file():
+        looks_like_file = file.suffix or "/" in prompts
+        problem = "no such prompt file" if looks_like_file else "a template needs {} where the class name goes"
+        raise ConfigError(
+            f"--prompts {prompts!r}: {problem}{near_names(prompts, PROMPT_NAMES)}; "
+            f"pass {', '.join(PROMPT_NAMES)}, a template such as 'a photo of a {{}}.', or a file"
+        )
+    return _from_text(file)
+
+
+def _from_text(file: Path) -> tuple[str, ...]:
+    lines = [(i, line.strip()) for i, line in enumerate(_read(file).splitlines(), 1)]
+    lines = [(i, line) for i, line in lines if line and not line.startswith("#")]
+    if not lines:
+        raise DataError(f"{file} holds no template; write one a line, such as 'a photo of a {{}}.'")
+    for i, line in lines:
+        if "{}" not in line:
+            raise DataError(f"{file} line {i}: {line[:60]!r} has no {{}}; write {{}} where the class name goes")
+    return tuple(line for _, line in lines)
+
+
+def _from_json(file: Path, classnames: Sequence[str]) -> ClassPrompts:
+    if not file.is_file():
+        raise ConfigError(f"--prompts {file}: no such file; pass a JSON file of class → list of sentences")
+    try:
+        content = json.loads(_read(file))
+    except ValueError as e:
+        raise DataError(f"{file} is not JSON ({e}); it holds class → list of sentences") from e
+    if not isinstance(content, dict):
+        raise DataError(f"{file} holds a {type(content).__name__}; it must be an object of class → list of sentences")
+    by_folded = {fold(name): _sentences(file, name, value) for name, value in content.items()}
+    matched = {name: by_folded.get(fold(name), ()) for name in classnames}
+    unmatched = tuple(name for name, sentences in matched.items() if not sentences)
+    if len(unmatched) == len(classnames):
+        raise DataError(
+            f"{file} names none of the {len(classnames)} classes; it has {', '.join(map(repr, list(content)[:3]))}, "
+            f"the data {', '.join(map(repr, classnames[:3]))}"
+        )
+    plain = PROMPT_SETS["plain"][0]
+    texts = tuple(
+        tuple(sentence_about(name, s) for s in matched[name]) or (plain.replace("{}", name),) for name in classnames
+    )
+    return ClassPrompts(texts, str(file), unmatched)
+
+
+def sentence_about(name: str, text: str) -> str:
+    """Return a sentence as it is, and a phrase that does not name the class as ``"{name}, which has {phrase}"``."""
+    return text if fold(name) in fold(text) else f"{name}, which has {text}"
+
+
+def fold(name: str) -> str:
+    """Return a class name in the form in which names are compared: letters and digits, lower case, single spaces."""
+    spaced = "".join(ch if ch.isalnum() else " " for ch in name.replace("'", "").replace("’", ""))
+    return " ".join(spaced.casefold().split())
+
+
+def _sentences(file: Path, name: str, value: object) -> tuple[str, ...]:
+    sentences = [value] if isinstance(value, str) else value
+    if not isinstance(sentences, list) or not all(isinstance(s, str) for s in sentences):
+        raise DataError(f"{file}: class {name!r} holds {type(value).__name__}; it must be a list of sentences")
+    return tuple(s.strip() for s in sentences if s.strip())
+
+
+def read_class_list(file: Path) -> tuple[str, ...]:
+    """Return the class names of a text file, one a line; blank lines are skipped.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, empty, or names a class twice.
+    """
+    names = tuple(line.strip() for line in _read(file).splitlines() if line.strip())
+    if not names:
+        raise DataError(f"{file} names no class; write one a line")
+    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if twice is not None:
+        raise DataError(f"{file} names class {twice!r} twice; write each once")
+    return names
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as e:
+        raise DataError(f"{file} cannot be read as text ({e}); pass a UTF-8 text file") from e

@@ -1,0 +1,98 @@
+import json
+
+import pytest
+
+from flip.clip.prompts import class_prompts, fold, read_class_list, sentence_about
+from flip.errors import ConfigError, DataError
+
+NAMES = ("Black footed Albatross", "Blue Jay")
+RAW = ("001.Black_footed_Albatross", "073.Blue_Jay")
+
+
+def test_named_prompt_sets():
+    assert class_prompts("plain", NAMES).texts[1] == ("a photo of a Blue Jay.",)
+    assert class_prompts("bird", NAMES).texts[1] == ("a photo of a Blue Jay, a type of bird.",)
+    assert class_prompts("paper", NAMES, RAW).texts[0] == ("a photo of a black_footed_albatross",)
+    assert class_prompts("a {} in the wild", NAMES).texts[1] == ("a Blue Jay in the wild",)
+
+
+def test_clip_s_80_templates_keep_the_name_as_it_is():
+    texts = class_prompts("clip", NAMES).texts[0]
+    assert len(texts) == 80
+    assert len(set(texts)) == 80
+    assert all("Black footed Albatross" in text for text in texts)
+
+
+def test_text_file_of_templates(tmp_path):
+    file = tmp_path / "t.txt"
+    file.write_text("# two\na {}.\n\nthe {}.\n")
+    assert class_prompts(str(file), NAMES).texts[1] == ("a Blue Jay.", "the Blue Jay.")
+
+
+def test_json_matches_names_across_hyphens_case_and_apostrophes(tmp_path):
+    file = tmp_path / "p.json"
+    content = {"black-footed albatross": ["a long hooked bill"], "BLUE JAY": "A Blue Jay is blue."}
+    file.write_text(json.dumps(content))
+    prompts = class_prompts(str(file), NAMES)
+    assert prompts.texts == (("Black footed Albatross, which has a long hooked bill",), ("A Blue Jay is blue.",))
+    assert prompts.unmatched == ()
+
+
+def test_json_says_which_classes_it_does_not_name(tmp_path):
+    file = tmp_path / "p.json"
+    file.write_text(json.dumps({"Blue Jay": ["blue"]}))
+    prompts = class_prompts(str(file), NAMES)
+    assert prompts.unmatched == ("Black footed Albatross",)
+    assert prompts.texts[0] == ("a photo of a Black footed Albatross.",)
+
+
+@pytest.mark.parametrize("name", ["CuPL_prompts_cub.json", "descriptors_cub.json"])
+def test_real_prompt_files_name_all_the_real_birds(shared, name):
+    from flip.data.open import open_dataset
+
+    dataset = open_dataset(shared / "data" / "birds")
+    prompts = class_prompts(str(shared / "data" / "prompts" / name), dataset.classnames, dataset.raw_names)
+    assert prompts.unmatched == ()
+    assert all(fold(n) in fold(t) for n, texts in zip(dataset.classnames, prompts.texts, strict=True) for t in texts)
+
+
+def test_a_sentence_that_names_the_class_stays():
+    assert sentence_about("Blue Jay", "The Blue-Jay sings.") == "The Blue-Jay sings."
+    assert sentence_about("Blue Jay", "a crest") == "Blue Jay, which has a crest"
+
+
+def test_bad_prompts_are_one_line_errors(tmp_path):
+    with pytest.raises(ConfigError, match="a template needs {} where the class name goes; did you mean plain"):
+        class_prompts("plian", NAMES)
+    with pytest.raises(ConfigError, match="no such prompt file"):
+        class_prompts("nowhere/p.txt", NAMES)
+    with pytest.raises(ConfigError, match="no such file"):
+        class_prompts("nowhere/p.json", NAMES)
+    file = tmp_path / "t.txt"
+    file.write_text("a {}.\na photo\n")
+    with pytest.raises(DataError, match=r"t.txt line 2: 'a photo' has no {}"):
+        class_prompts(str(file), NAMES)
+    file.write_text("\n")
+    with pytest.raises(DataError, match="holds no template"):
+        class_prompts(str(file), NAMES)
+    bad = tmp_path / "p.json"
+    for content, message in [
+        ("[1]", "holds a list"),
+        ("{", "is not JSON"),
+        ('{"Blue Jay": 3}', "must be a list of sentences"),
+        ('{"Emu": ["tall"]}', "names none of the 2 classes; it has 'Emu'"),
+    ]:
+        bad.write_text(content)
+        with pytest.raises(DataError, match=message):
+            class_prompts(str(bad), NAMES)
+
+
+def test_class_list(tmp_path):
+    file = tmp_path / "classes.txt"
+    file.write_text("Blue Jay\n\nEmu\n")
+    assert read_class_list(file) == ("Blue Jay", "Emu")
+    file.write_text("Emu\nEmu\n")
+    with pytest.raises(DataError, match="names class 'Emu' twice"):
+        read_class_list(file)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_class_list(tmp_path / "none.txt")

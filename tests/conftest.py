@@ -1,0 +1,91 @@
+"""A folder of coloured squares, and a real two-layer dual encoder instead of a mock."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+# Before any library reads it: the tests touch no network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+for _name in ("FLIP_MODEL", "FLIP_DATA", "FLIP_CACHE", "FLIP_DEBUG"):
+    os.environ.pop(_name, None)
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+COLOURS = {"black_cat": (20, 20, 20), "blue_jay": (40, 60, 220), "green_frog": (40, 180, 60), "red_fox": (220, 50, 30)}
+PHOTOS_A_CLASS = 6
+
+TINY_CONFIG = {
+    "model_cfg": {
+        "embed_dim": 32,
+        "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8},
+        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
+    },
+    "preprocess_cfg": {
+        "mean": [0.48, 0.46, 0.41],
+        "std": [0.27, 0.26, 0.28],
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+    },
+}
+
+
+def write_squares(folder: Path, seed: int = 0, photos: int = PHOTOS_A_CLASS) -> Path:
+    """Write ``<class>/<n>.png``: squares of the class's colour with noise, each file different."""
+    rng = np.random.default_rng(seed)
+    for name, colour in COLOURS.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for i in range(photos):
+            noise = rng.normal(0, 25, (40, 48, 3))
+            pixels = np.clip(np.asarray(colour) + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{i}.png")
+    return folder
+
+
+def write_model(folder: Path, seed: int = 0) -> Path:
+    """Write a two-layer open_clip model with random weights as a local-dir folder."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = open_clip.CLIP(**TINY_CONFIG["model_cfg"])
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text(json.dumps(TINY_CONFIG))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Split folders: train and test with 4 classes × 6 photos each."""
+    root = tmp_path_factory.mktemp("squares")
+    write_squares(root / "train", seed=1)
+    write_squares(root / "test", seed=2)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny dual encoder."""
+    return write_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same architecture with other weights."""
+    return write_model(tmp_path_factory.mktemp("models") / "other", seed=1)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real photos and a real small model; tests that use them skip where they are absent."""
+    if not (SHARED / "data" / "birds").is_dir():
+        pytest.skip("the real photos are not here")
+    return SHARED
