@@ -111,10 +111,14 @@ class EmbedConfig(ReadConfig):
 class PredictConfig(ReadConfig):
     """What every command that evaluates a split or predicts photos shares."""
 
-    images: list[str] | None = option(None, "Photos to predict, or - for paths on stdin. Without any: evaluate --split.")
+    images: list[str] | None = option(
+        None, "Photos to predict, or - for paths on stdin. Without any: evaluate --split."
+    )
     null: bool = option(False, "Paths on stdin end in NUL, as find -print0 writes them.")
     split: str = option("test", "Which split to evaluate: train, val, test or all.")
-    predictions: Path | None = option(None, "When evaluating: also write one row a photo to this file (.jsonl or .csv).")
+    predictions: Path | None = option(
+        None, "When evaluating: also write one row a photo to this file (.jsonl or .csv)."
+    )
     run: Path | None = option(
         None, "When evaluating: save config, versions, data fingerprint, result and predictions in this new folder."
     )
@@ -153,7 +157,9 @@ class KnnConfig(PredictConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.temperature <= 0:
-            raise ConfigError(f"--temperature {self.temperature} is not positive; pass for example {DEFAULT_TEMPERATURE}")
+            raise ConfigError(
+                f"--temperature {self.temperature} is not positive; pass for example {DEFAULT_TEMPERATURE}"
+            )
         parse_k(self.k)
 
 
@@ -193,8 +199,12 @@ def cache_folder(given: Path | None) -> Path:
 
 def worker_count(given: int | None) -> int:
     """Return the number of decoding threads: as given, else one a core this process may use."""
-    return given if given is not None else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (
-        os.cpu_count() or 1
+    return (
+        given
+        if given is not None
+        else len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else (os.cpu_count() or 1)
     )
 
 

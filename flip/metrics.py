@@ -16,11 +16,11 @@ Z95 = 1.959963984540054
 
 
 class Confusion(NamedTuple):
-    """One confused ordered pair of classes."""
+    """One confused ordered pair of classes, and how many photos show it."""
 
     truth: int
     predicted: int
-    count: int
+    n: int
 
 
 class ReliabilityBin(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -50,7 +51,8 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Return what json prints: plain values, ``extra`` merged in, NaN as None."""
         fields = asdict(self)
-        return plain({**fields, **fields.pop("extra")})
+        merged: dict[str, Any] = plain({**fields, **fields.pop("extra")})
+        return merged
 
 
 def evaluate(
@@ -132,7 +134,8 @@ class Prediction:
             row["truth"] = self.truth
         if self.neighbors is not None:
             row["neighbors"] = self.neighbors
-        return plain(row)
+        written: dict[str, Any] = plain(row)
+        return written
 
 
 def predict_row(
@@ -150,7 +153,9 @@ def predict_row(
     order = (-probabilities).argsort(kind="stable")[:top]
     ranked = tuple((classnames[c], float(probabilities[c])) for c in order)
     label, score = ranked[0]
-    return Prediction(path, None if reject is not None and score < reject else label, score, ranked, truth, None, neighbors)
+    return Prediction(
+        path, None if reject is not None and score < reject else label, score, ranked, truth, None, neighbors
+    )
 
 
 def plain(value: Any) -> Any:
@@ -216,8 +221,9 @@ def read_predictions(file: Path) -> Iterator[dict[str, Any]]:
 
 def evaluation_csv(evaluations: Sequence[Evaluation]) -> str:
     """Return evaluations as csv, one row each: the scalar columns of the contract."""
-    columns = ("command", "data", "model", "split", "n", "classes", "top1", "ci95_low", "ci95_high", "top5")
-    columns += ("mean_per_class", "unreadable", "seconds")
+    columns = (
+        "command data model split n classes top1 ci95_low ci95_high top5 mean_per_class unreadable seconds".split()
+    )
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -240,7 +246,8 @@ def write_text(file: Path, text: str) -> None:
         aside.write_text(text, encoding="utf-8")
         aside.replace(file)
     except OSError as e:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink()
         raise ConfigError(f"{file} cannot be written ({e.strerror or e}); pass a file in a folder that can") from e
 
 
@@ -268,7 +275,9 @@ def require_new_folder(folder: Path, *, overwrite: bool = False) -> None:
         raise ConfigError(f"{folder} already holds files; pass another folder, or --overwrite to replace them")
 
 
-def write_run(folder: Path, evaluation: Evaluation, config: object, data_fingerprint: str, model_fingerprint: str) -> None:
+def write_run(
+    folder: Path, evaluation: Evaluation, config: object, data_fingerprint: str, model_fingerprint: str
+) -> None:
     """Write what it takes to trust and repeat a number: result, config, versions, fingerprints."""
     write_json(folder / "result.json", evaluation.to_dict())
     write_json(folder / "config.json", asdict(config))  # type: ignore[call-overload]

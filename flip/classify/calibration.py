@@ -63,7 +63,9 @@ def fit_logit_weights(sources: Sequence[Array], labels: Array) -> LogitWeights:
     at_target = np.array([_smoothed_target(s, labels, smoothing).mean() for s in stack])
 
     def objective(weights: Array) -> tuple[float, Array]:
-        total = sum((np.float32(w) * s for w, s in zip(weights, stack, strict=True)), np.zeros((n, classes), np.float32))
+        total = sum(
+            (np.float32(w) * s for w, s in zip(weights, stack, strict=True)), np.zeros((n, classes), np.float32)
+        )
         top = total.max(axis=1, keepdims=True)
         total -= top
         np.exp(total, out=total)

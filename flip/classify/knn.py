@@ -61,7 +61,7 @@ class NeighborIndex:
         self.kind = ("flat" if len(features) <= FLAT_LIMIT else "ivf") if kind == "auto" else kind
         d = features.shape[1]
         if self.kind == "flat":
-            index = faiss.IndexFlatIP(d)
+            index: Any = faiss.IndexFlatIP(d)
         elif self.kind == "hnsw":
             index = faiss.IndexHNSWFlat(d, 32, faiss.METRIC_INNER_PRODUCT)
             index.hnsw.efConstruction, index.hnsw.efSearch = 200, 128
@@ -93,7 +93,8 @@ class NeighborIndex:
             raise ConfigError(f"k={k} exceeds the {len(self)} images in the index; pass -k {len(self)} or fewer")
         if queries.shape[1] != self.features.shape[1]:
             raise FeatureMismatchError(
-                f"queries have width {queries.shape[1]}, the index {self.features.shape[1]}; both must come from one model"
+                f"queries have width {queries.shape[1]}, the index {self.features.shape[1]}; "
+                "both must come from one model"
             )
         similarities, rows = self._index.search(np.ascontiguousarray(queries, dtype=np.float32), k)
         return Neighbors(similarities, rows)
@@ -220,11 +221,15 @@ def vote_shares(
     weights = np.where(rows < 0, 0, weights)
     votes = np.zeros((len(rows), classes), np.float32)
     np.add.at(votes, (np.arange(len(rows))[:, None], labels[rows]), weights)
-    return votes / np.maximum(votes.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    total = np.maximum(votes.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    votes /= total
+    return votes
 
 
-def _softmax_weights(similarities: FloatMatrix, temperature: float) -> npt.NDArray[Any]:
-    return np.exp((similarities - similarities[:, :1]) / np.float32(temperature))
+def _softmax_weights(similarities: FloatMatrix, temperature: float) -> FloatMatrix:
+    scaled = (similarities - similarities[:, :1]) / np.float32(temperature)
+    np.exp(scaled, out=scaled)
+    return scaled
 
 
 def _leave_one_out(

@@ -7,7 +7,8 @@ import numpy.typing as npt
 
 from flip.classify.calibration import softmax
 from flip.classify.heads.base import Inputs
-from flip.errors import ConfigError, FeatureMismatchError
+from flip.classify.zeroshot import zero_shot_logits
+from flip.errors import ConfigError
 
 Floats = npt.NDArray[np.float32]
 
@@ -40,7 +41,7 @@ def build_text_side(
     Raises
     ------
     FeatureMismatchError
-        If the widths differ: the embeddings were made by another model.
+        If image features and class embeddings differ in width: another model made them.
     ConfigError
         If there are not as many captions as photos.
     """
@@ -51,12 +52,7 @@ def build_text_side(
         )
     if class_embeddings is None:
         return Inputs(image_features, caption_features)
-    if class_embeddings.shape[1] != image_features.shape[1]:
-        raise FeatureMismatchError(
-            f"class embeddings are {class_embeddings.shape[1]} wide and image features {image_features.shape[1]}; "
-            "make both with the same model"
-        )
-    zero_shot = np.float32(logit_scale) * (image_features @ class_embeddings.T)
+    zero_shot = zero_shot_logits(image_features, class_embeddings, logit_scale)
     text = softmax_text_feature(zero_shot, class_embeddings) if caption_features is None else caption_features
     return Inputs(image_features, text, zero_shot)
 

@@ -30,7 +30,8 @@ def build_zero_shot_classifier(text_features: FloatMatrix, class_of_text: npt.ND
     classes = int(class_of_text.max()) + 1
     sums = np.zeros((classes, text_features.shape[1]), np.float64)
     np.add.at(sums, class_of_text, text_features)
-    return (sums / np.linalg.norm(sums, axis=1, keepdims=True)).astype(np.float32)
+    means: FloatMatrix = (sums / np.linalg.norm(sums, axis=1, keepdims=True)).astype(np.float32)
+    return means
 
 
 def zero_shot_logits(image_features: FloatMatrix, class_embeddings: FloatMatrix, logit_scale: float) -> FloatMatrix:
@@ -52,5 +53,6 @@ def zero_shot_logits(image_features: FloatMatrix, class_embeddings: FloatMatrix,
 def softmax(logits: npt.NDArray[np.floating[Any]]) -> FloatMatrix:
     """Return class probabilities of shape (n, c)."""
     shifted = logits - logits.max(axis=1, keepdims=True)
-    exponential = np.exp(shifted, dtype=np.float32)
-    return exponential / exponential.sum(axis=1, keepdims=True)
+    exponential: FloatMatrix = np.exp(shifted.astype(np.float32))
+    exponential /= exponential.sum(axis=1, keepdims=True)
+    return exponential

@@ -24,14 +24,24 @@ COMMANDS = ("embed", "zeroshot", "knn", "models", "data")
 class ErrorBoundary(TyperGroup):
     """Turns a FlipError into one line on stderr and exit code 1, a usage error into one line and 2."""
 
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
         """Run, and print a usage error as one line."""
-        if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **extra)
         try:
             # Not standalone, Typer returns the code of an Exit and raises usage errors.
-            code = super().main(*args, standalone_mode=False, **extra)
+            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+            if not standalone_mode:
+                return code
         except typer.TyperException as e:
+            if not standalone_mode:
+                raise
             typer.echo(f"flip: {_usage(e)}", err=True)
             sys.exit(e.exit_code)
         except typer.Abort:
@@ -48,7 +58,9 @@ class ErrorBoundary(TyperGroup):
             typer.echo(f"flip: {e}", err=True)
             raise typer.Exit(1) from e
         except KeyboardInterrupt as e:
-            typer.echo("flip: interrupted; what was finished is kept, and the same command goes on from there", err=True)
+            typer.echo(
+                "flip: interrupted; what was finished is kept, and the same command goes on from there", err=True
+            )
             raise typer.Exit(130) from e
         except BrokenPipeError as e:
             # The reader has seen enough. Python would complain once more when it closes stdout.

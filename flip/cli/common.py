@@ -34,11 +34,9 @@ def open_data(config: DataConfig) -> Dataset:
     data = config.data or default_data()
     if data is None:
         raise typer.BadParameter(
-            "no --data given, FLIP_DATA is not set and there is no data/birds here; pass --data with a folder of photos",
+            "no --data, no FLIP_DATA and no data/birds here; pass --data with a folder of labelled photos",
         )
-    dataset = open_dataset(
-        data, layout=config.layout, test_fraction=config.test_fraction, classnames=config.classnames
-    )
+    dataset = open_dataset(data, layout=config.layout, test_fraction=config.test_fraction, classnames=config.classnames)
     if isinstance(config, OutputConfig):
         note(config, describe(dataset))
     return dataset
@@ -79,7 +77,9 @@ def read_features(config: ReadConfig, dataset: Dataset, extractor: FeatureExtrac
         features = extractor.features(dataset, advance)
     if features.unreadable:
         first = next((p, e) for p, e in zip(features.paths, features.errors, strict=True) if e)
-        note(config, f"{features.unreadable} of {len(features)} photos cannot be read, the first: {first[0]}: {first[1]}")
+        note(
+            config, f"{features.unreadable} of {len(features)} photos cannot be read, the first: {first[0]}: {first[1]}"
+        )
     return features
 
 
@@ -121,7 +121,8 @@ def _lines() -> Iterator[str]:
 
 def _null_terminated() -> Iterator[str]:
     rest = b""
-    while block := sys.stdin.buffer.read1(1 << 16):  # type: ignore[attr-defined]
+    stdin: Any = sys.stdin.buffer
+    while block := stdin.read1(1 << 16):
         *whole, rest = (rest + block).split(b"\0")
         yield from (os.fsdecode(path) for path in whole if path)
     if rest:
@@ -136,7 +137,7 @@ def finish(config: ReadConfig, unreadable: int) -> None:
 
 
 def result_format(config: OutputConfig, otherwise: str) -> str:
-    """Return the format in which to write: as given, by the output file's suffix, table on a terminal, or ``otherwise``."""
+    """Return the format to write: as given, by the file's suffix, table on a terminal, else ``otherwise``."""
     if config.format:
         return config.format
     output: Any = config.output

@@ -55,7 +55,7 @@ def _own_first(config_type: type[Any]) -> list[Field[Any]]:
     """Return a configuration's fields: the photos, then what only this command has, then what its bases share."""
     depth: dict[str, int] = {}
     for i, base in enumerate(config_type.__mro__):
-        for name in base.__dict__.get("__annotations__", {}):
+        for name in inspect.get_annotations(base):
             depth.setdefault(name, i)
     return sorted(fields(config_type), key=lambda f: (f.name not in ARGUMENTS, depth[f.name]))
 

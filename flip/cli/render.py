@@ -151,7 +151,9 @@ def _evaluation_tables(e: Evaluation) -> list[Table]:
     }
     tables = [_pairs(f"flip {e.command}", head)]
     tables += [
-        _grid(name, rows) for name, rows in e.extra.items() if isinstance(rows, list) and rows and isinstance(rows[0], dict)
+        _grid(name, rows)
+        for name, rows in e.extra.items()
+        if isinstance(rows, list) and rows and isinstance(rows[0], dict)
     ]
     hardest = sorted(e.per_class, key=lambda row: row["top1"])[:5]
     return [*tables, _grid("hardest classes", hardest)]

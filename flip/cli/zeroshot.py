@@ -12,9 +12,9 @@ from flip.cli.options import command
 from flip.config import ZeroShotConfig
 
 if TYPE_CHECKING:
+    from flip.cli.predicting import Classify
     from flip.clip.features import FeatureExtractor
     from flip.clip.prompts import ClassPrompts
-    from flip.cli.predicting import Classify
 
 
 def register(app: typer.Typer) -> None:
@@ -83,7 +83,10 @@ def _prompts(config: ZeroShotConfig, classnames: tuple[str, ...], raw_names: tup
     prompts = class_prompts(config.prompts, classnames, raw_names)
     if prompts.unmatched:
         named = ", ".join(prompts.unmatched[:5]) + (" …" if len(prompts.unmatched) > 5 else "")
-        note(config, f"{prompts.source} says nothing of {len(prompts.unmatched)} classes, which get the plain prompt: {named}")
+        note(
+            config,
+            f"{prompts.source} says nothing of {len(prompts.unmatched)} classes, which get the plain prompt: {named}",
+        )
     return prompts
 
 

@@ -83,7 +83,9 @@ class EmbeddingCache:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.flush()
 
     def look_up(self, keys: Sequence[FileKey]) -> Found:
@@ -108,7 +110,9 @@ class EmbeddingCache:
             where = pc.index_in(part["path"], value_set=wanted).combine_chunks()
             rows = np.flatnonzero(where.is_valid().to_numpy(zero_copy_only=False))
             target = where.drop_null().to_numpy(zero_copy_only=False).astype(np.int64)
-            fits = (part["size"].to_numpy()[rows] == sizes[target]) & (part["mtime_ns"].to_numpy()[rows] == times[target])
+            fits = (part["size"].to_numpy()[rows] == sizes[target]) & (
+                part["mtime_ns"].to_numpy()[rows] == times[target]
+            )
             rows, target = rows[fits], target[fits]
             if len(rows):
                 picked = part.take(rows)
@@ -201,7 +205,9 @@ def parts(folder: Path, fingerprint: str) -> Iterator[pa.Table]:
         try:
             table = pq.read_table(file)
         except (pa.ArrowInvalid, OSError) as e:
-            raise FeatureMismatchError(f"cache part {file} cannot be read ({e}); delete it, and flip embeds it again") from e
+            raise FeatureMismatchError(
+                f"cache part {file} cannot be read ({e}); delete it, and flip embeds it again"
+            ) from e
         made_by = (table.schema.metadata or {}).get(FINGERPRINT_KEY, b"").decode()
         if made_by != fingerprint:
             raise FeatureMismatchError(
@@ -226,7 +232,9 @@ def write_part(folder: Path, table: pa.Table, fingerprint: str) -> None:
         aside.replace(folder / f"{name}.parquet")
     except OSError as e:
         aside.unlink(missing_ok=True)
-        raise ConfigError(f"the cache in {folder} cannot be written ({e.strerror}); free space or pass --cache DIR") from e
+        raise ConfigError(
+            f"the cache in {folder} cannot be written ({e.strerror}); free space or pass --cache DIR"
+        ) from e
 
 
 def embedding_column(rows: Sequence[npt.NDArray[np.float16] | None], dim: int) -> pa.Array:
@@ -242,12 +250,13 @@ def embedding_matrix(column: pa.ChunkedArray, dim: int) -> npt.NDArray[np.float3
     """Return an embedding column as unit rows (n, d) float32; null rows are zeros."""
     flat = column.combine_chunks()
     values = flat.values.slice(flat.offset * dim, len(flat) * dim)
-    matrix = values.to_numpy(zero_copy_only=False).reshape(len(flat), dim).astype(np.float32)
+    matrix: npt.NDArray[np.float32] = values.to_numpy(zero_copy_only=False).reshape(len(flat), dim).astype(np.float32)
     if flat.null_count:
         matrix[flat.is_null().to_numpy(zero_copy_only=False)] = 0.0
     # Half precision leaves a norm of one only to three digits.
     norms = np.linalg.norm(matrix, axis=1, keepdims=True)
-    return np.divide(matrix, norms, out=matrix, where=norms > 0)
+    np.divide(matrix, norms, out=matrix, where=norms > 0)
+    return matrix
 
 
 def _text_hash(text: str) -> str:

@@ -42,9 +42,9 @@ class ImageEncoder:
         self._device = placement.device
         self._dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         self._flip = flip
-        visual = model.network.visual
-        self._visual: Any = visual if precision == "fp32" else copy.deepcopy(visual)
-        self._visual.to(device=self._device, dtype=self._dtype, memory_format=torch.channels_last)
+        visual: Any = model.network.visual
+        self._visual = visual if precision == "fp32" else copy.deepcopy(visual)
+        self._visual.to(device=self._device, dtype=self._dtype).to(memory_format=torch.channels_last)
         self.prepare, self._mean, self._std = _split_preprocess(model.preprocess)
 
     def encode(self, prepared: Sequence[npt.NDArray[Any]]) -> FloatMatrix:
@@ -52,7 +52,7 @@ class ImageEncoder:
         import torch
 
         pixels = torch.from_numpy(np.stack(prepared)).to(self._device, non_blocking=True)
-        if self._mean is not None:
+        if self._mean is not None and self._std is not None:
             # Rows, columns, channels in memory is what channels last means: no copy.
             pixels = pixels.permute(0, 3, 1, 2).float().div_(255)
             pixels = pixels.sub_(self._mean.to(self._device)).div_(self._std.to(self._device))

@@ -66,8 +66,15 @@ class Features:
     def take(self, rows: Iterable[int]) -> Features:
         """Return these rows, in that order."""
         chosen = list(rows)
-        pick = {name: tuple(getattr(self, name)[i] for i in chosen) for name in ("paths", "splits", "captions", "errors")}
-        return replace(self, image_features=self.image_features[chosen], labels=self.labels[chosen], **pick)
+        return replace(
+            self,
+            image_features=self.image_features[chosen],
+            labels=self.labels[chosen],
+            paths=tuple(self.paths[i] for i in chosen),
+            splits=tuple(self.splits[i] for i in chosen),
+            captions=tuple(self.captions[i] for i in chosen),
+            errors=tuple(self.errors[i] for i in chosen),
+        )
 
     def split(self, name: str) -> Features:
         """Return the rows of one split (``"all"`` for every row)."""
@@ -129,9 +136,7 @@ class FeatureExtractor:
             yield from self._stream((Source(file) for file in files), cache)
 
     def _stream(self, sources: Iterable[Source], cache: EmbeddingCache) -> Iterator[EmbeddedBatch]:
-        return embed_stream(
-            sources, cache, lambda: self.encoder, batch_size=self.batch_size, workers=self.workers
-        )
+        return embed_stream(sources, cache, lambda: self.encoder, batch_size=self.batch_size, workers=self.workers)
 
     def features(self, dataset: Dataset, progress: Progress | None = None) -> Features:
         """Return the features of every record, embedding only what the cache does not know.

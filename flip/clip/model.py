@@ -61,7 +61,7 @@ class ClipModel:
     @property
     def logit_scale(self) -> float:
         """The factor between cosine similarities and logits, as the model learned it."""
-        return float(self.network.logit_scale.detach().exp())  # type: ignore[operator, union-attr]
+        return float(self.network.logit_scale.detach().exp())  # type: ignore[operator]
 
 
 def load_model(name: str, *, cache: Path | None = None) -> ClipModel:
@@ -95,7 +95,7 @@ def _load_folder(name: str, folder: Path, cache: Path | None) -> ClipModel:
     config_file = folder / CONFIG_FILE
     if not config_file.is_file():
         raise ModelError(
-            f"{folder} is not a model folder: it has no {CONFIG_FILE}; pass a folder that flip finetune wrote, or ARCH/TAG"
+            f"{folder} is not a model folder: it has no {CONFIG_FILE}; pass ARCH/TAG, or a folder that flip finetune wrote"
         )
     try:
         model_cfg = json.loads(config_file.read_text(encoding="utf-8"))["model_cfg"]

@@ -42,8 +42,8 @@ def class_prompts(prompts: str, classnames: Sequence[str], raw_names: Sequence[s
     Parameters
     ----------
     prompts : str
-        ``plain``, ``paper``, ``bird``, ``clip``, a template with ``{}``, a text file of templates (one a line), or a JSON
-        file of class → sentences or phrases.
+        ``plain``, ``paper``, ``bird``, ``clip``, a template with ``{}``, a text file of templates, or a JSON file
+        of class → sentences or phrases.
     classnames : sequence of str
         Clean names.
     raw_names : sequence of str, optional

@@ -138,4 +138,5 @@ def _finish(batch: _Batch, cache: EmbeddingCache, make_encoder: Callable[[], Ima
 def _through_half(embeddings: FloatMatrix) -> FloatMatrix:
     """Round as the cache does, so that what is used now is what the next run reads."""
     halved = embeddings.astype(np.float16).astype(np.float32)
-    return halved / np.linalg.norm(halved, axis=1, keepdims=True)
+    halved /= np.linalg.norm(halved, axis=1, keepdims=True)
+    return halved

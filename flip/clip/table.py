@@ -83,7 +83,8 @@ def read_table_features(dataset: Dataset, fingerprint: str | None = None, model:
     about = table_metadata(dataset)
     if fingerprint is not None and about["fingerprint"] != fingerprint:
         raise FeatureMismatchError(
-            f"{dataset.embeddings} was made by {about['model']} ({about['fingerprint']}), not by {model} ({fingerprint}); "
+            f"{dataset.embeddings} was made by {about['model']} ({about['fingerprint']}), "
+            f"not by {model} ({fingerprint}); "
             f"pass --model {about['model']}, or embed the photos again"
         )
     tables = [pq.read_table(file, columns=["path", "embedding", "error"]) for file in _files(dataset)]

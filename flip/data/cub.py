@@ -102,13 +102,14 @@ def _aligned(file: Path, images: Mapping[str, _Line]) -> dict[str, _Line]:
 
 
 def _check_photos(base: Path, images: Mapping[str, _Line]) -> None:
-    files, folder = FileIndex(), base / "images"
+    folder = base / "images"
+    files = FileIndex(folder)
     first: dict[str, int] = {}
     for line in images.values():
         where = f"{base / 'images.txt'}:{line.number}"
         if line.value in first:
             raise DataError(f"{where}: {line.value} has an id on line {first[line.value]} already; take one out")
-        if not files.has(folder, line.value):
+        if not files.has(line.value):
             raise DataError(f"{where}: no file {folder / line.value}; put the photo there or take the line out")
         first[line.value] = line.number
 
@@ -169,9 +170,9 @@ def _captions(base: Path, root: Path, photos: list[str]) -> list[tuple[str, ...]
 def _text_files(folder: Path, photos: list[str]) -> list[tuple[str, ...]]:
     if not folder.is_dir():
         return []
-    files = FileIndex()
+    files = FileIndex(folder)
     names = [photo.rpartition(".")[0] + ".txt" for photo in photos]
-    return [_caption_lines(folder / name) if files.has(folder, name) else () for name in names]
+    return [_caption_lines(folder / name) if files.has(name) else () for name in names]
 
 
 def _caption_lines(file: Path) -> tuple[str, ...]:

@@ -45,22 +45,29 @@ def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterat
 
 
 class FileIndex:
-    """Answers whether files exist, listing each folder once."""
+    """Answers which files exist below a folder, listing each folder once.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    folder : Path
+        What relative paths are relative to.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._names: dict[str, frozenset[str]] = {}
 
-    def has(self, folder: str | Path, path: str) -> bool:
-        """Return whether ``path``, relative to ``folder`` (or absolute), is a file."""
+    def has(self, path: str) -> bool:
+        """Return whether a path with ``/``, relative or absolute, is a file."""
         parent, slash, name = path.rpartition("/")
-        where = str(Path(folder, parent or slash))
-        if where not in self._names:
-            self._names[where] = _names_in(where)
+        parent = parent or slash
+        if parent not in self._names:
+            self._names[parent] = _names_in(self._folder / parent)
         # The second look is for file systems that fold case or accents, and costs only where the first one fails.
-        return name in self._names[where] or Path(where, name).is_file()
+        return name in self._names[parent] or (self._folder / path).is_file()
 
 
-def _names_in(folder: str) -> frozenset[str]:
+def _names_in(folder: Path) -> frozenset[str]:
     try:
         with os.scandir(folder) as entries:
             return frozenset(entry.name for entry in entries if not entry.is_dir())

@@ -141,9 +141,7 @@ def _described(root: Path, photos: list[_Photo], tables: Sequence[str]) -> list[
             given = row.text(column or "") or ""
             i = position.get(normpath(f"{folder}/{given}"))
             if i is None:
-                raise DataError(
-                    f"{row.where}: no photo {given!r}; paths are relative to the file's folder"
-                )
+                raise DataError(f"{row.where}: no photo {given!r}; paths are relative to the file's folder")
             if i in described:
                 raise DataError(f"{row.where}: {photos[i].path} is described at {described[i].where} already")
             described[i] = row

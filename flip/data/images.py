@@ -152,7 +152,7 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     values = np.nan_to_num(pixels.astype(np.float32), posinf=0.0).clip(min=0)
     peak = float(values.max())
     ranges = ((1.0, 255.0), (255.0, 1.0), (65535.0, 1 / 256)) if image.mode == "F" else ((65535.0, 1 / 256),)
-    factor = next((factor for top, factor in ranges if peak <= top), 255 / max(peak, 1.0))
+    factor = next((factor for top, factor in ranges if peak <= top), 255.5 / max(peak, 1.0))
     return Image.fromarray((values * factor).astype(np.uint8))
 
 

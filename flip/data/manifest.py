@@ -62,13 +62,13 @@ def _path_column(file: Path, table: Table) -> str:
 
 def _paths(root: Path, column: str, rows: list[Row]) -> list[str]:
     """Return record paths, each known to be a file and to be there once."""
-    files = FileIndex()
+    files = FileIndex(root)
     absolute_root = root.absolute()
     first: dict[str, int] = {}
     for row in rows:
         given = _required(row, column)
         path = _record_path(absolute_root, given)
-        if not files.has(root, path):
+        if not files.has(path):
             raise DataError(f"{row.where}: no file {given!r} (paths are relative to {root}, or absolute)")
         if path in first:
             raise DataError(f"{row.where}: {given!r} is on line {first[path]} already; several captions go in one list")

@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 
@@ -96,8 +95,8 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
 
 def test_texts_are_found_by_content_in_full_precision(tmp_path):
     cache = TextCache(tmp_path, "f1", 2)
-    cache.add(["a bird", "naïve\nquote\""], np.stack([unit(1, 3), unit(2, 1)]))
-    embeddings, known = cache.look_up(["naïve\nquote\"", "another", "a bird"])
+    cache.add(["a bird", 'naïve\nquote"'], np.stack([unit(1, 3), unit(2, 1)]))
+    embeddings, known = cache.look_up(['naïve\nquote"', "another", "a bird"])
     assert known.tolist() == [True, False, True]
     assert embeddings[2] == pytest.approx(unit(1, 3), abs=1e-7)
 
@@ -113,7 +112,7 @@ def test_parquet_parts_are_readable_by_anyone(tmp_path):
     column = table.schema.field("embedding").type
     assert (str(column.value_type), column.list_size) == ("halffloat", 2)
     assert table["embedding"].to_pylist()[1] is None
-    assert os.listdir(tmp_path / "f1" / "images") == [p.name for p in (tmp_path / "f1" / "images").glob("*.parquet")]
+    assert len(list((tmp_path / "f1" / "images").iterdir())) == 1
 
 
 def test_a_full_disk_is_one_line_and_leaves_no_half_part(tmp_path, monkeypatch):
