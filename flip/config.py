@@ -163,6 +163,191 @@ class KnnConfig(PredictConfig):
         parse_k(self.k)
 
 
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(ReadConfig):
+    """``flip finetune``."""
+
+    target: Literal["clip", "diffusion"] = option("clip", "Which kind of model is trained.")
+    output: Path | None = option(None, "Folder for the fine-tuned model, its metrics and its checkpoints.")
+    resume: bool = option(False, "Go on where the run in the output folder was stopped.")
+    overwrite: bool = option(False, "Replace what the output folder holds.")
+    epochs: int = option(10, "How often the training photos are gone through.")
+    batch_size: int = option(64, "Photos that go through the network together.")
+    grad_accum: int = option(1, "Batches gathered for one step; the loss compares all of their photos.")
+    grad_checkpointing: bool = option(False, "Compute activations again in the backward pass: less memory, more time.")
+    lr: float | None = option(
+        None, "Peak learning rate. [default: 1e-5 for a transformer tower, 3e-4 for a convolutional one]"
+    )
+    warmup: float = option(0.1, "Share of the steps in which the learning rate rises.")
+    weight_decay: float = option(0.05, "Weight decay of matrices; other parameters have none.")
+    clip_grad: float = option(1.0, "Largest norm of the gradient.")
+    save_every: int = option(50, "Steps between two checkpoints that --resume goes on from.")
+    train: Literal["full", "image", "text", "projection"] = option("full", "What is trained: both towers, one, or the last layers.")
+    lora: int | None = option(None, "Train low-rank additions of this rank instead of the weights; merged when saved.")
+    prompts: str = option("plain", "Prompts of the classes, as in flip zeroshot.")
+    caption_share: float = option(0.5, "How often a photo that has captions is paired with one rather than with its class prompt.")
+    val_fraction: float = option(0.1, "Share of each class's training photos that choose the epoch, without a val split.")
+    patience: int = option(3, "Stop after this many epochs without a better one; 0 never stops early.")
+    wise: str | None = option(
+        None, "Weight from 0 (before) to 1 (after) of the fine-tuned model in the average that is saved, or sweep."
+    )
+    holdout_classes: int = option(0, "Leave the last N classes out of training, and measure what is forgotten on them.")
+    retain: str | None = option(None, "Other data whose zero-shot is measured before and after.")
+    no_scores: bool = option(False, "Do not score the test photos before and after.")
+    augmented: Path | None = option(None, "Folder of more photos of the same classes, which join training only.")
+    augmented_weight: float = option(0.1, "Share of each batch that is drawn from --augmented.")
+    from_scratch: Path | None = option(None, "An open_clip configuration (JSON) to train from random weights; replaces --model.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for flag, value in (("--epochs", self.epochs), ("--grad-accum", self.grad_accum), ("--save-every", self.save_every)):
+            _at_least(flag, value, 1)
+        for flag, value in (("--holdout-classes", self.holdout_classes), ("--patience", self.patience)):
+            _at_least(flag, value, 0)
+        if self.lora is not None:
+            _at_least("--lora", self.lora, 1)
+        _in_range("--warmup", self.warmup, 0, 1, "0.1")
+        _in_range("--val-fraction", self.val_fraction, 0, 0.5, "0.1")
+        _in_range("--caption-share", self.caption_share, 0, 1, "0.5")
+        _in_range("--augmented-weight", self.augmented_weight, 0, 1, "0.1")
+        if self.lr is not None and self.lr <= 0:
+            raise ConfigError(f"--lr {self.lr:g} is not positive; pass for example 1e-5")
+        if self.clip_grad <= 0:
+            raise ConfigError(f"--clip-grad {self.clip_grad:g} is not positive; pass for example 1")
+        parse_wise(self.wise)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawConfig(OutputConfig):
+    """What every command that draws pictures shares."""
+
+    ckpt: str | None = option(None, "A .ckpt or .safetensors file, a diffusers folder, a LoRA file with --base, or ORG/NAME.")
+    base: str | None = option(None, "The model a LoRA file changes; for a .ckpt the diffusers folder with what it lacks.")
+    no_ema: bool = option(False, "Take the plain weights of a .ckpt that also has averaged ones.")
+    sampler: Literal["ddim", "dpm++", "euler"] = option("dpm++", "How noise is turned into a picture.")
+    steps: int = option(25, "Denoising steps of each picture.")
+    guidance: float = option(7.5, "How strongly a picture follows its prompt; 1 and below switches guidance off.")
+    size: str | None = option(None, "Pixels a side, or WIDTHxHEIGHT. [default: the model's own]")
+    negative: str = option("", "What the pictures should not show.")
+    batch_size: int = option(4, "Pictures drawn together; halved when memory does not suffice.")
+    seed: int = option(0, "Seed from which each picture's own seed is derived.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "Where the network runs.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = option("auto", "Number format; auto is bf16 on a GPU that has it.")
+    cache: Path | None = option(
+        None, "Folder of what is kept between runs. [default: the platform's cache folder]", envvar="FLIP_CACHE"
+    )
+    overwrite: bool = option(False, "Write into the output folder although it holds other work, and draw all anew.")
+
+    def __post_init__(self) -> None:
+        _at_least("--steps", self.steps, 1)
+        _at_least("--batch-size", self.batch_size, 1)
+        parse_size(self.size)
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """Return (width, height) in pixels, or None for the model's own.
+
+    Raises
+    ------
+    ConfigError
+        If the text is neither ``512`` nor ``512x768``, or a side is no positive multiple of 8.
+    """
+    if text is None:
+        return None
+    width, x, height = text.lower().partition("x")
+    sides = [side for side in (width, height if x else width) if side.isdecimal()]
+    if len(sides) != 2 or not all(int(side) > 0 and int(side) % 8 == 0 for side in sides):
+        raise ConfigError(f"--size {text!r} is no size; pass 512 or 512x768, in multiples of 8")
+    return int(sides[0]), int(sides[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig(DrawConfig):
+    """``flip generate``."""
+
+    prompt: list[str] | None = option(None, "What to draw, or - for prompts on stdin, one a line.")
+    file: Path | None = option(None, "Text file of more prompts, one a line.")
+    n: int = option(1, "Pictures of each prompt.")
+    output: Path | None = option(None, "Folder of the pictures. [default: generated]")
+    grid: Path | None = option(None, "Also write all pictures into this one, a row a prompt.")
+    save_as: Path | None = option(None, "Write the model as a diffusers folder; without prompts do nothing else.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least("-n", self.n, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig(DrawConfig, DataConfig):
+    """``flip augment``."""
+
+    output: Path | None = option(None, "Folder of the synthetic training set. [default: augmented]")
+    per_class: int = option(20, "Pictures of each class.")
+    strength: float | None = option(
+        None, "Begin each picture from a training photo of its class with this share of noise, 0 to 1. [default: from noise]"
+    )
+    prompts: str = option(
+        "auto", "auto (class name and caption where there are captions), captions, or class prompts as in flip zeroshot."
+    )
+    filter: str = option(
+        "auto",
+        "clip:Q keeps a picture whose CLIP label is its class and whose similarity reaches the quantile Q of real "
+        "photos; none keeps all; auto is clip:0.1 where the CLIP model is at hand.",
+    )
+    guidance: float = option(5.0, "How strongly a picture follows its prompt; 1 and below switches guidance off.")
+    model: str | None = option(None, f"CLIP model of the filter. [default: {DEFAULT_MODEL}]", envvar="FLIP_MODEL")
+    workers: int | None = option(None, "Threads that decode photos. [default: one a processor core]")
+    draws: int = option(5, "Most drawings for each picture wanted.")
+
+    def __post_init__(self) -> None:
+        DrawConfig.__post_init__(self)
+        DataConfig.__post_init__(self)
+        _at_least("--per-class", self.per_class, 1)
+        _at_least("--draws", self.draws, 1)
+        if self.strength is not None and not 0 < self.strength <= 1:
+            raise ConfigError(f"--strength {self.strength:g} is outside (0, 1]; pass for example 0.7")
+        parse_filter(self.filter)
+
+
+def parse_filter(text: str) -> float | None:
+    """Return the quantile of ``clip:Q``, that of ``auto``, or None for ``none``.
+
+    Raises
+    ------
+    ConfigError
+        If the text is none of these.
+    """
+    if text == "none":
+        return None
+    kind, _, number = ("clip:0.1" if text == "auto" else text).partition(":")
+    try:
+        quantile = float(number)
+    except ValueError:
+        quantile = -1.0
+    if kind != "clip" or not 0 <= quantile < 1:
+        raise ConfigError(f"--filter {text!r} is unknown; pass clip:Q with Q from 0 to 1, such as clip:0.1, auto, or none")
+    return quantile
+
+
+def parse_wise(text: str | None) -> float | None:
+    """Return the weight that ``--wise`` names, or None for ``sweep`` and for none.
+
+    Raises
+    ------
+    ConfigError
+        If the text is neither a number from 0 to 1 nor ``sweep``.
+    """
+    if text is None or text == "sweep":
+        return None
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = -1.0
+    if not 0 <= weight <= 1:
+        raise ConfigError(f"--wise {text!r} is not a weight; pass a number from 0 to 1, or sweep")
+    return weight
+
+
 def parse_k(text: str) -> tuple[int, ...] | None:
     """Return the k values that ``-k`` names, or None for ``auto``.
 
@@ -206,6 +391,11 @@ def worker_count(given: int | None) -> int:
         if hasattr(os, "sched_getaffinity")
         else (os.cpu_count() or 1)
     )
+
+
+def _in_range(flag: str, value: float, low: float, high: float, example: str) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{flag} {value:g} is outside {low:g} to {high:g}; pass for example {example}")
 
 
 def _at_least(flag: str, value: int, least: int) -> None:

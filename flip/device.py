@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flip.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
-    from accelerate import PartialState
+    from accelerate import Accelerator, PartialState
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,50 @@ def place(device: str = "auto") -> Placement:
         PartialState._reset_state()
     state = PartialState(cpu=device == "cpu")
     return Placement(state.device, state.process_index, state.num_processes, state)
+
+
+def training_accelerator(device: str = "auto", precision: str = "fp32") -> Accelerator:
+    """Return what prepares a network for training on this device and among these processes.
+
+    Parameters
+    ----------
+    device : {"auto", "cpu", "cuda", "mps"}
+    precision : {"fp32", "bf16"}
+        bf16 means autocast over fp32 weights.
+    """
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate.state import AcceleratorState
+
+    place(device)
+    # Accelerate remembers the precision of the first training of a process, and refuses another.
+    AcceleratorState._reset_state()
+    return Accelerator(
+        cpu=device == "cpu",
+        mixed_precision="no" if precision == "fp32" else precision,
+        # BatchNorm's statistics do not change while a network is fine-tuned.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+
+
+def parameters_without_memory() -> AbstractContextManager[Any]:
+    """Return a context in which networks get no parameters yet, only their shapes; buffers are made for real."""
+    from accelerate import init_empty_weights
+
+    manager: AbstractContextManager[Any] = init_empty_weights(include_buffers=False)
+    return manager
+
+
+def agree(accelerator: Accelerator, value: Value) -> Value:
+    """Return the first process's value in every process, so that all take the same decision; a bool is true if any is."""
+    if accelerator.num_processes == 1:
+        return value
+    from accelerate.utils import broadcast_object_list, gather_object
+
+    if isinstance(value, bool):
+        return any(gather_object([value]))  # type: ignore[return-value]
+    values = [value]
+    broadcast_object_list(values)
+    return values[0]
 
 
 def bf16_in_hardware(device: torch.device) -> bool:

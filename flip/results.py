@@ -221,9 +221,21 @@ def read_predictions(file: Path) -> Iterator[dict[str, Any]]:
 
 def evaluation_csv(evaluations: Sequence[Evaluation]) -> str:
     """Return evaluations as csv, one row each: the scalar columns of the contract."""
-    columns = (
-        "command data model split n classes top1 ci95_low ci95_high top5 mean_per_class unreadable seconds".split()
-    )
+    columns = [
+        "command",
+        "data",
+        "model",
+        "split",
+        "n",
+        "classes",
+        "top1",
+        "ci95_low",
+        "ci95_high",
+        "top5",
+        "mean_per_class",
+        "unreadable",
+        "seconds",
+    ]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

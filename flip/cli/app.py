@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -110,4 +111,7 @@ for _name in COMMANDS:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; returns by raising SystemExit with the exit code."""
+    if not os.environ.get("FLIP_DEBUG"):
+        # Libraries warn on stderr, of odd EXIF or coming changes of theirs; there each line is flip's to say.
+        warnings.simplefilter("ignore")
     app(list(arguments) if arguments is not None else None)

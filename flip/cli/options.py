@@ -17,10 +17,11 @@ FLAGS = {
     "quiet": ("-q", "--quiet"),
     "verbose": ("-v", "--verbose"),
     "k": ("-k",),
+    "n": ("-n",),
     "null": ("-0", "--null"),
 }
 
-ARGUMENTS = {"images": "IMAGE"}
+ARGUMENTS = {"images": "IMAGE", "prompt": "PROMPT"}
 
 Body = Callable[[Config], None]
 

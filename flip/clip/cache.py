@@ -47,6 +47,11 @@ class Found(NamedTuple):
     known: npt.NDArray[np.bool_]
     errors: list[str | None]
 
+    @classmethod
+    def nothing(cls, n: int, dim: int) -> Self:
+        """Return the answer for n files of which none is known."""
+        return cls(np.zeros((n, dim), np.float32), np.zeros(n, bool), [None] * n)
+
 
 class EmbeddingCache:
     """The cached photo embeddings of one model and one view; a context manager that flushes on the way out.
@@ -99,7 +104,7 @@ class EmbeddingCache:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        found = Found(np.zeros((len(keys), self.dim), np.float32), np.zeros(len(keys), bool), [None] * len(keys))
+        found = Found.nothing(len(keys), self.dim)
         if not keys:
             return found
         wanted = pa.array([key.path for key in keys])

@@ -135,8 +135,11 @@ class FeatureExtractor:
         with self.open_cache() as cache:
             yield from self._stream((Source(file) for file in files), cache)
 
-    def _stream(self, sources: Iterable[Source], cache: EmbeddingCache) -> Iterator[EmbeddedBatch]:
-        return embed_stream(sources, cache, lambda: self.encoder, batch_size=self.batch_size, workers=self.workers)
+    def _stream(
+        self, sources: Iterable[Source], cache: EmbeddingCache, *, all_new: bool = False
+    ) -> Iterator[EmbeddedBatch]:
+        size, workers = self.batch_size, self.workers
+        return embed_stream(sources, cache, lambda: self.encoder, batch_size=size, workers=workers, all_new=all_new)
 
     def features(self, dataset: Dataset, progress: Progress | None = None) -> Features:
         """Return the features of every record, embedding only what the cache does not know.
@@ -174,7 +177,7 @@ class FeatureExtractor:
                 progress(len(sources) - len(missing))
             mine = missing[self.placement.share(len(missing))]
             done = 0
-            for batch in self._stream((sources[i] for i in mine), cache):
+            for batch in self._stream((sources[i] for i in mine), cache, all_new=True):
                 rows = mine[done : done + len(batch.sources)]
                 done += len(rows)
                 found.embeddings[rows] = batch.embeddings

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flip.clip.weights import weights_hash
-from flip.errors import ModelError, near_names
+from flip.errors import ConfigError, ModelError, near_names
 
 if TYPE_CHECKING:
     import torch
@@ -95,7 +96,7 @@ def _load_folder(name: str, folder: Path, cache: Path | None) -> ClipModel:
     config_file = folder / CONFIG_FILE
     if not config_file.is_file():
         raise ModelError(
-            f"{folder} is not a model folder: it has no {CONFIG_FILE}; pass ARCH/TAG, or a folder that flip finetune wrote"
+            f"{folder} is not a model folder: it has no {CONFIG_FILE}; pass ARCH/TAG or what flip finetune wrote"
         )
     try:
         model_cfg = json.loads(config_file.read_text(encoding="utf-8"))["model_cfg"]
@@ -182,6 +183,52 @@ def _build(
     )
 
 
+def new_model(config_file: Path, seed: int) -> ClipModel:
+    """Build an architecture with random weights, on the CPU in fp32.
+
+    Parameters
+    ----------
+    config_file : Path
+        JSON as ``open_clip_config.json``: an object with ``model_cfg``, or a ``model_cfg`` itself.
+    seed : int
+        Of the weights.
+
+    Raises
+    ------
+    ConfigError
+        If the file is no such configuration.
+    """
+    import open_clip
+    import torch
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    try:
+        content = json.loads(config_file.read_text(encoding="utf-8"))
+        content = content if "model_cfg" in content else {"model_cfg": content}
+        with tempfile.TemporaryDirectory() as folder, _quiet(), torch.random.fork_rng(devices=[]):
+            (Path(folder) / CONFIG_FILE).write_text(json.dumps(content), encoding="utf-8")
+            torch.manual_seed(seed)
+            identifier = f"local-dir:{folder}"
+            network = open_clip.create_model(identifier, load_weights=False, device="cpu", pretrained_text=False)
+            tokenize = open_clip.get_tokenizer(identifier)
+    except Exception as e:
+        raise ConfigError(
+            f"{config_file} is not an open_clip configuration ({_first_line(e)}); it needs what {CONFIG_FILE} holds: "
+            "model_cfg with embed_dim, vision_cfg and text_cfg"
+        ) from e
+    preprocess_cfg = open_clip.get_model_preprocess_cfg(network)
+    config = {"model_cfg": content["model_cfg"], "preprocess_cfg": preprocess_cfg}
+    described = json.dumps([config, "random weights", seed], sort_keys=True, default=str)
+    return ClipModel(
+        name=f"{config_file} from scratch",
+        network=network.eval().requires_grad_(False),
+        preprocess=image_transform_v2(PreprocessCfg(**preprocess_cfg), is_train=False),
+        tokenize=tokenize,
+        config=config,
+        fingerprint=hashlib.sha256(described.encode()).hexdigest()[:16],
+    )
+
+
 def _absent(name: str, entry: dict[str, Any], error: Exception) -> str:
     """Return what to put where when weights are not here and the network fails."""
     repository, _, file = str(entry.get("hf_hub", "")).rpartition("/")
@@ -223,6 +270,16 @@ def openai_templates() -> tuple[str, ...]:
     from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
 
     return tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
+
+
+def clip_vocabulary() -> tuple[dict[str, int], list[str]]:
+    """Return the vocabulary of OpenAI's CLIP (piece → id, marks as transformers names them) and its merges ("a b")."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    tokenizer = SimpleTokenizer()
+    marks = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
+    vocabulary = {marks.get(piece, piece): number for piece, number in tokenizer.encoder.items()}
+    return vocabulary, [" ".join(pair) for pair in tokenizer.bpe_ranks]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,11 +46,13 @@ def embed_stream(
     *,
     batch_size: int,
     workers: int,
+    all_new: bool = False,
 ) -> Iterator[EmbeddedBatch]:
     """Yield photos in the order they came, from the cache where it knows them, and add to it what was embedded.
 
     Memory holds three batches, however many photos there are. ``make_encoder`` is called when the first photo needs
-    it: a run that finds everything in the cache never places a network.
+    it: a run that finds everything in the cache never places a network. ``all_new`` says that the cache was already
+    asked and knows none of them.
     """
     ahead: deque[_Batch] = deque()
     todo = iter(sources)
@@ -58,7 +60,7 @@ def embed_stream(
         try:
             while True:
                 while len(ahead) <= BATCHES_AHEAD and (chunk := list(islice(todo, batch_size))):
-                    ahead.append(_begin(chunk, cache, make_encoder, pool))
+                    ahead.append(_begin(chunk, cache, make_encoder, pool, all_new))
                 if not ahead:
                     return
                 batch = ahead.popleft()
@@ -70,10 +72,11 @@ def embed_stream(
                     future.cancel()
 
 
-def look_up_files(cache: EmbeddingCache, keys: Sequence[FileKey | None]) -> Found:
+def look_up_files(cache: EmbeddingCache, keys: Sequence[FileKey | None], *, all_new: bool = False) -> Found:
     """Look keys up; a file that does not exist (None) has a row of its own, known to be an error."""
     there = [i for i, key in enumerate(keys) if key is not None]
-    found = cache.look_up([key for key in keys if key is not None])
+    wanted = [key for key in keys if key is not None]
+    found = Found.nothing(len(wanted), cache.dim) if all_new else cache.look_up(wanted)
     if len(there) == len(keys):
         return found
     embeddings = np.zeros((len(keys), cache.dim), np.float32)
@@ -102,14 +105,19 @@ class _Batch:
     sources: list[Source]
     keys: list[FileKey | None]
     found: Found
-    decoding: dict[int, Future[npt.NDArray[Any]]]
+    decoding: dict[int, Future[npt.NDArray[Any]]] = field(default_factory=dict)
+    passing: set[int] = field(default_factory=set)
 
 
 def _begin(
-    sources: list[Source], cache: EmbeddingCache, make_encoder: Callable[[], ImageEncoder], pool: ThreadPoolExecutor
+    sources: list[Source],
+    cache: EmbeddingCache,
+    make_encoder: Callable[[], ImageEncoder],
+    pool: ThreadPoolExecutor,
+    all_new: bool,
 ) -> _Batch:
     keys = [file_key(source) for source in sources]
-    batch = _Batch(sources, keys, look_up_files(cache, keys), {})
+    batch = _Batch(sources, keys, look_up_files(cache, keys, all_new=all_new))
     for i in np.flatnonzero(~batch.found.known):
         batch.decoding[int(i)] = pool.submit(_decode, sources[i], make_encoder().prepare)
     return batch
@@ -126,13 +134,17 @@ def _finish(batch: _Batch, cache: EmbeddingCache, make_encoder: Callable[[], Ima
             prepared[i] = future.result()
         except FlipError as e:
             batch.found.errors[i] = str(e)
+            # What the system refuses today (rights, a lost mount) it may allow tomorrow; what the file holds it keeps.
+            if isinstance(e.__cause__, OSError) and e.__cause__.errno is not None:
+                batch.passing.add(i)
     if prepared:
         embeddings = make_encoder().encode(list(prepared.values()))
         batch.found.embeddings[list(prepared)] = _through_half(embeddings)
     for i in batch.decoding:
         key = batch.keys[i]
         assert key is not None
-        cache.add(key, batch.found.embeddings[i] if i in prepared else None, batch.found.errors[i])
+        if i not in batch.passing:
+            cache.add(key, batch.found.embeddings[i] if i in prepared else None, batch.found.errors[i])
 
 
 def _through_half(embeddings: FloatMatrix) -> FloatMatrix:
