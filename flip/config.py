@@ -143,7 +143,56 @@ class ZeroShotConfig(PredictConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class KnnConfig(PredictConfig):
+class TrainedConfig(PredictConfig):
+    """What methods that learn from labelled photos share."""
+
+    prompts: str = option("plain", "Class prompts of the text side, as in flip zeroshot.")
+    shots: str | None = option(
+        None, "Training photos a class, such as 1,2,4,8,16,all: repeat the method for each, over several draws."
+    )
+    seeds: int = option(5, "Draws for each number of --shots.")
+    augmented: Path | None = option(
+        None, "Folder of generated photos, as flip augment writes; they join training only."
+    )
+    augmented_weight: float = option(1.0, "How much a generated photo counts beside a real one.")
+    plot: Path | None = option(
+        None, "Draw the few-shot curve, or calibration and coverage, into this .png, .svg or .pdf file."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        parse_shots(self.shots)
+        _at_least("--seeds", self.seeds, 1)
+        if self.augmented_weight < 0:
+            raise ConfigError(f"--augmented-weight {self.augmented_weight} is negative; pass 0 or more")
+        if self.plot is not None and self.plot.suffix not in (".png", ".svg", ".pdf"):
+            raise ConfigError(f"--plot {self.plot} is no picture file; pass a name that ends in .png, .svg or .pdf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HybridConfig(TrainedConfig):
+    """``flip hybrid``."""
+
+    head: Literal["auto", "mlp", "linear", "svm-linear", "svm-rbf", "gda", "tip", "ensemble"] = option(
+        "auto", "What is fitted on the features; auto chooses by cross-validation on the training photos."
+    )
+    text: Literal["none", "prompts", "captions"] = option(
+        "prompts", "Text beside the photo: none, class prompts, or each photo's own captions (at test time too)."
+    )
+    save: Path | None = option(None, "Save the fitted head in this folder.")
+    load: Path | None = option(None, "Use the head saved in this folder instead of fitting one.")
+    overwrite: bool = option(False, "Replace what the --save folder holds.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.load and (self.save or self.shots or self.augmented):
+            raise ConfigError("--load takes a fitted head; leave out --save, --shots and --augmented, which fit one")
+        if self.shots and self.save:
+            raise ConfigError("--shots fits many heads; leave out --save, or fit one without --shots")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnnConfig(TrainedConfig):
     """``flip knn``."""
 
     k: str = option("auto", "Neighbours that vote: a number, a range A:B, or auto; chosen by leave-one-out on train.")
@@ -153,6 +202,9 @@ class KnnConfig(PredictConfig):
         "auto", "How neighbours are found; flat is exact, and the recall of the others is measured and printed."
     )
     neighbors: bool = option(False, "List each photo's neighbours with path, label and similarity.")
+    text: Literal["none", "prompts"] = option(
+        "none", "prompts: average the vote with zero-shot probabilities; the share is chosen by leave-one-out on train."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -182,11 +234,17 @@ class FinetuneConfig(ReadConfig):
     weight_decay: float = option(0.05, "Weight decay of matrices; other parameters have none.")
     clip_grad: float = option(1.0, "Largest norm of the gradient.")
     save_every: int = option(50, "Steps between two checkpoints that --resume goes on from.")
-    train: Literal["full", "image", "text", "projection"] = option("full", "What is trained: both towers, one, or the last layers.")
+    train: Literal["full", "image", "text", "projection"] = option(
+        "full", "What is trained: both towers, one, or the last layers."
+    )
     lora: int | None = option(None, "Train low-rank additions of this rank instead of the weights; merged when saved.")
     prompts: str = option("plain", "Prompts of the classes, as in flip zeroshot.")
-    caption_share: float = option(0.5, "How often a photo that has captions is paired with one rather than with its class prompt.")
-    val_fraction: float = option(0.1, "Share of each class's training photos that choose the epoch, without a val split.")
+    caption_share: float = option(
+        0.5, "How often a photo that has captions is paired with one rather than with its class prompt."
+    )
+    val_fraction: float = option(
+        0.1, "Share of each class's training photos that choose the epoch, without a val split."
+    )
     patience: int = option(3, "Stop after this many epochs without a better one; 0 never stops early.")
     wise: str | None = option(
         None, "Weight from 0 (before) to 1 (after) of the fine-tuned model in the average that is saved, or sweep."
@@ -196,11 +254,17 @@ class FinetuneConfig(ReadConfig):
     no_scores: bool = option(False, "Do not score the test photos before and after.")
     augmented: Path | None = option(None, "Folder of more photos of the same classes, which join training only.")
     augmented_weight: float = option(0.1, "Share of each batch that is drawn from --augmented.")
-    from_scratch: Path | None = option(None, "An open_clip configuration (JSON) to train from random weights; replaces --model.")
+    from_scratch: Path | None = option(
+        None, "An open_clip configuration (JSON) to train from random weights; replaces --model."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for flag, value in (("--epochs", self.epochs), ("--grad-accum", self.grad_accum), ("--save-every", self.save_every)):
+        for flag, value in (
+            ("--epochs", self.epochs),
+            ("--grad-accum", self.grad_accum),
+            ("--save-every", self.save_every),
+        ):
             _at_least(flag, value, 1)
         for flag, value in (("--holdout-classes", self.holdout_classes), ("--patience", self.patience)):
             _at_least(flag, value, 0)
@@ -221,8 +285,12 @@ class FinetuneConfig(ReadConfig):
 class DrawConfig(OutputConfig):
     """What every command that draws pictures shares."""
 
-    ckpt: str | None = option(None, "A .ckpt or .safetensors file, a diffusers folder, a LoRA file with --base, or ORG/NAME.")
-    base: str | None = option(None, "The model a LoRA file changes; for a .ckpt the diffusers folder with what it lacks.")
+    ckpt: str | None = option(
+        None, "A .ckpt or .safetensors file, a diffusers folder, a LoRA file with --base, or ORG/NAME."
+    )
+    base: str | None = option(
+        None, "The model a LoRA file changes; for a .ckpt the diffusers folder with what it lacks."
+    )
     no_ema: bool = option(False, "Take the plain weights of a .ckpt that also has averaged ones.")
     sampler: Literal["ddim", "dpm++", "euler"] = option("dpm++", "How noise is turned into a picture.")
     steps: int = option(25, "Denoising steps of each picture.")
@@ -232,7 +300,9 @@ class DrawConfig(OutputConfig):
     batch_size: int = option(4, "Pictures drawn together; halved when memory does not suffice.")
     seed: int = option(0, "Seed from which each picture's own seed is derived.")
     device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "Where the network runs.")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = option("auto", "Number format; auto is bf16 on a GPU that has it.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
+        "auto", "Number format; auto is bf16 on a GPU that has it."
+    )
     cache: Path | None = option(
         None, "Folder of what is kept between runs. [default: the platform's cache folder]", envvar="FLIP_CACHE"
     )
@@ -284,10 +354,12 @@ class AugmentConfig(DrawConfig, DataConfig):
     output: Path | None = option(None, "Folder of the synthetic training set. [default: augmented]")
     per_class: int = option(20, "Pictures of each class.")
     strength: float | None = option(
-        None, "Begin each picture from a training photo of its class with this share of noise, 0 to 1. [default: from noise]"
+        None,
+        "Begin each picture from a training photo of its class with this share of noise, 0 to 1. [default: from noise]",
     )
     prompts: str = option(
-        "auto", "auto (class name and caption where there are captions), captions, or class prompts as in flip zeroshot."
+        "auto",
+        "auto (class name and caption where there are captions), captions, or class prompts as in flip zeroshot.",
     )
     filter: str = option(
         "auto",
@@ -325,7 +397,9 @@ def parse_filter(text: str) -> float | None:
     except ValueError:
         quantile = -1.0
     if kind != "clip" or not 0 <= quantile < 1:
-        raise ConfigError(f"--filter {text!r} is unknown; pass clip:Q with Q from 0 to 1, such as clip:0.1, auto, or none")
+        raise ConfigError(
+            f"--filter {text!r} is unknown; pass clip:Q with Q from 0 to 1, such as clip:0.1, auto, or none"
+        )
     return quantile
 
 
@@ -366,6 +440,25 @@ def parse_k(text: str) -> tuple[int, ...] | None:
     if not ks or ks[0] < 1:
         raise ConfigError(f"-k {text!r} is not a number of neighbours; pass a number such as 5, a range 3:20, or auto")
     return ks
+
+
+def parse_shots(text: str | None) -> tuple[int | None, ...]:
+    """Return the numbers of training photos a class that ``--shots`` names, None for ``all``; () without ``--shots``.
+
+    Raises
+    ------
+    ConfigError
+        If an item is neither a positive number nor ``all``.
+    """
+    if text is None:
+        return ()
+    shots: list[int | None] = []
+    for item in text.split(","):
+        item = item.strip()
+        if item != "all" and not (item.isdigit() and int(item) > 0):
+            raise ConfigError(f"--shots {text!r}: {item!r} is no number of photos; pass for example 1,2,4,8,16,all")
+        shots.append(None if item == "all" else int(item))
+    return tuple(shots)
 
 
 def default_data() -> str | None:

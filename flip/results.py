@@ -113,6 +113,42 @@ def evaluate(
     )
 
 
+def doubt(
+    probabilities: Array, labels: Array, classnames: Sequence[str], reject: float | None = None
+) -> dict[str, Any]:
+    """Return how far the stated probabilities can be trusted, for an evaluation's ``extra``.
+
+    ``ece`` (expected calibration error, a fraction), ``reliability`` (its bins), ``coverage`` (accuracy when only the
+    surest are answered), ``confused`` (the most confused pairs of classes) and, with ``reject``, ``rejected``.
+
+    Parameters
+    ----------
+    probabilities : array of shape (n, c)
+        Rows sum to one.
+    labels : int array of shape (n,)
+    """
+    from flip import metrics
+
+    predicted = probabilities.argmax(axis=1)
+    extra: dict[str, Any] = {
+        "ece": metrics.expected_calibration_error(probabilities, labels),
+        "reliability": [bin._asdict() for bin in metrics.reliability(probabilities, labels)],
+        "coverage": [
+            {"coverage": coverage, "top1": top1, "threshold": threshold}
+            for coverage, top1, threshold in metrics.coverage_curve(probabilities, labels)
+        ],
+        "confused": [
+            {"truth": classnames[pair.truth], "predicted": classnames[pair.predicted], "n": pair.n}
+            for pair in metrics.confused_pairs(predicted, labels)
+        ],
+    }
+    if reject is not None:
+        kept = probabilities.max(axis=1) >= reject
+        top1 = 100.0 * float((predicted == labels)[kept].mean()) if kept.any() else math.nan
+        extra["rejected"] = {"below": reject, "answered": int(kept.sum()), "coverage": float(kept.mean()), "top1": top1}
+    return extra
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What is said of one input: a label with its probability, or the error that kept it from being read."""

@@ -15,9 +15,10 @@ LARGEST_WEIGHT = 1e3
 
 
 class LogitWeights(NamedTuple):
-    """Non-negative weights of summed logits, and the smoothed log-loss (nats a row) they reach."""
+    """Non-negative weights (m,) of summed logits, a bias (c,) for each class, and the smoothed log-loss they reach."""
 
     weights: Array
+    bias: Array
     log_loss: float
 
 
@@ -41,43 +42,63 @@ def row_losses(logits: Array, labels: Array) -> Array:
     return -log_softmax(np.asarray(logits, dtype=np.float64))[np.arange(len(labels)), labels]
 
 
-def fit_logit_weights(sources: Sequence[Array], labels: Array) -> LogitWeights:
-    """Return the weights w ≥ 0 for which ``softmax(Σ w_m · sources[m])`` has the least log-loss on these rows.
+def fit_logit_weights(sources: Sequence[Array], labels: Array, bias_variance: float = 0.0) -> LogitWeights:
+    """Return the weights w ≥ 0 and biases b for which ``softmax(Σ w_m · sources[m] + b)`` has the least log-loss.
 
-    With one source this is temperature scaling, T = 1/w (Guo et al., ICML 2017, section 4.2); with two it also decides
-    how much the text side is worth beside the image side. The problem is convex. Targets are smoothed by one part in
-    n + 2, as Platt (1999, section 2.2) does, so that a handful of rows that are all right cannot make w infinite.
+    With one source and no bias this is temperature scaling, T = 1/w (Guo et al., ICML 2017, section 4.2); with two it
+    also decides how much the text side is worth beside the image side; with biases it is bias-corrected temperature
+    scaling (Alexandari et al., ICML 2020). The problem is convex. Targets are smoothed by one part in n + 2, as
+    Platt (1999, section 2.2) does, so that a handful of rows that are all right cannot make w infinite.
 
     Parameters
     ----------
     sources : sequence of float arrays of shape (n, c)
         Logits of rows that the models behind them were not fitted on.
     labels : int array of shape (n,)
+    bias_variance : float
+        Prior variance of a class's bias, in squared nats; 0 for no biases.
     """
     from scipy.optimize import minimize
 
     n, classes = sources[0].shape
-    spreads = [float(np.std(s - s.mean(axis=1, keepdims=True))) or 1.0 for s in sources]
+    m = len(sources)
+    spreads = np.array([float(np.std(s - s.mean(axis=1, keepdims=True))) or 1.0 for s in sources])
     stack = [np.asarray(s / spread, dtype=np.float32) for s, spread in zip(sources, spreads, strict=True)]
     smoothing = 1.0 / (n + 2)
     at_target = np.array([_smoothed_target(s, labels, smoothing).mean() for s in stack])
+    frequency = (1 - smoothing) * np.bincount(labels, minlength=classes) / n + smoothing / classes
 
-    def objective(weights: Array) -> tuple[float, Array]:
-        total = sum(
-            (np.float32(w) * s for w, s in zip(weights, stack, strict=True)), np.zeros((n, classes), np.float32)
-        )
-        top = total.max(axis=1, keepdims=True)
-        total -= top
-        np.exp(total, out=total)
-        mass = total.sum(axis=1, keepdims=True)
-        total /= mass
-        log_mass = float(np.mean(np.log(mass, dtype=np.float64) + top))
-        expected = np.array([np.einsum("ij,ij->", total, s, dtype=np.float64) / n for s in stack])
-        return log_mass - float(weights @ at_target), expected - at_target
+    def objective(parameters: Array) -> tuple[float, Array]:
+        weights, bias = parameters[:m], parameters[m:]
+        total = np.zeros((n, classes), np.float32)
+        for w, s in zip(weights, stack, strict=True):
+            total += np.float32(w) * s
+        if len(bias):
+            total += bias.astype(np.float32)
+        log_mass, total = _normalise(total)
+        gradient = np.array([np.einsum("ij,ij->", total, s, dtype=np.float64) / n for s in stack]) - at_target
+        loss = log_mass - float(weights @ at_target)
+        if len(bias):
+            loss += float(bias @ (bias / (2 * bias_variance * n) - frequency))
+            by_bias = total.mean(axis=0, dtype=np.float64) - frequency + bias / (bias_variance * n)
+            gradient = np.append(gradient, by_bias)
+        return loss, gradient
 
-    bounds = [(0.0, LARGEST_WEIGHT)] * len(stack)
-    found = minimize(objective, np.ones(len(stack)), jac=True, method="L-BFGS-B", bounds=bounds)
-    return LogitWeights(np.asarray(found.x) / spreads, float(found.fun))
+    start = np.append(np.ones(m), np.zeros(classes if bias_variance else 0))
+    bounds = [(0.0, LARGEST_WEIGHT)] * m + [(None, None)] * (len(start) - m)
+    found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds)
+    bias = found.x[m:] if bias_variance else np.zeros(classes)
+    return LogitWeights(np.asarray(found.x[:m] / spreads), np.asarray(bias), float(found.fun))
+
+
+def _normalise(logits: Array) -> tuple[float, Array]:
+    """Return the mean log-sum-exp, and the softmax in the place of the logits."""
+    top = logits.max(axis=1, keepdims=True)
+    logits -= top
+    np.exp(logits, out=logits)
+    mass = logits.sum(axis=1, keepdims=True)
+    logits /= mass
+    return float(np.mean(np.log(mass, dtype=np.float64) + top)), logits
 
 
 def fit_temperature(logits: Array, labels: Array) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -135,6 +135,10 @@ class KnnClassifier:
     temperature : float
     trials : tuple of KTrial
         What was tried when k was chosen by leave-one-out.
+    row_weight : float32 array of shape (n,) or None
+        How much each indexed row's vote counts; None for 1 each.
+    real : bool array of shape (n,) or None
+        Rows that leave-one-out scores; generated photos vote but are not scored.
     """
 
     index: NeighborIndex
@@ -144,6 +148,8 @@ class KnnClassifier:
     vote: Vote = "softmax"
     temperature: float = DEFAULT_TEMPERATURE
     trials: tuple[KTrial, ...] = ()
+    row_weight: FloatMatrix | None = None
+    real: npt.NDArray[np.bool_] | None = None
 
     def predict_proba(self, queries: FloatMatrix) -> FloatMatrix:
         """Return each class's share of the votes, shape (n, c)."""
@@ -155,7 +161,11 @@ class KnnClassifier:
 
     def vote_on(self, neighbors: Neighbors) -> FloatMatrix:
         """Return each class's share of the votes of these neighbours, shape (n, c)."""
-        return vote_shares(neighbors, self.labels, self.classes, self.vote, self.temperature)
+        return vote_shares(neighbors, self.labels, self.classes, self.vote, self.temperature, self.row_weight)
+
+    def leave_one_out_shares(self, k: int) -> FloatMatrix:
+        """Return the vote shares of each indexed row's ``k`` nearest other rows, shape (n, c)."""
+        return self.vote_on(self.index.search_others(k))
 
 
 def fit_knn(
@@ -168,6 +178,8 @@ def fit_knn(
     temperature: float = DEFAULT_TEMPERATURE,
     index: str = "auto",
     gpu: bool = False,
+    sample_weight: FloatMatrix | None = None,
+    real: npt.NDArray[np.bool_] | None = None,
 ) -> KnnClassifier:
     """Index the training photos and, where there is a choice, choose k by leave-one-out on them.
 
@@ -181,6 +193,10 @@ def fit_knn(
     k : int, sequence of int, or None
         One k is taken as it is; of several the one with the best leave-one-out accuracy, the smallest of equals. None
         means ``flip.config.AUTO_K``, as far as there are photos.
+    sample_weight : float32 array of shape (n,), optional
+        How much each photo's vote counts.
+    real : bool array of shape (n,), optional
+        Photos that leave-one-out scores; False for generated ones, which vote only.
 
     Raises
     ------
@@ -188,24 +204,59 @@ def fit_knn(
         If k exceeds the number of training photos (for a choice: what leave-one-out can use).
     """
     neighbor_index = NeighborIndex(train_features, index, gpu=gpu)
+    votes_alike = sample_weight is None or bool((sample_weight == 1).all())
+    row_weight = None if votes_alike else np.asarray(sample_weight, dtype=np.float32)
     n = len(train_labels)
+    untuned = KnnClassifier(neighbor_index, train_labels, classes, 1, vote, temperature, (), row_weight, real)
     if isinstance(k, int) or (k is not None and len(k) == 1):
         chosen = k if isinstance(k, int) else k[0]
         if chosen > n:
             raise ConfigError(f"k={chosen} exceeds the {n} images in the index; pass -k {n} or fewer")
-        return KnnClassifier(neighbor_index, train_labels, classes, chosen, vote, temperature)
+        return replace(untuned, k=chosen)
     ks = [value for value in AUTO_K if value < n] if k is None else list(k)
     if not ks:
-        return KnnClassifier(neighbor_index, train_labels, classes, 1, vote, temperature)
+        return untuned
     if max(ks) >= n:
         raise ConfigError(f"k={max(ks)} exceeds the {n - 1} other images in the index; pass -k up to {n - 1}")
-    trials = _leave_one_out(neighbor_index, train_labels, classes, ks, vote, temperature)
+    trials = _leave_one_out(untuned, ks)
     best = max(trials, key=lambda trial: (trial.train_top1, -trial.k))
-    return KnnClassifier(neighbor_index, train_labels, classes, best.k, vote, temperature, tuple(trials))
+    return replace(untuned, k=best.k, trials=tuple(trials))
+
+
+def choose_text_share(classifier: KnnClassifier, text_votes: FloatMatrix) -> float:
+    """Return the share of text in ``(1 − share) · votes + share · text`` that leave-one-out on the rows prefers.
+
+    Parameters
+    ----------
+    classifier : KnnClassifier
+    text_votes : float32 array of shape (n, c)
+        Zero-shot probabilities of the indexed rows.
+
+    Returns
+    -------
+    float
+        One of 0, 0.1 … 1; the smallest of equals. With a single row of each class no other can vote for it, and the
+        share is the accuracy of the text alone.
+    """
+    n = len(classifier.labels)
+    scored = np.ones(n, bool) if classifier.real is None else classifier.real
+    labels = classifier.labels[scored]
+    text_right = text_votes[scored].argmax(axis=1) == labels
+    if n < 2 or np.unique(labels, return_counts=True)[1].max() == 1:
+        return round(float(text_right.mean()), 1)
+    shares = classifier.leave_one_out_shares(min(classifier.k, n - 1))[scored]
+    grid = [step / 10 for step in range(11)]
+    right = [float(np.mean(((1 - a) * shares + a * text_votes[scored]).argmax(axis=1) == labels)) for a in grid]
+    return grid[int(np.argmax(right))]
 
 
 def vote_shares(
-    neighbors: Neighbors, labels: IntMatrix, classes: int, vote: Vote, temperature: float = DEFAULT_TEMPERATURE
+    neighbors: Neighbors,
+    labels: IntMatrix,
+    classes: int,
+    vote: Vote,
+    temperature: float = DEFAULT_TEMPERATURE,
+    row_weight: FloatMatrix | None = None,
 ) -> FloatMatrix:
     """Return each class's share of the neighbours' votes, shape (n, c), rows summing to one.
 
@@ -215,9 +266,13 @@ def vote_shares(
         Similarities and rows of shape (n, k); a row of −1 (an approximate index that found too few) has no vote.
     labels : int array
         Labels of the indexed rows.
+    row_weight : float32 array, optional
+        How much each indexed row's vote counts.
     """
     similarities, rows = neighbors
     weights = np.ones_like(similarities) if vote == "uniform" else _softmax_weights(similarities, temperature)
+    if row_weight is not None:
+        weights = weights * row_weight[rows]
     weights = np.where(rows < 0, 0, weights)
     votes = np.zeros((len(rows), classes), np.float32)
     np.add.at(votes, (np.arange(len(rows))[:, None], labels[rows]), weights)
@@ -232,12 +287,12 @@ def _softmax_weights(similarities: FloatMatrix, temperature: float) -> FloatMatr
     return scaled
 
 
-def _leave_one_out(
-    index: NeighborIndex, labels: IntMatrix, classes: int, ks: Sequence[int], vote: Vote, temperature: float
-) -> list[KTrial]:
-    similarities, rows = index.search_others(max(ks))
+def _leave_one_out(classifier: KnnClassifier, ks: Sequence[int]) -> list[KTrial]:
+    similarities, rows = classifier.index.search_others(max(ks))
+    scored = slice(None) if classifier.real is None else classifier.real
     trials = []
     for k in ks:
-        shares = vote_shares(Neighbors(similarities[:, :k], rows[:, :k]), labels, classes, vote, temperature)
-        trials.append(KTrial(k, 100.0 * float(np.mean(shares.argmax(axis=1) == labels))))
+        shares = classifier.vote_on(Neighbors(similarities[:, :k], rows[:, :k]))
+        right = shares.argmax(axis=1) == classifier.labels
+        trials.append(KTrial(k, 100.0 * float(np.mean(right[scored]))))
     return trials

@@ -63,7 +63,10 @@ def note_cut_prompts(config: DrawConfig, painter: Painter, prompts: Sequence[str
     """Say how many prompts are longer than the model reads."""
     cut, most = painter.count_cut(prompts)
     if cut:
-        note(config, f"{cut} of {len(set(prompts))} prompts are longer than the {most} tokens the model reads; the rest is cut")
+        note(
+            config,
+            f"{cut} of {len(set(prompts))} prompts are longer than the {most} tokens the model reads; the rest is cut",
+        )
 
 
 def read_prompts(given: Sequence[str], file: Path | None) -> list[str]:

@@ -51,8 +51,8 @@ def save_as(config: GenerateConfig, pipeline: object, folder: Path) -> None:
 def draw(config: GenerateConfig, loaded: Loaded, prompts: list[str]) -> None:
     """Draw every prompt's pictures, each process its share."""
     from flip.device import place
-    from flip.diffusion.generate import plan_pictures, prepare_folder
     from flip.diffusion.generate import generate as write_pictures
+    from flip.diffusion.generate import plan_pictures, prepare_folder
 
     settings = draw_settings(config)
     folder = config.output or Path("generated")

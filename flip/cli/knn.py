@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flip.cli.common import data_name, model_name, open_data, open_extractor, read_features
+from flip.cli.common import open_data, open_extractor, read_features
 from flip.cli.options import command
 from flip.config import KnnConfig, parse_k
 
 if TYPE_CHECKING:
-    from flip.classify.knn import KnnClassifier
-    from flip.cli.predicting import Classify
-    from flip.clip.features import FeatureExtractor, Features
+    from flip.classify.knn import KnnClassifier, Neighbors
+    from flip.cli.training import Sample, Training
+    from flip.clip.features import FeatureExtractor
     from flip.data.dataset import Dataset
+    from flip.metrics import Array
+
+    #: Class embeddings (c, d) and logit scale.
+    TextSide = tuple[Array, float]
 
 
 def register(app: typer.Typer) -> None:
@@ -34,40 +40,46 @@ def knn(config: KnnConfig) -> None:
 
 def evaluate(config: KnnConfig) -> None:
     """Score a split."""
-    from flip import results
     from flip.cli.predicting import report_evaluation
+    from flip.cli.training import Sample, evaluation_of, few_shot, make_training, open_features
     from flip.clip.features import require_readable
 
     start = time.perf_counter()
     dataset = open_data(config)
     dataset.require_training_photos()
     wanted = dataset.select(config.split)
-    features, is_main = _features(config, dataset, {"train", config.split})
-    if not is_main:
+    features, extractor = open_features(config, dataset, {"train", config.split}, with_text=config.text != "none")
+    if extractor is not None and not extractor.placement.is_main:
         return
-    train, test = features.split("train"), features.split(config.split)
-    readable = require_readable(test, config.split)
-    classifier = _fit(config, require_readable(train, "training"))
-    classify = _classify(classifier, train.readable(), config.neighbors)
-    evaluation = results.evaluate(
-        classifier.predict_proba(readable.image_features),
-        readable.labels,
-        dataset.classnames,
-        command="knn",
-        data=data_name(config),
-        model=model_name(config, dataset),
-        split=config.split,
-        protocol=_protocol(config, classifier),
-        unreadable=test.unreadable,
-        seconds=time.perf_counter() - start,
-        extra=_sweep(classifier, readable),
+    photos = features.split(config.split)
+    test = Sample(require_readable(photos, config.split))
+    training = make_training(config, Sample(require_readable(features.split("train"), "training")), extractor)
+    fitting = _Fitting(config, _text_side(config, dataset, extractor))
+    extra: dict[str, Any] = {}
+    if config.shots:
+        rows, predict = few_shot(config, training, test, fitting.predictor, lambda: {"head": "knn"})
+        extra = {"shots": rows}
+    else:
+        predict = fitting.predictor(training)
+        extra = fitting.sweep(test)
+    evaluation = evaluation_of(
+        config,
+        "knn",
+        dataset,
+        predict(test),
+        test.features,
+        unreadable=photos.unreadable,
+        protocol=fitting.protocol(),
+        extra=extra,
+        start=start,
     )
-    report_evaluation(config, evaluation, test, classify, wanted.fingerprint())
+    report_evaluation(config, evaluation, photos, fitting.classify, wanted.fingerprint())
 
 
 def predict(config: KnnConfig) -> None:
     """Name photos."""
     from flip.cli.predicting import predict_photos
+    from flip.cli.training import Sample, make_training
     from flip.clip.features import require_readable
 
     dataset = open_data(config)
@@ -75,44 +87,77 @@ def predict(config: KnnConfig) -> None:
     train_set = dataset.select("train")
     extractor = open_extractor(config, train_set)
     train = require_readable(read_features(config, train_set, extractor), "training")
-    classifier = _fit(config, train)
-    predict_photos(config, extractor, dataset.classnames, _classify(classifier, train, config.neighbors))
+    fitting = _Fitting(config, _text_side(config, dataset, extractor))
+    fitting.fit(make_training(config, Sample(train), extractor))
+    predict_photos(config, extractor, dataset.classnames, fitting.classify)
 
 
-def _features(config: KnnConfig, dataset: Dataset, splits: set[str]) -> tuple[Features, bool]:
-    """Return the features of these splits; a table of embeddings is read without loading any model."""
-    if dataset.embeddings is not None and not config.model:
-        from flip.clip.table import read_table_features
+def _text_side(config: KnnConfig, dataset: Dataset, extractor: FeatureExtractor | None) -> TextSide | None:
+    """Return class embeddings and logit scale where text votes too."""
+    if config.text == "none" or extractor is None:
+        return None
+    from flip.clip.prompts import class_prompts
 
-        return read_table_features(dataset), True
-    used = dataset if "all" in splits else dataset.take(i for i, r in enumerate(dataset.records) if r.split in splits)
-    extractor: FeatureExtractor = open_extractor(config, dataset)
-    return read_features(config, used, extractor), extractor.placement.is_main
-
-
-def _fit(config: KnnConfig, train: Features) -> KnnClassifier:
-    from flip.classify.knn import fit_knn
-    from flip.device import place
-
-    return fit_knn(
-        train.image_features,
-        train.labels,
-        len(train.classnames),
-        k=parse_k(config.k),
-        vote=config.vote,
-        temperature=config.temperature,
-        index=config.index,
-        gpu=place(config.device).device.type == "cuda",
-    )
+    prompts = class_prompts(config.prompts, dataset.classnames, dataset.raw_names)
+    return extractor.class_embeddings(prompts), extractor.model.logit_scale
 
 
-def _classify(classifier: KnnClassifier, train: Features, list_neighbors: bool) -> Classify:
-    def classify(image_features: Any) -> Any:
-        found = classifier.neighbors(image_features)
-        shares = classifier.vote_on(found)
-        if not list_neighbors:
-            return shares, None
-        named = [
+@dataclass
+class _Fitting:
+    """Fits neighbour votes as the configuration asks, and remembers the last for rows and protocol."""
+
+    config: KnnConfig
+    text: TextSide | None
+    training: Training | None = None
+    classifier: KnnClassifier | None = None
+    text_share: float = 0.0
+
+    def fit(self, training: Training) -> None:
+        """Index these photos, choose k and, where text votes too, its share, by leave-one-out."""
+        from flip.classify.knn import choose_text_share, fit_knn
+        from flip.device import place
+
+        config, features = self.config, training.sample.features
+        self.training = training
+        self.classifier = fit_knn(
+            features.image_features,
+            features.labels,
+            len(features.classnames),
+            k=parse_k(config.k),
+            vote=config.vote,
+            temperature=config.temperature,
+            index=config.index,
+            gpu=place(config.device).device.type == "cuda",
+            sample_weight=training.weight,
+            real=training.real,
+        )
+        if self.text is not None:
+            text_votes = self._zero_shot(features.image_features)
+            self.text_share = choose_text_share(self.classifier, text_votes)
+
+    def predictor(self, training: Training) -> Callable[[Sample], Array]:
+        """Fit, and return what gives the vote shares of a sample."""
+        self.fit(training)
+        fitted = replace(self)
+        return lambda sample: fitted.classify(sample.features.image_features)[0]
+
+    def classify(self, image_features: Array) -> Any:
+        """Return class probabilities (n, c) and, with ``--neighbors``, each photo's neighbours."""
+        import numpy as np
+
+        assert self.classifier is not None
+        assert self.training is not None
+        found = self.classifier.neighbors(image_features)
+        shares = self.classifier.vote_on(found)
+        if self.text is not None:
+            share = np.float32(self.text_share)
+            shares = (1 - share) * shares + share * self._zero_shot(image_features)
+        return shares, self._named(found) if self.config.neighbors else None
+
+    def _named(self, found: Neighbors) -> list[tuple[dict[str, Any], ...]]:
+        assert self.training is not None
+        train = self.training.sample.features
+        return [
             tuple(
                 {"path": train.paths[i], "label": train.classnames[train.labels[i]], "score": float(s)}
                 for s, i in zip(similarities, rows, strict=True)
@@ -120,35 +165,43 @@ def _classify(classifier: KnnClassifier, train: Features, list_neighbors: bool) 
             )
             for similarities, rows in zip(found.similarities, found.rows, strict=True)
         ]
-        return shares, named
 
-    return classify
+    def _zero_shot(self, image_features: Array) -> Array:
+        from flip.classify.zeroshot import softmax, zero_shot_logits
 
+        assert self.text is not None
+        return softmax(zero_shot_logits(image_features, *self.text))
 
-def _sweep(classifier: KnnClassifier, test: Features) -> dict[str, Any]:
-    """Return each k that was tried: its leave-one-out accuracy on train, which decided, and on the split scored."""
-    from dataclasses import replace
+    def sweep(self, test: Sample) -> dict[str, Any]:
+        """Return each k that was tried: its leave-one-out accuracy on train, which decided, and on the split scored."""
+        assert self.classifier is not None
+        rows = []
+        for trial in self.classifier.trials:
+            shares = replace(self.classifier, k=trial.k).predict_proba(test.features.image_features)
+            top1 = 100.0 * float((shares.argmax(axis=1) == test.features.labels).mean())
+            chosen = trial.k == self.classifier.k
+            rows.append({"k": trial.k, "train_top1": trial.train_top1, "top1": top1, "chosen": chosen})
+        return {"sweep": rows} if rows else {}
 
-    rows = []
-    for trial in classifier.trials:
-        shares = replace(classifier, k=trial.k).predict_proba(test.image_features)
-        top1 = 100.0 * float((shares.argmax(axis=1) == test.labels).mean())
-        rows.append({"k": trial.k, "train_top1": trial.train_top1, "top1": top1, "chosen": trial.k == classifier.k})
-    return {"sweep": rows} if rows else {}
-
-
-def _protocol(config: KnnConfig, classifier: KnnClassifier) -> dict[str, Any]:
-    protocol: dict[str, Any] = {
-        "k": classifier.k,
-        "k_chosen_by": "leave-one-out on train" if classifier.trials else "given",
-        "vote": config.vote,
-        "train_photos": len(classifier.labels),
-        "index": classifier.index.kind,
-        "crop": config.crop,
-        "tta": config.tta,
-    }
-    if config.vote == "softmax":
-        protocol["temperature"] = config.temperature
-    if classifier.index.kind != "flat":
-        protocol["recall"] = classifier.index.recall(classifier.k, seed=config.seed)
-    return protocol
+    def protocol(self) -> dict[str, Any]:
+        """Return how every choice was made."""
+        config, classifier = self.config, self.classifier
+        assert classifier is not None
+        protocol: dict[str, Any] = {
+            "k": classifier.k,
+            "k_chosen_by": "leave-one-out on train" if classifier.trials else "given",
+            "vote": config.vote,
+            "train_photos": len(classifier.labels),
+            "index": classifier.index.kind,
+        }
+        if config.vote == "softmax":
+            protocol["temperature"] = config.temperature
+        if config.text != "none":
+            protocol |= {"text": config.prompts, "text_share": f"{self.text_share:g}, by leave-one-out on train"}
+        if config.shots:
+            protocol["shown_fit"] = f"{config.shots.split(',')[-1]} shots, seed 0"
+        if config.augmented:
+            protocol |= {"augmented": str(config.augmented), "augmented_weight": config.augmented_weight}
+        if classifier.index.kind != "flat":
+            protocol["recall"] = classifier.index.recall(classifier.k, seed=config.seed)
+        return protocol

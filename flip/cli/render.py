@@ -145,18 +145,25 @@ def _evaluation_tables(e: Evaluation) -> list[Table]:
         "top-1": f"{e.top1:.1f} %   95 % interval {low:.1f} to {high:.1f}",
         "top-5": f"{e.top5:.1f} %",
         "mean per class": f"{e.mean_per_class:.1f} %",
-        **{key.replace("_", " "): value for key, value in e.protocol.items()},
+        **({"calibration error": f"{e.extra['ece']:.3f}"} if "ece" in e.extra else {}),
+        **_flat(e.protocol),
         "unreadable": e.unreadable,
         "seconds": f"{e.seconds:.1f}",
     }
     tables = [_pairs(f"flip {e.command}", head)]
-    tables += [
-        _grid(name, rows)
-        for name, rows in e.extra.items()
-        if isinstance(rows, list) and rows and isinstance(rows[0], dict)
-    ]
+    # The reliability curve's bins are for a program or a picture; its summary is in the head.
+    shown = {name: rows for name, rows in e.extra.items() if isinstance(rows, list) and rows and name != "reliability"}
+    tables += [_grid(name, rows) for name, rows in shown.items()]
     hardest = sorted(e.per_class, key=lambda row: row["top1"])[:5]
     return [*tables, _grid("hardest classes", hardest)]
+
+
+def _flat(protocol: dict[str, Any]) -> dict[str, Any]:
+    """Return a protocol with the items of its mappings beside the others."""
+    rows: dict[str, Any] = {}
+    for key, value in protocol.items():
+        rows |= _flat(value) if isinstance(value, dict) else {key.replace("_", " "): value}
+    return rows
 
 
 def _pairs(title: str, values: dict[str, Any]) -> Table:
