@@ -253,12 +253,18 @@ def embedding_column(rows: Sequence[npt.NDArray[np.float16] | None], dim: int) -
 
 def embedding_matrix(column: pa.ChunkedArray, dim: int) -> npt.NDArray[np.float32]:
     """Return an embedding column as unit rows (n, d) float32; null rows are zeros."""
+    import pyarrow as pa
+
     flat = column.combine_chunks()
     values = flat.values.slice(flat.offset * dim, len(flat) * dim)
     matrix: npt.NDArray[np.float32] = values.to_numpy(zero_copy_only=False).reshape(len(flat), dim).astype(np.float32)
     if flat.null_count:
         matrix[flat.is_null().to_numpy(zero_copy_only=False)] = 0.0
-    # Half precision leaves a norm of one only to three digits.
+    return unit_again(matrix) if values.type == pa.float16() else matrix
+
+
+def unit_again(matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Bring rows that went through half precision, which keeps a norm to three digits, back to unit length."""
     norms = np.linalg.norm(matrix, axis=1, keepdims=True)
     np.divide(matrix, norms, out=matrix, where=norms > 0)
     return matrix

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from flip.clip.cache import EmbeddingCache, FileKey, Found
+from flip.clip.cache import EmbeddingCache, FileKey, Found, unit_again
 from flip.clip.encode import FloatMatrix, ImageEncoder
 from flip.data.dataset import Box
 from flip.data.images import decode_image
@@ -149,6 +149,4 @@ def _finish(batch: _Batch, cache: EmbeddingCache, make_encoder: Callable[[], Ima
 
 def _through_half(embeddings: FloatMatrix) -> FloatMatrix:
     """Round as the cache does, so that what is used now is what the next run reads."""
-    halved = embeddings.astype(np.float16).astype(np.float32)
-    halved /= np.linalg.norm(halved, axis=1, keepdims=True)
-    return halved
+    return unit_again(embeddings.astype(np.float16).astype(np.float32))

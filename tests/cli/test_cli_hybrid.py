@@ -73,9 +73,9 @@ def test_test_labels_change_no_fitted_parameter(flip, squares, tmp_path):  # noq
     other = dict(zip(names, names[1:] + names[:1], strict=True))
     for i in (0, 1):
         rows = ["path,label,split"]
-        for photo in sorted(squares.rglob("*.png")):
-            split, label = photo.parts[-3], photo.parts[-2]
-            rows.append(f"{photo},{other[label] if i and split == 'test' else label},{split}")
+        for file in sorted(squares.rglob("*.png")):
+            split, label = file.parts[-3], file.parts[-2]
+            rows.append(f"{file},{other[label] if i and split == 'test' else label},{split}")
         (tmp_path / f"{i}.csv").write_text("\n".join(rows) + "\n")
         evaluation = run(flip, "hybrid", "--data", tmp_path / f"{i}.csv", "--save", tmp_path / f"head{i}")
         assert (evaluation["top1"] > 50) == (i == 0)
