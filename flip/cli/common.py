@@ -14,7 +14,8 @@ import typer
 from flip.config import DEFAULT_MODEL, DataConfig, ModelConfig, OutputConfig, ReadConfig, default_data
 
 if TYPE_CHECKING:
-    from flip.clip.features import FeatureExtractor, Features
+    from flip.clip.feature_set import Features
+    from flip.clip.features import FeatureExtractor
     from flip.clip.model import ClipModel
     from flip.data.dataset import Dataset
 

@@ -50,7 +50,7 @@ def fit_and_evaluate(config: HybridConfig) -> None:
         open_features,
         without_neighbors,
     )
-    from flip.clip.features import require_readable
+    from flip.clip.feature_set import require_readable
 
     start = time.perf_counter()
     dataset = open_data(config)
@@ -107,7 +107,7 @@ def use(config: HybridConfig) -> None:
     from flip.cli.common import read_features
     from flip.cli.predicting import predict_photos, report_evaluation
     from flip.cli.training import Sample, caption_features, evaluation_of, without_neighbors
-    from flip.clip.features import require_readable
+    from flip.clip.feature_set import require_readable
 
     assert config.load is not None
     start = time.perf_counter()

@@ -42,7 +42,7 @@ def evaluate(config: KnnConfig) -> None:
     """Score a split."""
     from flip.cli.predicting import report_evaluation
     from flip.cli.training import Sample, evaluation_of, few_shot, make_training, open_features
-    from flip.clip.features import require_readable
+    from flip.clip.feature_set import require_readable
 
     start = time.perf_counter()
     dataset = open_data(config)
@@ -80,7 +80,7 @@ def predict(config: KnnConfig) -> None:
     """Name photos."""
     from flip.cli.predicting import predict_photos
     from flip.cli.training import Sample, make_training
-    from flip.clip.features import require_readable
+    from flip.clip.feature_set import require_readable
 
     dataset = open_data(config)
     dataset.require_training_photos()

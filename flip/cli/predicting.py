@@ -11,7 +11,8 @@ from flip.config import PredictConfig
 from flip.results import Evaluation, Prediction, predict_row
 
 if TYPE_CHECKING:
-    from flip.clip.features import FeatureExtractor, Features
+    from flip.clip.feature_set import Features
+    from flip.clip.features import FeatureExtractor
     from flip.metrics import Array
 
 #: From image features (n, d) to class probabilities (n, c) and, where asked for, each photo's neighbours.

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from flip.cli.predicting import Classify
-    from flip.clip.features import FeatureExtractor, Features
+    from flip.clip.feature_set import Features
+    from flip.clip.features import FeatureExtractor
     from flip.data.dataset import Dataset
     from flip.metrics import Array
     from flip.results import Evaluation
@@ -194,7 +195,7 @@ def without_neighbors(predict: Callable[[Array], Array]) -> Classify:
 def _generated(config: TrainedConfig, classnames: tuple[str, ...], extractor: FeatureExtractor) -> Features:
     import numpy as np
 
-    from flip.clip.features import require_readable
+    from flip.clip.feature_set import require_readable
     from flip.data.open import open_dataset
 
     assert config.augmented is not None

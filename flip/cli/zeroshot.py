@@ -33,9 +33,8 @@ def zeroshot(config: ZeroShotConfig) -> None:
 def evaluate(config: ZeroShotConfig) -> None:
     """Score a split."""
     from flip import results
-    from flip.classify.zeroshot import zero_shot_logits
     from flip.cli.predicting import report_evaluation
-    from flip.clip.features import require_readable
+    from flip.clip.feature_set import require_readable
 
     start = time.perf_counter()
     dataset = open_data(config).select(config.split)
@@ -46,8 +45,10 @@ def evaluate(config: ZeroShotConfig) -> None:
         return
     readable = require_readable(features, config.split)
     class_embeddings = extractor.class_embeddings(prompts)
+    classify = _classifier(extractor, class_embeddings)
+    probabilities, _ = classify(readable.image_features)
     evaluation = results.evaluate(
-        zero_shot_logits(readable.image_features, class_embeddings, extractor.model.logit_scale),
+        probabilities,
         readable.labels,
         dataset.classnames,
         command="zeroshot",
@@ -57,8 +58,9 @@ def evaluate(config: ZeroShotConfig) -> None:
         protocol=_protocol(config, prompts, extractor),
         unreadable=features.unreadable,
         seconds=time.perf_counter() - start,
+        extra=results.doubt(probabilities, readable.labels, dataset.classnames, config.reject),
     )
-    report_evaluation(config, evaluation, features, _classifier(extractor, class_embeddings), dataset.fingerprint())
+    report_evaluation(config, evaluation, features, classify, dataset.fingerprint())
 
 
 def predict(config: ZeroShotConfig) -> None:

@@ -5,84 +5,27 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from flip.clip.cache import EmbeddingCache, Found, TextCache
 from flip.clip.encode import FloatMatrix, ImageEncoder, encode_texts, resolve_precision
+from flip.clip.feature_set import Features, make_features
 from flip.clip.model import ClipModel
 from flip.clip.prompts import ClassPrompts
 from flip.clip.stream import EmbeddedBatch, Source, embed_stream, file_key, look_up_files
+from flip.clip.table import read_table_features
 from flip.config import ModelConfig, cache_folder, worker_count
 from flip.data.dataset import Dataset
 from flip.device import Placement, place
-from flip.errors import ConfigError, DataError
+from flip.errors import ConfigError
 
 #: Called with the number of photos or texts that were just finished.
 Progress = Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class Features:
-    """Embedded photos with their labels, and what made them.
-
-    Attributes
-    ----------
-    image_features : float32 array of shape (n, d)
-        Unit rows; the row of an unreadable photo is zero.
-    labels : int array of shape (n,)
-    paths, splits : tuples of n strings
-    captions : tuple of n tuples of str
-    errors : tuple of n
-        Why a photo could not be read, or None.
-    classnames, raw_names : tuples of c strings
-    fingerprint : str
-        The model's; features of two models are never compared.
-    """
-
-    image_features: FloatMatrix
-    labels: npt.NDArray[np.int64]
-    paths: tuple[str, ...]
-    splits: tuple[str, ...]
-    captions: tuple[tuple[str, ...], ...]
-    errors: tuple[str | None, ...]
-    classnames: tuple[str, ...]
-    raw_names: tuple[str, ...]
-    fingerprint: str
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def unreadable(self) -> int:
-        """Number of photos that could not be read."""
-        return sum(error is not None for error in self.errors)
-
-    def take(self, rows: Iterable[int]) -> Features:
-        """Return these rows, in that order."""
-        chosen = list(rows)
-        return replace(
-            self,
-            image_features=self.image_features[chosen],
-            labels=self.labels[chosen],
-            paths=tuple(self.paths[i] for i in chosen),
-            splits=tuple(self.splits[i] for i in chosen),
-            captions=tuple(self.captions[i] for i in chosen),
-            errors=tuple(self.errors[i] for i in chosen),
-        )
-
-    def split(self, name: str) -> Features:
-        """Return the rows of one split (``"all"`` for every row)."""
-        return self if name == "all" else self.take(i for i, split in enumerate(self.splits) if split == name)
-
-    def readable(self) -> Features:
-        """Return the rows whose photo could be read."""
-        return self if not self.unreadable else self.take(i for i, error in enumerate(self.errors) if error is None)
 
 
 @dataclass(frozen=True)
@@ -147,8 +90,6 @@ class FeatureExtractor:
         Under ``accelerate launch`` each process embeds its share and all of them read the rest from the cache.
         """
         if dataset.embeddings is not None:
-            from flip.clip.table import read_table_features
-
             return read_table_features(dataset, self.model.fingerprint, self.model.name)
         found = self._embed(self._sources(dataset), progress)
         return make_features(dataset, found.embeddings, found.errors, self.model.fingerprint)
@@ -245,35 +186,9 @@ def extract_features(dataset: Dataset, model: ClipModel, *, cache: Path | None =
     return make_extractor(model, ReadConfig(cache=cache, **options)).features(dataset)
 
 
-def make_features(
-    dataset: Dataset, embeddings: FloatMatrix, errors: Sequence[str | None], fingerprint: str
-) -> Features:
-    """Join a dataset with its embeddings (n, d)."""
-    return Features(
-        image_features=embeddings,
-        labels=dataset.labels,
-        paths=tuple(r.path for r in dataset.records),
-        splits=tuple(r.split for r in dataset.records),
-        captions=tuple(r.captions for r in dataset.records),
-        errors=tuple(errors),
-        classnames=dataset.classnames,
-        raw_names=dataset.raw_names,
-        fingerprint=fingerprint,
-    )
-
-
 def _require_boxes(dataset: Dataset) -> None:
     """Raise a ConfigError when photos are to be cut to boxes and the data has none."""
     if dataset.records and all(r.box is None for r in dataset.records):
         raise ConfigError(
             f"--crop boxes: {dataset.root} has no boxes; CUB's bounding_boxes.txt or columns x,y,w,h hold them"
         )
-
-
-def require_readable(features: Features, what: str) -> Features:
-    """Return the readable rows, or raise a DataError when there are none."""
-    readable = features.readable()
-    if len(readable) == 0:
-        first = next((error for error in features.errors if error), "no photo")
-        raise DataError(f"none of the {len(features)} {what} photos can be read ({first}); check the files")
-    return readable

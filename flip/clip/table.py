@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from flip.clip.cache import embedding_column, embedding_matrix
-from flip.clip.features import Features, make_features
+from flip.clip.feature_set import Features, make_features
 from flip.data.dataset import Dataset
 from flip.errors import DataError, FeatureMismatchError
 from flip.results import require_new_folder
