@@ -118,7 +118,7 @@ def temperature_of(weight: float) -> float:
     return 1.0 / max(weight, 1e-6)
 
 
-def fit_mixture(probabilities: Sequence[Array], labels: Array, prior: float = 1.0, steps: int = 200) -> Array:
+def fit_mixture(probabilities: Sequence[Array], labels: Array, prior: float = 10.0, steps: int = 200) -> Array:
     """Return the weights of a mixture of predictions, on the simplex, by expectation maximisation on held-out rows.
 
     ``prior`` rows' worth of evidence for each model keep the weights near uniform when there are few rows (the

@@ -79,7 +79,7 @@ def fit_and_evaluate(config: HybridConfig) -> None:
     test = sample(config.split)
     extra: dict[str, Any] = {}
     if config.shots:
-        rows, predict = few_shot(config, training, test, fitting.predictor, lambda: {"head": config.head})
+        rows, predict = few_shot(config, training, test, fitting.predictor, fitting.head_name)
         extra = {"shots": rows}
     else:
         predict = fitting.predictor(training)
@@ -172,14 +172,19 @@ class _Fitting:
     def last(self) -> HybridClassifier:
         return self.fitted[-1]
 
-    def fit(self, training: Training) -> HybridClassifier:
+    def head_name(self) -> str:
+        """Return the kind of head that was fitted last; for auto, the kind it chose."""
+        head = self.last.head
+        return str(getattr(head, "chosen", head).name)
+
+    def fit(self, training: Training, seed: int | None = None) -> HybridClassifier:
         """Fit the head on these photos."""
         from flip.classify.heads import make_head
         from flip.classify.hybrid import HybridClassifier
 
         config, sample = self.config, training.sample
         class_embeddings, scale = self._text()
-        head = make_head(config.head, len(self.dataset.classnames), config.seed)
+        head = make_head(config.head, len(self.dataset.classnames), config.seed if seed is None else seed)
         classifier = HybridClassifier(
             head, config.text, class_embeddings, scale, self.dataset.classnames, self._make_origin()
         )
@@ -188,9 +193,9 @@ class _Fitting:
         self.fitted[:] = [classifier]
         return classifier
 
-    def predictor(self, training: Training) -> Callable[[Sample], Array]:
+    def predictor(self, training: Training, seed: int | None = None) -> Callable[[Sample], Array]:
         """Fit, and return what gives the probabilities of a sample."""
-        classifier = self.fit(training)
+        classifier = self.fit(training, seed)
         return lambda sample: classifier.predict_proba(sample.features.image_features, sample.captions)
 
     def protocol(self) -> dict[str, Any]:

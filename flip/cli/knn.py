@@ -57,7 +57,7 @@ def evaluate(config: KnnConfig) -> None:
     fitting = _Fitting(config, _text_side(config, dataset, extractor))
     extra: dict[str, Any] = {}
     if config.shots:
-        rows, predict = few_shot(config, training, test, fitting.predictor, lambda: {"head": "knn"})
+        rows, predict = few_shot(config, training, test, fitting.predictor, lambda: "knn")
         extra = {"shots": rows}
     else:
         predict = fitting.predictor(training)
@@ -135,7 +135,7 @@ class _Fitting:
             text_votes = self._zero_shot(features.image_features)
             self.text_share = choose_text_share(self.classifier, text_votes)
 
-    def predictor(self, training: Training) -> Callable[[Sample], Array]:
+    def predictor(self, training: Training, seed: int = 0) -> Callable[[Sample], Array]:
         """Fit, and return what gives the vote shares of a sample."""
         self.fit(training)
         fitted = replace(self)
@@ -143,15 +143,12 @@ class _Fitting:
 
     def classify(self, image_features: Array) -> Any:
         """Return class probabilities (n, c) and, with ``--neighbors``, each photo's neighbours."""
-        import numpy as np
-
         assert self.classifier is not None
         assert self.training is not None
         found = self.classifier.neighbors(image_features)
-        shares = self.classifier.vote_on(found)
+        shares: Array = self.classifier.vote_on(found)
         if self.text is not None:
-            share = np.float32(self.text_share)
-            shares = (1 - share) * shares + share * self._zero_shot(image_features)
+            shares = (1 - self.text_share) * shares + self.text_share * self._zero_shot(image_features)
         return shares, self._named(found) if self.config.neighbors else None
 
     def _named(self, found: Neighbors) -> list[tuple[dict[str, Any], ...]]:

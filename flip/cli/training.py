@@ -56,8 +56,8 @@ class Training:
         return Training(self.sample.take(rows), self.real[rows], self.weight[rows])
 
 
-#: From training photos to what returns class probabilities (n, c) of other photos.
-Fit = Callable[[Training], Callable[[Sample], "Array"]]
+#: From training photos and a seed to what returns class probabilities (n, c) of other photos.
+Fit = Callable[[Training, int], Callable[[Sample], "Array"]]
 
 
 def open_features(
@@ -119,32 +119,48 @@ def caption_features(config: TrainedConfig, features: Features, extractor: Featu
 
 
 def few_shot(
-    config: TrainedConfig, training: Training, test: Sample, fit: Fit, about: Callable[[], dict[str, Any]]
-) -> tuple[list[dict[str, Any]], Callable[[Sample], Array]]:
-    """Fit once for each draw of ``--shots``; return a row each number of shots, and the last draw's first fit."""
-    from flip.classify.fewshot import Draw, draws, few_shot_rows, short_classes
+    config: TrainedConfig, training: Training, test: Sample, fit: Fit, head: Callable[[], str]
+) -> tuple[list[Any], Callable[[Sample], Array]]:
+    """Fit once for each draw of ``--shots``.
+
+    Parameters
+    ----------
+    head : callable
+        The name of what was fitted last.
+
+    Returns
+    -------
+    list of rows, one for each number of shots, and the first fit of the last number
+    """
+    import numpy as np
+
+    from flip.classify.fewshot import Score, few_shot_curve
     from flip.data.dataset import few_shot_indices
 
     labels = training.labels[training.real]
     shots = parse_shots(config.shots)
     for k in shots:
-        short = short_classes(labels, k) if k else 0
+        short = 0 if k == "all" else int((np.unique(labels, return_counts=True)[1] < k).sum())
         if short:
             note(config, f"{k} shots: {short} classes have fewer training photos and give all they have")
-    scores: list[tuple[Draw, float]] = []
-    last: Callable[[Sample], Array] | None = None
-    planned = list(draws(labels, shots, config.seeds, few_shot_indices))
-    with progress(config, "draws", len(planned)) as advance:
-        for draw in planned:
-            predictor = fit(training.only(draw.rows))
-            predicted = predictor(test).argmax(axis=1)
-            scores.append((draw, 100.0 * float((predicted == test.features.labels).mean())))
-            if draw.shots == shots[-1] and draw.seed == 0:
-                last = predictor
+    firsts: list[Callable[[Sample], Array]] = []
+
+    with progress(config, "fits", len(shots) * config.seeds) as advance:
+
+        def fit_rows(rows: Any, seed: int) -> Callable[[Sample], Array]:
+            predictor = fit(training.only(rows), seed)
+            if seed == 0:
+                firsts.append(predictor)
             if advance:
                 advance(1)
-    assert last is not None
-    return few_shot_rows(scores, **about()), last
+            return predictor
+
+        def score(predictor: Callable[[Sample], Array]) -> Score:
+            right = predictor(test).argmax(axis=1) == test.features.labels
+            return Score(100.0 * float(right.mean()), head())
+
+        rows = few_shot_curve(fit_rows, score, labels, shots, config.seeds, few_shot_indices)
+    return list(rows), firsts[-1]
 
 
 def evaluation_of(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,14 +21,14 @@ def plot_few_shot(file: Path, curves: Mapping[str, Sequence[Mapping[str, Any]]],
     file : Path
         Ends in .png, .svg or .pdf.
     curves : mapping of name → rows
-        Rows as ``flip.classify.fewshot.few_shot_rows`` returns them.
+        Rows as ``flip.classify.fewshot.few_shot_curve`` returns them.
     """
     figure, (axes,) = _figure(1)
     labels = [str(row["shots"]) for row in next(iter(curves.values()))]
     for name, rows in curves.items():
         x = [labels.index(str(row["shots"])) for row in rows]
         y = [row["top1"] for row in rows]
-        spread = [[_bar(row["top1"], row["ci95"][end]) for row in rows] for end in (0, 1)]
+        spread = [[_bar(row["top1"], row["ci95"], end) for row in rows] for end in (0, 1)]
         axes.errorbar(x, y, yerr=spread, marker="o", markersize=4, capsize=3, linewidth=1.5, label=name)
     axes.set_xticks(range(len(labels)), labels)
     axes.set(xlabel="training photos a class", ylabel="top-1, %", title=title)
@@ -67,9 +66,9 @@ def _figure(columns: int) -> tuple[Figure, list[Axes]]:
     return figure, [figure.add_subplot(1, columns, i + 1) for i in range(columns)]
 
 
-def _bar(mean: float, end: float | None) -> float:
+def _bar(mean: float, interval: Sequence[float] | None, end: int) -> float:
     """A single draw has no interval: its bar has no length."""
-    return 0.0 if end is None or math.isnan(end) else abs(mean - end)
+    return 0.0 if interval is None else abs(mean - interval[end])
 
 
 def _save(figure: Figure, file: Path) -> None:

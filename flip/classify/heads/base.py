@@ -80,6 +80,8 @@ class Head(ABC):
     """
 
     name: ClassVar[str]
+    #: Most training rows with which ``ensemble`` and ``auto`` take this head in; None for any number.
+    most_rows: ClassVar[int | None] = None
     #: Attributes that are saved: arrays, and values that JSON can hold.
     arrays: ClassVar[tuple[str, ...]] = ()
     values: ClassVar[tuple[str, ...]] = ()
@@ -118,8 +120,11 @@ class Head(ABC):
         ConfigError
             If the numbers of rows or classes differ.
         """
-        training = check_training(inputs, labels, sample_weight, real, self.n_classes, self.seed)
-        self.widths = _widths(inputs)
+        return self.fit_training(check_training(inputs, labels, sample_weight, real, self.n_classes, self.seed))
+
+    def fit_training(self, training: Training) -> Self:
+        """Fit to rows that ``check_training`` has passed; heads that hold others share one with them."""
+        self.widths = _widths(training.inputs)
         self.protocol = {}
         self.out_of_fold = None
         self.fit_checked(training)
@@ -193,12 +198,18 @@ def check_training(
     _check_blocks(inputs, n_classes)
     _check_finite(inputs)
     if n and (labels.min() < 0 or labels.max() >= n_classes):
-        raise DataError(f"labels run from {labels.min()} to {labels.max()}; with {n_classes} classes pass 0 to {n_classes - 1}")
+        raise DataError(
+            f"labels run from {labels.min()} to {labels.max()}; with {n_classes} classes pass 0 to {n_classes - 1}"
+        )
     if not (np.isfinite(weight).all() and (weight >= 0).all()):
-        raise ConfigError("sample weights must be finite and not negative; leave a row out rather than weigh it below 0")
+        raise ConfigError(
+            "sample weights must be finite and not negative; leave a row out rather than weigh it below 0"
+        )
     present = np.unique(labels[weight > 0])
     if len(present) < 2:
-        raise DataError(f"the training rows name {len(present)} of {n_classes} classes; a head needs photos of two or more")
+        raise DataError(
+            f"the training rows name {len(present)} of {n_classes} classes; a head needs photos of two or more"
+        )
     labels = labels.astype(np.int64)
     return Training(inputs, labels, weight, held_out_folds(labels, real, seed))
 

@@ -45,6 +45,16 @@ class Features:
         return Features(*(block[rows] for block in self.blocks))
 
 
+def centre_and_scale(features: Features) -> tuple[Floats, float]:
+    """Return the mean row, and the root mean square length of the rows about it."""
+    total, squares = np.zeros(features.width), 0.0
+    for _, block in features.chunks():
+        total += block.sum(axis=0, dtype=np.float64)
+        squares += float(np.einsum("ij,ij->", block, block, dtype=np.float64))
+    mean = total / features.n
+    return mean.astype(np.float32), float(np.sqrt(max(squares / features.n - mean @ mean, 1e-12)))
+
+
 def class_sums(features: Features, labels: Rows, weight: Array, n_classes: int) -> tuple[Array, Array]:
     """Return the weighted count (c,) and the weighted sum of rows (c, width) of each class, float64."""
     from scipy.sparse import csr_array

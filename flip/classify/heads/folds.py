@@ -46,11 +46,17 @@ def held_out_folds(
     return tuple(np.sort(shuffled[fold_of == f]) for f in range(folds) if (fold_of == f).any())
 
 
-def everything_but(rows: Rows, n: int) -> Rows:
-    """Return the row numbers below ``n`` that are not in ``rows``."""
-    keep = np.ones(n, dtype=bool)
-    keep[rows] = False
-    return np.flatnonzero(keep)
+def weight_without(weight: npt.NDArray[np.float32], labels: Rows, rows: Rows) -> npt.NDArray[np.float32]:
+    """Return weights (n,) that are 0 for held-out rows and keep every class at its whole weight.
+
+    Without that a held-out row's own class would be rarer than the others in the fit that judges it, by half with two photos
+    a class, and whatever learns how common a class is would look worse than it is.
+    """
+    rest = weight.copy()
+    rest[rows] = 0.0
+    whole, left = np.bincount(labels, weights=weight), np.bincount(labels, weights=rest)
+    factor = np.divide(whole, left, out=np.ones_like(whole), where=left > 0)
+    return (rest * factor[labels]).astype(np.float32)
 
 
 def stratified_subset(labels: Rows, size: int, seed: int, must: Rows) -> Rows:

@@ -13,16 +13,23 @@ from flip.classify.heads.base import Array, Floats, Head, Inputs, OutOfFold, Tra
 from flip.classify.heads.features import Features, held_out_mean_scores
 from flip.classify.heads.folds import describe
 
+#: Prior variance of a class's bias, in squared nats: names differ in how readily zero-shot says them.
+BIAS_VARIANCE = 1.0
+
+#: With nothing to validate on and no text: the spread of the weighted scores among the wrong classes, in nats.
+DEFAULT_SPREAD = 1.0
+
 #: What a head may choose for itself, by name.
 Setting = dict[str, Any]
 
 
 class Fusion(NamedTuple):
-    """How scores and zero-shot logits are added; ``text_weight`` is 1 or 0, ``alpha`` at least 0."""
+    """How scores and zero-shot logits are added; ``text_weight`` is 1 or 0, ``alpha`` at least 0, ``bias`` (c,)."""
 
     text_weight: float
     alpha: float
     temperature: float
+    bias: Array
 
 
 def fuse(zero_shot: Array | None, scores: Array, alpha: float, text_weight: float = 1.0) -> Floats:
@@ -35,22 +42,34 @@ def fuse(zero_shot: Array | None, scores: Array, alpha: float, text_weight: floa
     return image_side if zero_shot is None else np.float32(text_weight) * zero_shot + image_side
 
 
-def fusion_of(text: float, image: float) -> Fusion:
-    """Return the fusion whose calibrated logits are ``text · zero_shot + image · scores``."""
+def fusion_of(text: float, image: float, bias: Array) -> Fusion:
+    """Return the fusion whose calibrated logits are ``text · zero_shot + image · scores + bias``."""
     if text > 0:
-        return Fusion(1.0, image / text, temperature_of(text))
-    return Fusion(0.0, 1.0, temperature_of(image))
+        return Fusion(1.0, image / text, temperature_of(text), bias * temperature_of(text))
+    return Fusion(0.0, 1.0, temperature_of(image), bias * temperature_of(image))
 
 
-def text_evidence(zero_shot: Array, labels: Array) -> float:
-    """Return the weight that makes zero-shot logits likeliest on labelled rows; 0 where they are no better than chance.
+class TextEvidence(NamedTuple):
+    """The likeliest weight of the zero-shot logits, and the share of the uncertainty (0 to 1) they leave."""
 
-    No part of the zero-shot logits was fitted on these rows, so they judge it honestly, even with one photo a class.
-    The likelihood ratio has to pay for the one parameter (Akaike, 1974).
+    weight: float
+    unexplained: float
+
+
+def text_evidence(zero_shot: Array | None, labels: Array) -> TextEvidence:
+    """Judge zero-shot logits on labelled rows.
+
+    No part of them was fitted on these rows, so they are judged honestly, even with one photo a class. What is
+    unexplained is their log-loss over log c. The likelihood ratio has to pay for the one parameter (Akaike, 1974),
+    else the weight is 0: they are no better than chance.
     """
+    if zero_shot is None:
+        return TextEvidence(0.0, 1.0)
     fitted = fit_logit_weights([zero_shot], labels)
-    gain = len(labels) * (np.log(zero_shot.shape[1]) - fitted.log_loss)
-    return float(fitted.weights[0]) if gain > 1.0 else 0.0
+    unexplained = fitted.log_loss / np.log(zero_shot.shape[1])
+    if len(labels) * (np.log(zero_shot.shape[1]) - fitted.log_loss) <= 1.0:
+        return TextEvidence(0.0, 1.0)
+    return TextEvidence(float(fitted.weights[0]), float(unexplained))
 
 
 def choose_features(training: Training, n_classes: int) -> tuple[Features, str]:
@@ -61,18 +80,23 @@ def choose_features(training: Training, n_classes: int) -> tuple[Features, str]:
         return image, "image features"
     both = Features(inputs.image, inputs.text)
     if not training.folds:
-        if inputs.zero_shot is not None and text_evidence(inputs.zero_shot, labels) == 0:
-            return image, "image features; zero-shot is at chance on the training photos, so the text feature is left out"
+        if inputs.zero_shot is not None and text_evidence(inputs.zero_shot, labels).weight == 0:
+            return (
+                image,
+                "image features; zero-shot is at chance on the training photos, so the text feature is left out",
+            )
         return both, "image and text features (nothing to validate on)"
     scores = [
         held_out_mean_scores(Features(block), labels, training.weight, training.folds, n_classes)
         for block in (inputs.image, inputs.text)
     ]
     truth = labels[training.held_out]
-    with_text = fit_logit_weights([scores[0] + scores[1]], truth).log_loss
-    helps = with_text < fit_logit_weights([scores[0]], truth).log_loss
-    how = f"by the log-loss of the nearest class mean in {describe(training.folds)}"
-    return (both, f"image and text features, {how}") if helps else (image, f"image features alone, {how}")
+    alone = scores[0].argmax(axis=1) == truth
+    change = ((scores[0] + scores[1]).argmax(axis=1) == truth).astype(np.float64) - alone
+    # Only a loss beyond one standard error counts: the nearest mean uses text less well than the heads do.
+    hurts = change.sum() < -np.sqrt(np.sum(change**2))
+    how = f"by the accuracy of the nearest class mean in {describe(training.folds)}"
+    return (image, f"image features alone, {how}") if hurts else (both, f"image and text features, {how}")
 
 
 class FeatureHead(Head):
@@ -82,7 +106,9 @@ class FeatureHead(Head):
 
     def view(self, inputs: Inputs) -> Features:
         """Return the features this head reads."""
-        return Features(inputs.image, inputs.text) if self.use_text and inputs.text is not None else Features(inputs.image)
+        return (
+            Features(inputs.image, inputs.text) if self.use_text and inputs.text is not None else Features(inputs.image)
+        )
 
     def choose_view(self, training: Training) -> Features:
         """Decide on held-out rows whether the text feature is read."""
@@ -104,8 +130,6 @@ class FusedHead(FeatureHead):
     values: ClassVar[tuple[str, ...]] = ("use_text", "alpha", "text_weight", "setting")
     #: What is used when there is nothing to validate on.
     default_setting: ClassVar[Setting] = {}
-    #: With nothing to validate on: the spread of the weighted scores among the wrong classes, in nats.
-    default_spread: ClassVar[float] = 1.0
 
     def __init__(self, n_classes: int, seed: int = 0, alpha: float | None = None) -> None:
         super().__init__(n_classes, seed)
@@ -113,6 +137,8 @@ class FusedHead(FeatureHead):
         self.alpha = 1.0
         self.text_weight = 1.0
         self.setting: Setting = {}
+
+    class_bias: Floats
 
     @abstractmethod
     def held_out_scores(self, features: Features, training: Training) -> Iterator[tuple[Setting, Floats]]:
@@ -128,7 +154,7 @@ class FusedHead(FeatureHead):
 
     def raw_logits(self, inputs: Inputs) -> Floats:
         """Return fused logits."""
-        return fuse(inputs.zero_shot, self.scores(self.view(inputs)), self.alpha, self.text_weight)
+        return fuse(inputs.zero_shot, self.scores(self.view(inputs)), self.alpha, self.text_weight) + self.class_bias
 
     def fit_checked(self, training: Training) -> None:
         """Choose setting and fusion on held-out rows, then fit to all rows."""
@@ -140,50 +166,53 @@ class FusedHead(FeatureHead):
             self.setting = dict(self.default_setting)
             self.train(features, training, self.setting)
             fusion = self._default_fusion(features, training)
-        self.text_weight, self.alpha, self.temperature = fusion
+        self.text_weight, self.alpha, self.temperature = fusion[:3]
+        self.class_bias = fusion.bias.astype(np.float32)
 
     def _search(self, features: Features, training: Training) -> Fusion:
-        best_loss, best = np.inf, (Fusion(1.0, 1.0, 1.0), np.empty(0))
+        best_loss, best = np.inf, self._no_fusion()
         for setting, scores in self.held_out_scores(features, training):
             rows = training.held_out[: len(scores)]
             zero_shot = None if training.inputs.zero_shot is None else training.inputs.zero_shot[rows]
             fusion, loss = self._fit_fusion(zero_shot, scores, training.labels[rows])
             if loss < best_loss:
-                logits = fuse(zero_shot, scores, fusion.alpha, fusion.text_weight) / np.float32(fusion.temperature)
-                best_loss, best, self.setting = loss, (fusion, logits), setting
-                self.out_of_fold = OutOfFold(rows, logits)
+                best_loss, best, self.setting = loss, fusion, setting
+                logits = fuse(zero_shot, scores, fusion.alpha, fusion.text_weight) + fusion.bias.astype(np.float32)
+                self.out_of_fold = OutOfFold(rows, logits / np.float32(fusion.temperature))
         how = f"least log-loss in {describe(training.folds)}"
-        self.protocol |= {key: f"{value}, {how}" for key, value in self.setting.items()}
-        self.protocol["fusion"] = _fusion_line(best[0], training.inputs.zero_shot is not None, how)
-        return best[0]
+        self.protocol |= {key: f"{v}, {how}" for key, v in self.setting.items() if not isinstance(v, list)}
+        self.protocol["fusion"] = _fusion_line(best, training.inputs.zero_shot is not None, how)
+        return best
 
     def _fit_fusion(self, zero_shot: Array | None, scores: Floats, labels: Array) -> tuple[Fusion, float]:
         if self.fixed_alpha is not None and zero_shot is not None:
             fitted = fit_logit_weights([fuse(zero_shot, scores, self.fixed_alpha)], labels)
-            return Fusion(1.0, self.fixed_alpha, temperature_of(fitted.weights[0])), fitted.log_loss
-        if zero_shot is None:
-            fitted = fit_logit_weights([scores], labels)
-            return fusion_of(0.0, fitted.weights[0]), fitted.log_loss
-        fitted = fit_logit_weights([zero_shot, scores], labels)
-        return fusion_of(*map(float, fitted.weights)), fitted.log_loss
+            return self._no_fusion(self.fixed_alpha, temperature_of(fitted.weights[0])), fitted.log_loss
+        sources = [scores] if zero_shot is None else [zero_shot, scores]
+        fitted = fit_logit_weights(sources, labels, BIAS_VARIANCE)
+        text = 0.0 if zero_shot is None else float(fitted.weights[0])
+        return fusion_of(text, float(fitted.weights[-1]), fitted.bias), fitted.log_loss
+
+    def _no_fusion(self, alpha: float = 1.0, temperature: float = 1.0) -> Fusion:
+        return Fusion(1.0, alpha, temperature, np.zeros(self.n_classes))
 
     def _default_fusion(self, features: Features, training: Training) -> Fusion:
-        """One photo a class: the text weight by its own likelihood, the image weight by the spread of its scores."""
+        """One photo a class: the text weight by its own likelihood, the image weight by what text leaves unexplained."""
         zero_shot = training.inputs.zero_shot
         self.protocol |= {key: f"{value}, default: nothing to validate on" for key, value in self.setting.items()}
-        image = self.default_spread / _wrong_class_spread(self.scores(features), training.labels)
+        text = text_evidence(zero_shot, training.labels)
+        image = text.unexplained * DEFAULT_SPREAD / _wrong_class_spread(self.scores(features), training.labels)
         if zero_shot is None:
             self.protocol["fusion"] = "image side alone, temperature by default: nothing to validate on"
-            return fusion_of(0.0, image)
+            return fusion_of(0.0, image, np.zeros(self.n_classes))
         if self.fixed_alpha is not None:
             self.protocol["fusion"] = f"alpha {self.fixed_alpha}, given; temperature 1: nothing to validate on"
-            return Fusion(1.0, self.fixed_alpha, 1.0)
-        text = text_evidence(zero_shot, training.labels)
+            return self._no_fusion(self.fixed_alpha)
         self.protocol["fusion"] = (
-            f"text weight {text:.3g} by its likelihood on the training photos, which it was not fitted on; "
-            f"image weight by default: nothing to validate on"
+            f"text weight {text.weight:.3g} by its likelihood on the training photos, which it was not fitted on; "
+            f"image weight by the {text.unexplained:.0%} of the uncertainty that text leaves: nothing to validate on"
         )
-        return fusion_of(text, image)
+        return fusion_of(text.weight, image, np.zeros(self.n_classes))
 
 
 def _wrong_class_spread(scores: Array, labels: Array) -> float:

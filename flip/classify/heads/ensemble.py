@@ -1,0 +1,98 @@
+"""The calibrated average of the other heads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from flip.classify.calibration import fit_mixture, fit_temperature, softmax
+from flip.classify.heads import head_from_arrays, make_head
+from flip.classify.heads.base import Array, Floats, Head, Inputs, OutOfFold, Training
+from flip.classify.heads.folds import describe
+
+#: The heads that are averaged.
+MEMBERS = ("linear", "gda", "tip", "mlp", "svm-linear", "svm-rbf")
+#: With nothing to validate on: the heads whose defaults need no validation.
+ONE_SHOT_MEMBERS = ("linear", "gda")
+
+
+class EnsembleHead(Head):
+    """Σ_m w_m · p_m(class | photo), each p_m calibrated, the weights w on held-out rows of train.
+
+    Parameters
+    ----------
+    n_classes, seed : int
+    members : sequence of str, optional
+        Names of heads. By default all of those that are quick enough for the number of training rows.
+    """
+
+    name: ClassVar[str] = "ensemble"
+
+    def __init__(self, n_classes: int, seed: int = 0, members: Sequence[str] | None = None) -> None:
+        super().__init__(n_classes, seed)
+        self.wanted = members
+        self.members: list[Head] = []
+        self.weights: list[float] = []
+
+    def fit_checked(self, training: Training) -> None:
+        """Fit every member, then the weights on the rows that all members held out."""
+        self.members = [head.fit_training(training) for head in self._unfitted(training)]
+        self.weights = [1.0 / len(self.members)] * len(self.members)
+        held = [head.out_of_fold for head in self.members if head.out_of_fold is not None]
+        if len(held) == len(self.members):
+            self._weigh(held, training)
+        else:
+            self.protocol["weights"] = "equal, default: nothing to validate on"
+        self.protocol |= {
+            f"weight of {head.name}": f"{weight:.3f}" for head, weight in zip(self.members, self.weights, strict=True)
+        }
+
+    def raw_logits(self, inputs: Inputs) -> Floats:
+        """Return the logarithm of the averaged probabilities."""
+        return self._average([head.predict_proba(inputs) for head in self.members])
+
+    def _unfitted(self, training: Training) -> list[Head]:
+        names = self.wanted or (MEMBERS if training.folds else ONE_SHOT_MEMBERS)
+        heads = [make_head(name, self.n_classes, self.seed) for name in names]
+        if self.wanted:
+            return heads
+        return [head for head in heads if head.most_rows is None or training.inputs.n <= head.most_rows]
+
+    def _weigh(self, held: Sequence[OutOfFold], training: Training) -> None:
+        # A head that held out fewer folds than the others held out the first of them.
+        common = min(len(out.rows) for out in held)
+        rows = held[0].rows[:common]
+        labels = training.labels[rows]
+        probabilities = [softmax(out.logits[:common]) for out in held]
+        self.weights = [float(w) for w in fit_mixture(probabilities, labels)]
+        logits = self._average(probabilities)
+        self.temperature = fit_temperature(logits, labels)
+        self.out_of_fold = OutOfFold(rows, logits / np.float32(self.temperature))
+        self.protocol["weights"] = f"least log-loss in {describe(training.folds)}"
+
+    def _average(self, probabilities: Sequence[Floats]) -> Floats:
+        mean = sum(np.float32(w) * p for w, p in zip(self.weights, probabilities, strict=True))
+        return np.asarray(np.log(mean + np.float32(1e-12)), dtype=np.float32)
+
+    def to_arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Return the members' arrays, each under its name, and their values."""
+        _, values = super().to_arrays()
+        parts = [head.to_arrays() for head in self.members]
+        arrays = {f"{v['head']}.{key}": array for a, v in parts for key, array in a.items()}
+        return arrays, values | {"weights": self.weights, "members": [v for _, v in parts]}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Array], values: dict[str, Any]) -> Self:
+        """Return the head that ``to_arrays`` described."""
+        head = super().from_arrays(arrays, values)
+        head.weights = values["weights"]
+        head.members = [head_from_arrays(arrays_under(arrays, v["head"]), v) for v in values["members"]]
+        return head
+
+
+def arrays_under(arrays: dict[str, Array], prefix: str) -> dict[str, Array]:
+    """Return the arrays saved as ``prefix.name``, by name."""
+    start = f"{prefix}."
+    return {key.removeprefix(start): array for key, array in arrays.items() if key.startswith(start)}

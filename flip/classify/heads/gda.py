@@ -1,0 +1,119 @@
+"""Gaussian discriminant analysis with a shared, shrunk covariance (Wang et al., ICLR 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from flip.classify.heads.base import Array, Floats, Training
+from flip.classify.heads.features import Features, class_means, class_sums
+from flip.classify.heads.fused import FusedHead, Setting
+
+
+class Moments(NamedTuple):
+    """Weighted sums over rows, float64: each class's weights (c,), squared weights (c,) and rows (c, d), and products (d, d)."""
+
+    counts: Array
+    squares: Array
+    sums: Array
+    second: Array
+
+    def without(self, other: Moments) -> Moments:
+        """Return the moments of the rows that are not in ``other``."""
+        counts = np.where(self.counts - other.counts > 1e-6, self.counts - other.counts, 0.0)
+        return Moments(counts, self.squares - other.squares, self.sums - other.sums, self.second - other.second)
+
+
+def shrunk_precision(covariance: Array, n: float) -> npt.NDArray[np.float64]:
+    """Return the shrunk precision matrix ``d · ((n − 1) Σ + tr(Σ) I)⁻¹`` (Wang et al., ICLR 2024, equation 6).
+
+    The empirical Bayes ridge estimator of Kubokawa and Srivastava (2008), which stays well-conditioned when there are
+    fewer rows than dimensions.
+
+    Parameters
+    ----------
+    covariance : float array of shape (d, d)
+        Σ, shared by all classes: products of deviations from the class means, averaged over rows.
+    n : float
+        Number of rows behind it.
+    """
+    d = len(covariance)
+    ridge = (n - 1) * covariance.astype(np.float64)
+    ridge[np.diag_indices(d)] += np.trace(covariance)
+    return np.asarray(d * np.linalg.inv(ridge))
+
+
+def discriminant(means: Array, precision: Array, prior: Array) -> tuple[Array, Array]:
+    """Return weights (d, c) and bias (c,): ``W = Σ⁻¹ μ``, ``b = log prior − ½ μᵀ Σ⁻¹ μ`` (Wang et al., equation 5)."""
+    weights = precision @ means.T
+    return weights, np.log(prior) - 0.5 * np.einsum("cd,dc->c", means, weights)
+
+
+def fit_gda(moments: Moments, counts: Array) -> tuple[Floats, Floats]:
+    """Return weights (d, c) and bias (c,) from the moments of the training rows, and how common each class is.
+
+    Where no class has two photos there is no scatter within classes, and the scatter about the grand mean stands in.
+    """
+    total, present = moments.counts.sum(), moments.counts > 0
+    means = class_means(moments.counts, moments.sums)
+    grand = moments.sums.sum(axis=0) / total
+    # Rows less what the means took up, so that the scale does not depend on how many photos a class has.
+    freedom = total - (moments.squares[present] / moments.counts[present]).sum()
+    covariance = (moments.second - (means * moments.counts[:, None]).T @ means) / max(freedom, 1e-9)
+    if freedom < 1e-6 * total:
+        covariance = moments.second / total - np.outer(grand, grand)
+    precision = shrunk_precision(covariance, total)
+    # A class without rows counts half a row: its logarithm has to be finite.
+    weights, bias = discriminant(means, precision, np.maximum(counts, 0.5) / counts.sum())
+    return weights.astype(np.float32), bias.astype(np.float32)
+
+
+def moments_of(features: Features, labels: Array, weight: Array, n_classes: int) -> Moments:
+    """Return the moments of some rows, summed in float64 chunk by chunk."""
+    counts, sums = class_sums(features, labels, weight, n_classes)
+    second = np.zeros((features.width, features.width))
+    for part, block in features.chunks():
+        rooted = block * np.sqrt(weight[part, None], dtype=np.float64)
+        second += rooted.T @ rooted
+    squares = np.bincount(labels, weights=weight.astype(np.float64) ** 2, minlength=n_classes)
+    return Moments(counts, squares, sums, second)
+
+
+class GdaHead(FusedHead):
+    """Zero-shot logits plus α times the discriminant, α on held-out rows of train."""
+
+    name: ClassVar[str] = "gda"
+    arrays: ClassVar[tuple[str, ...]] = ("class_bias", "weights", "bias")
+
+    weights: Floats
+    bias: Floats
+
+    def held_out_scores(self, features: Features, training: Training) -> Iterator[tuple[Setting, Floats]]:
+        """Yield the one candidate; each fold's moments are taken off the moments of all rows."""
+        labels, weight = training.labels, training.weight
+        self._moments = moments_of(features, labels, weight, self.n_classes)
+        scores = []
+        for rows in training.folds:
+            held = features.subset(rows)
+            rest = self._moments.without(moments_of(held, labels[rows], weight[rows], self.n_classes))
+            weights, bias = fit_gda(rest, self._moments.counts)
+            scores.append(held.all() @ weights + bias)
+        yield {}, np.concatenate(scores)
+
+    def train(self, features: Features, training: Training, setting: Setting) -> None:
+        """Fit weights and bias to all rows."""
+        moments = getattr(self, "_moments", None) or moments_of(
+            features, training.labels, training.weight, self.n_classes
+        )
+        self.weights, self.bias = fit_gda(moments, moments.counts)
+        self._moments = None
+
+    def scores(self, features: Features) -> Floats:
+        """Return the discriminant of each row."""
+        out = np.empty((features.n, self.n_classes), np.float32)
+        for part, block in features.chunks():
+            out[part] = block @ self.weights + self.bias
+        return out
