@@ -42,22 +42,32 @@ def draws(
             yield from (Draw(k, seed, draw(labels, k, seed)) for seed in range(seeds))
 
 
-def few_shot_rows(top1: Sequence[tuple[Draw, float]], **about: Any) -> list[dict[str, Any]]:
+def few_shot_rows(scored: Sequence[tuple[Draw, float, str]]) -> list[dict[str, Any]]:
     """Return one row for each number of shots: mean and 95 % Student-t interval of top-1 over its draws.
 
     Parameters
     ----------
-    top1 : sequence of (Draw, float)
-        Percentages, one a draw.
-    **about
-        What else every row says (``head``).
+    scored : sequence of (Draw, float, str)
+        For each draw its top-1 in percent, and the head that was used.
+
+    Returns
+    -------
+    list of dict
+        ``shots``, ``top1``, ``ci95`` (None with a single draw), ``seeds`` and ``head``, in the order of the draws.
     """
     rows = []
-    for k in dict.fromkeys(draw.shots for draw, _ in top1):
-        scores = [score for draw, score in top1 if draw.shots == k]
-        mean, low, high = mean_interval(scores)
-        shots = "all" if k is None else k
-        rows.append({"shots": shots, "top1": mean, "ci95": (low, high), "seeds": len(scores), **about})
+    for k in dict.fromkeys(draw.shots for draw, _, _ in scored):
+        own = [(score, head) for draw, score, head in scored if draw.shots == k]
+        mean, low, high = mean_interval([score for score, _ in own])
+        rows.append(
+            {
+                "shots": "all" if k is None else k,
+                "top1": mean,
+                "ci95": [low, high] if len(own) > 1 else None,
+                "seeds": len(own),
+                "head": ", ".join(sorted({head for _, head in own})),
+            }
+        )
     return rows
 
 

@@ -120,7 +120,7 @@ def caption_features(config: TrainedConfig, features: Features, extractor: Featu
 
 def few_shot(
     config: TrainedConfig, training: Training, test: Sample, fit: Fit, head: Callable[[], str]
-) -> tuple[list[Any], Callable[[Sample], Array]]:
+) -> tuple[list[dict[str, Any]], Callable[[Sample], Array]]:
     """Fit once for each draw of ``--shots``.
 
     Parameters
@@ -132,35 +132,27 @@ def few_shot(
     -------
     list of rows, one for each number of shots, and the first fit of the last number
     """
-    import numpy as np
-
-    from flip.classify.fewshot import Score, few_shot_curve
+    from flip.classify.fewshot import Draw, draws, few_shot_rows, short_classes
     from flip.data.dataset import few_shot_indices
 
     labels = training.labels[training.real]
     shots = parse_shots(config.shots)
     for k in shots:
-        short = 0 if k == "all" else int((np.unique(labels, return_counts=True)[1] < k).sum())
+        short = short_classes(labels, k) if k else 0
         if short:
             note(config, f"{k} shots: {short} classes have fewer training photos and give all they have")
-    firsts: list[Callable[[Sample], Array]] = []
-
-    with progress(config, "fits", len(shots) * config.seeds) as advance:
-
-        def fit_rows(rows: Any, seed: int) -> Callable[[Sample], Array]:
-            predictor = fit(training.only(rows), seed)
-            if seed == 0:
-                firsts.append(predictor)
+    scored: list[tuple[Draw, float, str]] = []
+    first: dict[int | None, Callable[[Sample], Array]] = {}
+    planned = list(draws(labels, shots, config.seeds, few_shot_indices))
+    with progress(config, "draws", len(planned)) as advance:
+        for draw in planned:
+            predictor = fit(training.only(draw.rows), draw.seed)
+            right = predictor(test).argmax(axis=1) == test.features.labels
+            scored.append((draw, 100.0 * float(right.mean()), head()))
+            first.setdefault(draw.shots, predictor)
             if advance:
                 advance(1)
-            return predictor
-
-        def score(predictor: Callable[[Sample], Array]) -> Score:
-            right = predictor(test).argmax(axis=1) == test.features.labels
-            return Score(100.0 * float(right.mean()), head())
-
-        rows = few_shot_curve(fit_rows, score, labels, shots, config.seeds, few_shot_indices)
-    return list(rows), firsts[-1]
+    return few_shot_rows(scored), first[shots[-1]]
 
 
 def evaluation_of(

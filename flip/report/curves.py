@@ -21,7 +21,7 @@ def plot_few_shot(file: Path, curves: Mapping[str, Sequence[Mapping[str, Any]]],
     file : Path
         Ends in .png, .svg or .pdf.
     curves : mapping of name → rows
-        Rows as ``flip.classify.fewshot.few_shot_curve`` returns them.
+        Rows as ``flip.classify.fewshot.few_shot_rows`` returns them.
     """
     figure, (axes,) = _figure(1)
     labels = [str(row["shots"]) for row in next(iter(curves.values()))]

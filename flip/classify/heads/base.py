@@ -40,7 +40,9 @@ class Inputs(NamedTuple):
 
     def take(self, rows: Any) -> Inputs:
         """Return the inputs of some photos."""
-        return Inputs(*(None if part is None else part[rows] for part in self))
+        text = None if self.text is None else self.text[rows]
+        zero_shot = None if self.zero_shot is None else self.zero_shot[rows]
+        return Inputs(self.image[rows], text, zero_shot)
 
 
 class OutOfFold(NamedTuple):
@@ -152,8 +154,8 @@ class Head(ABC):
             raise ConfigError(f"this {self.name} head is not fitted; call fit first, or load a saved one")
         if _widths(inputs) != self.widths:
             raise FeatureMismatchError(
-                f"inputs have widths (image, text, classes) {_widths(inputs)} and the head was fitted on {self.widths}; "
-                "use the same model, classes and --text"
+                f"inputs have widths (image, text, classes) {_widths(inputs)}, and the head was fitted on "
+                f"{self.widths}; use the same model, classes and --text"
             )
         _check_finite(inputs)
         return np.asarray(self.raw_logits(inputs), dtype=np.float32)
@@ -220,7 +222,8 @@ def _check_blocks(inputs: Inputs, n_classes: int) -> None:
             raise ConfigError(f"{what} have shape {block.shape}; pass 2-D arrays with {inputs.n} rows, one a photo")
     if inputs.zero_shot is not None and inputs.zero_shot.shape[1] != n_classes:
         raise ConfigError(
-            f"zero-shot logits have {inputs.zero_shot.shape[1]} columns for {n_classes} classes; pass one a class, in the same order"
+            f"zero-shot logits have {inputs.zero_shot.shape[1]} columns for {n_classes} classes; "
+            "pass one a class, in the same order"
         )
 
 

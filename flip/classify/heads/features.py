@@ -52,7 +52,8 @@ def centre_and_scale(features: Features) -> tuple[Floats, float]:
         total += block.sum(axis=0, dtype=np.float64)
         squares += float(np.einsum("ij,ij->", block, block, dtype=np.float64))
     mean = total / features.n
-    return mean.astype(np.float32), float(np.sqrt(max(squares / features.n - mean @ mean, 1e-12)))
+    variance = squares / features.n - float(mean @ mean)
+    return mean.astype(np.float32), max(variance, 1e-12) ** 0.5
 
 
 def class_sums(features: Features, labels: Rows, weight: Array, n_classes: int) -> tuple[Array, Array]:

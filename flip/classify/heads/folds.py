@@ -49,8 +49,8 @@ def held_out_folds(
 def weight_without(weight: npt.NDArray[np.float32], labels: Rows, rows: Rows) -> npt.NDArray[np.float32]:
     """Return weights (n,) that are 0 for held-out rows and keep every class at its whole weight.
 
-    Without that a held-out row's own class would be rarer than the others in the fit that judges it, by half with two photos
-    a class, and whatever learns how common a class is would look worse than it is.
+    Without that a held-out row's own class would be rarer than the others in the fit that judges it, by half with two
+    photos a class, and whatever learns how common a class is would look worse than it is.
     """
     rest = weight.copy()
     rest[rows] = 0.0

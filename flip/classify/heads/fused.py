@@ -73,7 +73,7 @@ def text_evidence(zero_shot: Array | None, labels: Array) -> TextEvidence:
 
 
 def choose_features(training: Training, n_classes: int) -> tuple[Features, str]:
-    """Return image features, with the text feature beside them where it helps the nearest class mean on held-out rows."""
+    """Return image features, with the text feature beside them unless it hurts the nearest class mean held out."""
     inputs, labels = training.inputs, training.labels
     image = Features(inputs.image)
     if inputs.text is None:
@@ -106,9 +106,9 @@ class FeatureHead(Head):
 
     def view(self, inputs: Inputs) -> Features:
         """Return the features this head reads."""
-        return (
-            Features(inputs.image, inputs.text) if self.use_text and inputs.text is not None else Features(inputs.image)
-        )
+        if self.use_text and inputs.text is not None:
+            return Features(inputs.image, inputs.text)
+        return Features(inputs.image)
 
     def choose_view(self, training: Training) -> Features:
         """Decide on held-out rows whether the text feature is read."""
@@ -128,6 +128,7 @@ class FusedHead(FeatureHead):
     """
 
     values: ClassVar[tuple[str, ...]] = ("use_text", "alpha", "text_weight", "setting")
+    class_bias: Floats
     #: What is used when there is nothing to validate on.
     default_setting: ClassVar[Setting] = {}
 
@@ -138,11 +139,9 @@ class FusedHead(FeatureHead):
         self.text_weight = 1.0
         self.setting: Setting = {}
 
-    class_bias: Floats
-
     @abstractmethod
     def held_out_scores(self, features: Features, training: Training) -> Iterator[tuple[Setting, Floats]]:
-        """Yield, for each candidate setting, the scores of the held-out rows, fold after fold (or of the first folds)."""
+        """Yield, for each candidate setting, the scores of held-out rows, fold after fold (or of the first folds)."""
 
     @abstractmethod
     def train(self, features: Features, training: Training, setting: Setting) -> None:
@@ -197,7 +196,7 @@ class FusedHead(FeatureHead):
         return Fusion(1.0, alpha, temperature, np.zeros(self.n_classes))
 
     def _default_fusion(self, features: Features, training: Training) -> Fusion:
-        """One photo a class: the text weight by its own likelihood, the image weight by what text leaves unexplained."""
+        """One photo a class: text weighs what its own likelihood says, images what text leaves unexplained."""
         zero_shot = training.inputs.zero_shot
         self.protocol |= {key: f"{value}, default: nothing to validate on" for key, value in self.setting.items()}
         text = text_evidence(zero_shot, training.labels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,10 @@ from flip.classify.heads.fused import FusedHead, Setting
 
 
 class Moments(NamedTuple):
-    """Weighted sums over rows, float64: each class's weights (c,), squared weights (c,) and rows (c, d), and products (d, d)."""
+    """Weighted sums over rows, float64.
+
+    Of each class's weights (c,), their squares (c,) and its rows (c, d), and of all rows' outer products (d, d).
+    """
 
     counts: Array
     squares: Array
@@ -90,24 +93,23 @@ class GdaHead(FusedHead):
 
     weights: Floats
     bias: Floats
+    _moments: Moments | None = None
 
     def held_out_scores(self, features: Features, training: Training) -> Iterator[tuple[Setting, Floats]]:
         """Yield the one candidate; each fold's moments are taken off the moments of all rows."""
         labels, weight = training.labels, training.weight
-        self._moments = moments_of(features, labels, weight, self.n_classes)
+        moments = self._moments = moments_of(features, labels, weight, self.n_classes)
         scores = []
         for rows in training.folds:
             held = features.subset(rows)
-            rest = self._moments.without(moments_of(held, labels[rows], weight[rows], self.n_classes))
-            weights, bias = fit_gda(rest, self._moments.counts)
+            rest = moments.without(moments_of(held, labels[rows], weight[rows], self.n_classes))
+            weights, bias = fit_gda(rest, moments.counts)
             scores.append(held.all() @ weights + bias)
         yield {}, np.concatenate(scores)
 
     def train(self, features: Features, training: Training, setting: Setting) -> None:
         """Fit weights and bias to all rows."""
-        moments = getattr(self, "_moments", None) or moments_of(
-            features, training.labels, training.weight, self.n_classes
-        )
+        moments = self._moments or moments_of(features, training.labels, training.weight, self.n_classes)
         self.weights, self.bias = fit_gda(moments, moments.counts)
         self._moments = None
 

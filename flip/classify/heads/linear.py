@@ -24,11 +24,14 @@ TEXT_SHARES = (0.5, 0.0)
 SEARCH_ROWS = 50_000
 
 
+Precision = type[np.float32] | type[np.float64]
+
+
 class Basis(NamedTuple):
     """Principal directions of the centred features, in which the problem is solved.
 
-    Features are centred by ``mean`` and divided by ``scale`` (their root mean square length), so that C means the same for
-    every model. Weights lie in the span of the rows (representer theorem), so nothing is lost with fewer rows than
+    Features are centred by ``mean`` and divided by ``scale`` (their root mean square length), so that C means the same
+    for every model. Weights lie in the span of the rows (representer theorem), so nothing is lost with fewer rows than
     dimensions.
     """
 
@@ -71,10 +74,10 @@ def basis_of(features: Features, weight: Array) -> Basis:
     return Basis(mean, scale, directions[:, kept], variances[kept] / scale**2)
 
 
-def weights_of(coordinates: Array, basis: Basis) -> tuple[Floats, Floats]:
+def weights_of(coordinates: Array, basis: Basis, precision: Precision = np.float32) -> tuple[Array, Array]:
     """Return weights (d, c) and bias (c,) that act on the features as they are."""
     weights = basis.directions @ coordinates[:-1] / basis.scale
-    return weights.astype(np.float32), (coordinates[-1] - basis.mean @ weights).astype(np.float32)
+    return weights.astype(precision), (coordinates[-1] - basis.mean @ weights).astype(precision)
 
 
 def regress(
@@ -84,13 +87,14 @@ def regress(
     start: Array | None = None,
     tolerance: float = 1e-5,
     most_iterations: int = 1000,
+    precision: Precision = np.float32,
 ) -> Solution:
     """Minimise ``Σ w_i · loss_i + |W|² / (2 C)`` over weights and bias by L-BFGS.
 
-    The logits are ``offset + (x − mean) W / scale + bias``: with ``offset`` = a · zero-shot logits, the penalty is on the
-    deviation from a times the zero-shot classifier, which is the prior mean (as in CLAP, Silva-Rodríguez et al., CVPR
-    2024). Each coordinate is scaled by the curvature expected along it, which saves most iterations and moves no
-    minimum.
+    The logits are ``offset + (x − mean) W / scale + bias``: with ``offset`` = a · zero-shot logits, the penalty is on
+    the deviation from a times the zero-shot classifier, which is the prior mean (as in CLAP, Silva-Rodríguez et al.,
+    CVPR 2024). The bias has a penalty of its own, the same at every C. Each coordinate is scaled by the curvature
+    expected along it, which saves iterations and moves no minimum.
 
     Parameters
     ----------
@@ -104,6 +108,8 @@ def regress(
     tolerance : float
         Stop when no entry of the gradient of the mean loss is larger.
     most_iterations : int
+    precision : {numpy.float32, numpy.float64}
+        Of the products with the features. In float32 the rounding of a mean over few rows hides the last digits.
     """
     from scipy.optimize import minimize
 
@@ -115,7 +121,7 @@ def regress(
 
     def objective(flat: Array) -> tuple[float, Array]:
         coordinates = step * flat.reshape(shape)
-        loss, gradient = _loss_and_gradient(problem, weight / total, coordinates)
+        loss, gradient = _loss_and_gradient(problem, weight / total, coordinates, precision)
         loss += 0.5 * float(np.sum(penalty * coordinates**2))
         return loss, (step * (gradient + penalty * coordinates)).ravel()
 
@@ -125,8 +131,10 @@ def regress(
     return Solution(step * found.x.reshape(shape), int(found.nit), float(np.abs(found.jac).max()))
 
 
-def _loss_and_gradient(problem: Problem, weight: Array, coordinates: Array) -> tuple[float, Array]:
-    weights, bias = weights_of(coordinates, problem.basis)
+def _loss_and_gradient(
+    problem: Problem, weight: Array, coordinates: Array, precision: Precision
+) -> tuple[float, Array]:
+    weights, bias = weights_of(coordinates, problem.basis, precision)
     loss, by_weight, by_bias = 0.0, np.zeros(weights.shape), np.zeros(len(bias))
     for part, block in problem.features.chunks():
         logits = block @ weights
@@ -179,7 +187,8 @@ class LinearHead(FeatureHead):
             )
             self.protocol["text weight"] = f"{text.weight:.3g}, by its likelihood on the training photos"
         problem = Problem(features, training.labels, _offset(zero_shot, self.text_weight), basis, self.n_classes)
-        solution = regress(problem, training.weight, self.strength, start)
+        precision: Precision = np.float64 if features.n <= SEARCH_ROWS else np.float32
+        solution = regress(problem, training.weight, self.strength, start, precision=precision)
         self.weights, self.bias = weights_of(solution.coordinates, basis)
         self.iterations, self.gradient = solution.iterations, solution.gradient
         self.protocol["convergence"] = f"{self.iterations} iterations, largest gradient entry {self.gradient:.1e}"

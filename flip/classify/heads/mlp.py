@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from flip.classify.heads.base import Floats, Rows, Training
 from flip.classify.heads.features import Features, centre_and_scale
 from flip.classify.heads.folds import weight_without
 from flip.classify.heads.fused import FusedHead, Setting
+from flip.device import place
 
 HIDDEN = 512
 BATCH = 128
@@ -34,8 +35,8 @@ class MlpHead(FusedHead):
     ----------
     n_classes, seed, alpha
         As for every fused head.
-    device : str, optional
-        Where to train, as torch names it; Accelerate's choice by default.
+    device : {"auto", "cpu", "cuda", "mps"}
+        Where to train; Accelerate's choice by default.
     """
 
     name: ClassVar[str] = "mlp"
@@ -48,7 +49,7 @@ class MlpHead(FusedHead):
     weights: Floats
     bias: Floats
 
-    def __init__(self, n_classes: int, seed: int = 0, alpha: float | None = None, device: str | None = None) -> None:
+    def __init__(self, n_classes: int, seed: int = 0, alpha: float | None = None, device: str = "auto") -> None:
         super().__init__(n_classes, seed, alpha)
         self.device = device
 
@@ -61,7 +62,8 @@ class MlpHead(FusedHead):
         ]
         held = [features.subset(rows) for rows in folds]
         truth = training.labels[np.concatenate(folds)]
-        best_loss, best_epoch, best_scores = np.inf, 0, np.empty(0)
+        best_loss, best_epoch = np.inf, 0
+        best_scores: Floats = np.empty((0, self.n_classes), np.float32)
         for epoch in range(1, MOST_EPOCHS + 1):
             for net in nets:
                 net.epoch()
@@ -79,6 +81,10 @@ class MlpHead(FusedHead):
         for _ in range(setting["epochs"]):
             net.epoch()
         self.hidden_weights, self.hidden_bias, self.weights, self.bias = net.folded()
+        # Training never raised a class without rows, but may not have lowered it enough either.
+        absent = np.bincount(training.labels, weights=training.weight, minlength=self.n_classes) == 0
+        self.weights[:, absent] = self.weights[:, ~absent].mean(axis=1, keepdims=True)
+        self.bias[absent] = self.bias[~absent].mean() - 1
 
     def scores(self, features: Features) -> Floats:
         """Return the network's logits, in numpy."""
@@ -101,17 +107,16 @@ class _Trainer:
     """One network in training."""
 
     def __init__(
-        self, features: Features, labels: Rows, weight: Floats, n_classes: int, seed: int, device: str | None
+        self, features: Features, labels: Rows, weight: Floats, n_classes: int, seed: int, device: str
     ) -> None:
         import torch
-        from accelerate import Accelerator
 
         self.features, self.labels, self.weight = features, labels, weight
         self.rows = np.flatnonzero(weight)
         self.mean, scale = centre_and_scale(features)
         # Inputs of unit variance a dimension, on average, whatever the model's cone of features.
         self.gain = np.float32(np.sqrt(features.width) / scale)
-        self.device = torch.device(device) if device else Accelerator().device
+        self.device = place(device).device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             layers = (torch.nn.Linear(features.width, HIDDEN), torch.nn.ReLU(), torch.nn.BatchNorm1d(HIDDEN))
@@ -132,12 +137,12 @@ class _Trainer:
             weight = torch.from_numpy(self.weight[batch]).to(self.device)
             losses = torch.nn.functional.cross_entropy(self.net(x), y, reduction="none")
             self.optimizer.zero_grad()
-            ((losses * weight).sum() / weight.sum()).backward()
+            torch.autograd.backward((losses * weight).sum() / weight.sum())
             self.optimizer.step()
 
     def folded(self) -> tuple[Floats, Floats, Floats, Floats]:
-        """Return the network as two layers, with centring in the first and BatchNorm's running statistics in the second."""
-        first, _, norm, last = (layer for layer in self.net)
+        """Return the network as two layers: centring in the first, BatchNorm's running statistics in the second."""
+        first, _, norm, last = (cast(Any, layer) for layer in self.net)
         w1, b1, w2, b2 = (_numpy(p) for p in (first.weight, first.bias, last.weight, last.bias))
         slope = _numpy(norm.weight) / np.sqrt(_numpy(norm.running_var) + norm.eps)
         shift = _numpy(norm.bias) - _numpy(norm.running_mean) * slope

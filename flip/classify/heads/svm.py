@@ -103,6 +103,7 @@ class SvmHead(FusedHead):
     mean: Floats
     scale: float
     machine: Machine
+    _gram: Doubles | None = None
 
     def kernel(self, left: Doubles, right: Doubles) -> Doubles:
         """Return kernel values of shape (n, m)."""
@@ -110,7 +111,8 @@ class SvmHead(FusedHead):
 
     def held_out_scores(self, features: Features, training: Training) -> Iterator[tuple[Setting, Floats]]:
         """Yield the scores of each fold's rows for each C."""
-        gram = self._prepare(features, training)
+        self._gram = None
+        gram = self._prepare(features)
         for strength in STRENGTHS:
             scores = []
             for rows in training.folds:
@@ -122,7 +124,7 @@ class SvmHead(FusedHead):
 
     def train(self, features: Features, training: Training, setting: Setting) -> None:
         """Fit to all rows of weight above zero."""
-        gram = self._prepare(features, training)
+        gram = self._prepare(features)
         used = np.flatnonzero(training.weight > 0)
         self.machine = fit_machine(gram[np.ix_(used, used)], training.labels[used], training.weight[used], setting["C"])
         self.keys = features.take(used[self.machine.support])
@@ -134,19 +136,18 @@ class SvmHead(FusedHead):
         parts = [self._spread_out(self.machine, self.kernel(self._centre(b), keys)) for _, b in features.chunks(1024)]
         return np.concatenate(parts) if parts else np.empty((0, self.n_classes), np.float32)
 
-    def _prepare(self, features: Features, training: Training) -> Doubles:
+    def _prepare(self, features: Features) -> Doubles:
         if features.n > MOST_ROWS:
             raise ConfigError(
                 f"{self.name} takes at most {MOST_ROWS:,} training photos and was given {features.n:,}; "
                 "pass --head linear or gda"
             )
-        cached: Doubles | None = getattr(self, "_gram", None)
-        if cached is not None:
-            return cached
+        if self._gram is not None:
+            return self._gram
         self.mean, self.scale = centre_and_scale(features)
         centred = self._centre(features.all())
-        self._gram: Doubles | None = self.kernel(centred, centred)
-        return self._gram
+        gram = self._gram = self.kernel(centred, centred)
+        return gram
 
     def _centre(self, block: Floats) -> Doubles:
         return np.asarray((block - self.mean).astype(np.float64) / self.scale)
