@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import re
 from collections import OrderedDict
 from pathlib import Path
@@ -30,7 +32,12 @@ ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_ou
 
 
 def make_pipeline(seed: int = 0) -> Any:
-    """Build it with random weights, in float32 on the CPU."""
+    """Return a copy of one's own, with random weights, in float32 on the CPU."""
+    return copy.deepcopy(_build(seed))
+
+
+@functools.cache
+def _build(seed: int) -> Any:
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 

@@ -1,0 +1,1 @@
+"""Stable Diffusion: checkpoints that cannot run code, drawing, augmentation, training; nothing else uses diffusers."""

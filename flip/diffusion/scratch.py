@@ -1,0 +1,152 @@
+"""A small diffusion model from nothing but a configuration: its parts built at random, its autoencoder trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from flip.diffusion import ldm
+from flip.diffusion.examples import Views
+from flip.diffusion.library import diffusers
+from flip.diffusion.tokenizer import make_tokenizer
+from flip.errors import ConfigError, DataError
+
+_PARTS = ("unet", "vae", "text_encoder")
+
+#: What else a configuration may hold: how its autoencoder is trained.
+VAE_DEFAULTS: dict[str, float] = {"vae_steps": 2000, "vae_batch_size": 16, "vae_lr": 1e-3, "vae_kl": 1e-6}
+
+
+def read_scratch_config(file: Path) -> dict[str, Any]:
+    """Return a configuration: ``unet``, ``vae`` and ``text_encoder`` as diffusers and transformers configure them.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, no JSON, or lacks a part.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise ConfigError(
+            f"--from-scratch {file} cannot be read ({e}); pass a JSON file with {', '.join(_PARTS)}"
+        ) from e
+    missing = [part for part in _PARTS if not isinstance(content, dict) or not isinstance(content.get(part), dict)]
+    if missing:
+        raise ConfigError(f"--from-scratch {file} has no {missing[0]}; it needs {', '.join(_PARTS)}, each an object")
+    unknown = sorted(content.keys() - {*_PARTS, *VAE_DEFAULTS, "scheduler"})
+    if unknown:
+        allowed = ", ".join((*_PARTS, "scheduler", *VAE_DEFAULTS))
+        raise ConfigError(f"--from-scratch {file} has an unknown {unknown[0]!r}; it may hold {allowed}")
+    return {**VAE_DEFAULTS, **content}
+
+
+def build_pipeline(config: dict[str, Any], seed: int) -> Any:
+    """Build a pipeline with random weights.
+
+    Raises
+    ------
+    ConfigError
+        If the parts cannot be built, or do not fit each other.
+    """
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            unet = diffusers.UNet2DConditionModel.from_config(config["unet"])
+            vae = diffusers.AutoencoderKL.from_config(config["vae"])
+            text_encoder = CLIPTextModel(CLIPTextConfig(**{"vocab_size": 49408, **config["text_encoder"]}))
+    except (TypeError, ValueError, KeyError) as e:
+        reason = " ".join(str(e).split())[:200]
+        raise ConfigError(f"--from-scratch: a part cannot be built ({reason}); see diffusers' configurations") from e
+    width, cross = text_encoder.config.hidden_size, unet.config.cross_attention_dim
+    if width != cross:
+        raise ConfigError(
+            f"--from-scratch: text_encoder has hidden_size {width}, unet cross_attention_dim {cross}; make them equal"
+        )
+    return diffusers.StableDiffusionPipeline(
+        unet=unet,
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=make_tokenizer(text_encoder.config.max_position_embeddings),
+        scheduler=diffusers.DDIMScheduler.from_config({**ldm.SCHEDULER, **config.get("scheduler", {})}),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def train_autoencoder(
+    vae: Any,
+    views: Views,
+    config: dict[str, Any],
+    device: torch.device,
+    seed: int,
+    report: Callable[[int, float], None],
+) -> float:
+    """Train an autoencoder to give photos back, and set its scaling factor; returns the last losses' mean.
+
+    The loss is the mean absolute error and a little of the KL divergence (Rombach et al., CVPR 2022, without the
+    perceptual and adversarial terms, which need networks of their own): enough for small pictures, and softer than
+    theirs.
+
+    Parameters
+    ----------
+    vae : diffusers.AutoencoderKL
+    views : Views
+    config : dict
+        ``VAE_DEFAULTS``.
+    device : torch.device
+    seed : int
+    report : callable
+        Called with the step and its loss.
+    """
+    photos = _read_all(views)
+    vae.to(device).train().requires_grad_(True)
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=float(config["vae_lr"]), weight_decay=0.0)
+    steps = int(config["vae_steps"])
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, float(config["vae_lr"]), max(steps, 2))
+    losses = []
+    chance = np.random.default_rng([seed, 3])
+    noise = torch.Generator().manual_seed(seed)
+    for step in range(steps):
+        rows = chance.integers(len(photos), size=int(config["vae_batch_size"]))
+        batch = torch.from_numpy(photos[rows]).to(device).float() / 127.5 - 1
+        posterior = vae.encode(batch).latent_dist
+        latent = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=noise).to(device)
+        error = (vae.decode(latent).sample - batch).abs().mean()
+        loss = error + float(config["vae_kl"]) * posterior.kl().mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(float(error.detach()))
+        report(step, losses[-1])
+    vae.eval().requires_grad_(False)
+    _set_scaling(vae, photos[:256], device)
+    return float(np.mean(losses[-100:])) if losses else float("nan")
+
+
+def _set_scaling(vae: Any, photos: Any, device: torch.device) -> None:
+    """Scale latents to unit deviation, as Stable Diffusion's are."""
+    with torch.inference_mode():
+        parts = [
+            vae.encode(torch.from_numpy(photos[i : i + 16]).to(device).float() / 127.5 - 1).latent_dist.mean
+            for i in range(0, len(photos), 16)
+        ]
+    vae.register_to_config(scaling_factor=float(1 / torch.cat(parts).std().clamp(min=1e-6)))
+
+
+def _read_all(views: Views) -> Any:
+    """Return every view of every readable photo as bytes, (n, 3, size, size)."""
+    read = [((batch + 1) * 127.5).round().astype(np.uint8) for _, batch in views if batch is not None]
+    if not read:
+        raise DataError("none of the training photos can be read; check the files with flip data check")
+    return np.concatenate(read)

@@ -1,0 +1,46 @@
+"""What a diffusion model is told of a photo: one wording for training and for drawing."""
+
+from __future__ import annotations
+
+from flip.clip.prompts import class_prompts, fold
+from flip.data.dataset import Dataset
+from flip.errors import DataError
+
+AUTO = "auto"
+CAPTIONS = "captions"
+
+
+def caption_prompt(name: str, caption: str) -> str:
+    """Return a caption that says what it shows: as it is where it names the class, else after the class prompt."""
+    return caption if fold(name) in fold(caption) else f"a photo of a {name}. {caption}"
+
+
+def drawing_prompts(dataset: Dataset, prompts: str) -> tuple[tuple[str, ...], ...]:
+    """Return the prompts of every class, without repeats, in the order of the photos.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Training photos only.
+    prompts : str
+        ``auto``: each caption with the class's name, class prompts for classes without captions. ``captions``: captions
+        as they are. Else class prompts, as :func:`flip.clip.prompts.class_prompts` takes them.
+
+    Raises
+    ------
+    DataError
+        If ``captions`` are asked for and a class has none.
+    ConfigError
+        If ``prompts`` is none of these.
+    """
+    if prompts not in (AUTO, CAPTIONS):
+        return class_prompts(prompts, dataset.classnames, dataset.raw_names).texts
+    plain = class_prompts("plain", dataset.classnames).texts
+    chosen = []
+    for label, name in enumerate(dataset.classnames):
+        captions = dict.fromkeys(c for r in dataset.records if r.label == label for c in r.captions)
+        if prompts == CAPTIONS and not captions:
+            raise DataError(f"class {name!r} has no caption among its training photos; pass --prompts auto or plain")
+        texts = captions if prompts == CAPTIONS else (caption_prompt(name, caption) for caption in captions)
+        chosen.append(tuple(texts) or plain[label])
+    return tuple(chosen)

@@ -1,0 +1,36 @@
+"""CLIP's tokenizer as transformers has it, from the vocabulary that open_clip brings along: no file to fetch."""
+
+from __future__ import annotations
+
+import functools
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from flip.clip.model import clip_vocabulary
+
+CONTEXT_LENGTH = 77
+
+
+def make_tokenizer(context_length: int = CONTEXT_LENGTH) -> Any:
+    """Return a ``transformers.CLIPTokenizer`` with the vocabulary of OpenAI's CLIP, which Stable Diffusion v1 reads.
+
+    Parameters
+    ----------
+    context_length : int
+        Number of tokens of a text, the two marks of start and end included; longer texts are cut.
+    """
+    from transformers import CLIPTokenizer
+
+    vocabulary, merges = _vocabulary()
+    with tempfile.TemporaryDirectory() as folder:
+        vocabulary_file, merges_file = Path(folder, "vocab.json"), Path(folder, "merges.txt")
+        vocabulary_file.write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
+        merges_file.write_text("\n".join(["#version: 0.2", *merges]) + "\n", encoding="utf-8")
+        return CLIPTokenizer(str(vocabulary_file), str(merges_file), model_max_length=context_length)
+
+
+@functools.cache
+def _vocabulary() -> tuple[dict[str, int], list[str]]:
+    return clip_vocabulary()
