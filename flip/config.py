@@ -245,7 +245,7 @@ class FinetuneConfig(ReadConfig):
     val_fraction: float = option(
         0.1, "Share of each class's training photos that choose the epoch, without a val split."
     )
-    patience: int = option(3, "Stop after this many epochs without a better one; 0 never stops early.")
+    patience: int = option(5, "Stop after this many epochs without a better one; 0 never stops early.")
     wise: str | None = option(
         None, "Weight from 0 (before) to 1 (after) of the fine-tuned model in the average that is saved, or sweep."
     )
@@ -255,8 +255,20 @@ class FinetuneConfig(ReadConfig):
     augmented: Path | None = option(None, "Folder of more photos of the same classes, which join training only.")
     augmented_weight: float = option(0.1, "Share of each batch that is drawn from --augmented.")
     from_scratch: Path | None = option(
-        None, "An open_clip configuration (JSON) to train from random weights; replaces --model."
+        None, "A configuration (JSON) to train from random weights: of open_clip, or of a diffusion model's parts."
     )
+
+    ckpt: str | None = option(
+        None, "Diffusion only: the model to train; a .ckpt or .safetensors file, a diffusers folder, or ORG/NAME."
+    )
+    base: str | None = option(None, "Diffusion only: the diffusers folder with what a .ckpt lacks.")
+    no_ema: bool = option(False, "Diffusion only: take the plain weights of a .ckpt that also has averaged ones.")
+    size: str | None = option(None, "Diffusion only: pixels a side. [default: the model's own]")
+    caption_dropout: float = option(0.1, "Diffusion only: how often a photo goes with no text, which guidance needs.")
+    ema: float = option(0.9999, "Diffusion only: largest decay of the averaged weights that are saved; 0 keeps none.")
+    snr_gamma: float = option(5.0, "Diffusion only: min-SNR weighting of the noise levels; 0 weighs all the same.")
+    views: int = option(4, "Diffusion only: random cuts of each photo that are encoded beforehand.")
+    sample_every: int = option(0, "Diffusion only: steps between two sheets of samples; 0 draws none.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -279,6 +291,17 @@ class FinetuneConfig(ReadConfig):
         if self.clip_grad <= 0:
             raise ConfigError(f"--clip-grad {self.clip_grad:g} is not positive; pass for example 1")
         parse_wise(self.wise)
+        _in_range("--caption-dropout", self.caption_dropout, 0, 1, "0.1")
+        _in_range("--ema", self.ema, 0, 1, "0.9999")
+        _at_least("--views", self.views, 1)
+        _at_least("--sample-every", self.sample_every, 0)
+        if self.snr_gamma < 0:
+            raise ConfigError(f"--snr-gamma {self.snr_gamma:g} is negative; pass for example 5, or 0 for no weighting")
+        size = parse_size(self.size)
+        if size is not None and size[0] != size[1]:
+            raise ConfigError(
+                f"--size {self.size!r} is no square; photos are cut to squares for training: pass one number"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -378,6 +401,10 @@ class AugmentConfig(DrawConfig, DataConfig):
         _at_least("--draws", self.draws, 1)
         if self.strength is not None and not 0 < self.strength <= 1:
             raise ConfigError(f"--strength {self.strength:g} is outside (0, 1]; pass for example 0.7")
+        if self.strength is not None and int(self.steps * self.strength) < 1:
+            raise ConfigError(
+                f"--strength {self.strength:g} takes that share of --steps {self.steps}, and leaves none; raise either"
+            )
         parse_filter(self.filter)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from safetensors.torch import load_file
 
 from flip.clip.features import extract_features
 from flip.clip.finetune import finetune
-from flip.clip.finetune.loop import Listener
 from flip.clip.finetune.scores import take_classes
+from flip.clip.finetune.state import Listener
 from flip.clip.finetune.validation import split_validation
 from flip.clip.model import load_model, new_model
 from flip.config import FinetuneConfig
@@ -23,8 +24,9 @@ from flip.data.open import open_dataset
 from flip.errors import CheckpointError, ConfigError, DataError, ModelError
 from tests.conftest import TINY_CONFIG, write_squares
 
+# Without the text tower, whose token embedding is nearly all of the tiny model, checkpoints are small.
 CONFIG = FinetuneConfig(
-    lr=1e-3, epochs=2, batch_size=8, val_fraction=0.2, device="cpu", precision="fp32", save_every=1, workers=2
+    lr=1e-3, train="image", epochs=2, batch_size=8, val_fraction=0.2, device="cpu", precision="fp32", workers=2
 )
 
 
@@ -53,7 +55,7 @@ def test_eight_photos_are_learned_by_heart(tmp_path, tiny_model):
     write_squares(tmp_path / "data" / "train", photos=2)
     result = train(tiny_model, tmp_path / "data", tmp_path / "run", replace(CONFIG, epochs=30, val_fraction=0.0))
     history = result.training.state.history
-    # Two photos a class are positives of each other: the loss cannot fall below log 2.
+    # The two photos of a class are positives of each other: the loss cannot fall below log 2.
     assert history[-1]["loss"] - np.log(2) < 0.1 * (history[0]["loss"] - np.log(2))
     assert result.training.state.best_epoch == 30
 
@@ -78,7 +80,7 @@ def test_a_line_an_epoch_and_what_it_takes_to_repeat_it(whole):
     assert {"loss", "val_loss", "val_top1", "seconds", "step"} <= rows[0].keys()
     assert json.loads((whole.folder / "config.json").read_text())["lr"] == 1e-3
     environment = json.loads((whole.folder / "environment.json").read_text())
-    assert environment["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(environment["versions"]["torch"])
     assert environment["data_fingerprint"]
 
 
@@ -94,11 +96,13 @@ def stop_after(step):
     return Listener(on_step=on_step)
 
 
-@pytest.mark.parametrize(("step", "lora"), [(3, None), (5, None), (3, 2)])
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(whole, tmp_path, tiny_model, squares, step, lora):
+@pytest.mark.parametrize(
+    ("step", "more"), [(3, {}), (5, {}), (3, {"lora": 2}), (3, {"train": "full", "grad_accum": 2})]
+)
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(whole, tmp_path, tiny_model, squares, step, more):
     # Three epochs of two steps: step 3 is in the middle of the second. The checkpoint is written after each step.
-    config = replace(CONFIG, epochs=3, lora=lora)
-    if lora:
+    config = replace(CONFIG, epochs=3, save_every=1, **more)
+    if more:
         whole = train(tiny_model, squares, tmp_path / "whole", config)
     with pytest.raises(Stop):
         train(tiny_model, squares, tmp_path / "run", config, listener=stop_after(step))
@@ -109,6 +113,20 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(whole, tmp_path, 
         [{k: v for k, v in row.items() if k != "seconds"} for row in r.training.state.history] for r in (resumed, whole)
     )
     assert ours == theirs
+
+
+def test_ctrl_c_ends_after_the_step_with_a_checkpoint(whole, tmp_path, tiny_model, squares):
+    def interrupt(report):
+        if report.step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    config = replace(CONFIG, epochs=3)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_model, squares, tmp_path / "run", config, listener=Listener(on_step=interrupt))
+    assert [p.name for p in (tmp_path / "run" / "checkpoints").glob("step-*")] == ["step-00000003"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    train(tiny_model, squares, tmp_path / "run", replace(config, resume=True))
+    assert same(weights(tmp_path / "run"), weights(whole.folder))
 
 
 def test_gathered_batches_train_as_one_batch(tmp_path, tiny_model, squares, whole):
@@ -122,7 +140,7 @@ def test_gathered_batches_train_as_one_batch(tmp_path, tiny_model, squares, whol
 def test_another_configuration_data_or_model_is_not_resumed(tmp_path, tiny_model, other_model, squares):
     run = tmp_path / "run"
     with pytest.raises(Stop):
-        train(tiny_model, squares, run, listener=stop_after(2))
+        train(tiny_model, squares, run, replace(CONFIG, save_every=1), listener=stop_after(2))
     again = replace(CONFIG, resume=True)
     with pytest.raises(ConfigError, match=r"--resume: --lr is 0.002 and was 0.001 when the run in"):
         train(tiny_model, squares, run, replace(again, lr=2e-3))
@@ -174,7 +192,7 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_is_intact(tmp_path, t
 
     try:
         with pytest.raises(CheckpointError, match="the one before, step-00000001, is intact; make room and go on"):
-            train(tiny_model, squares, tmp_path / "run", listener=Listener(on_step=fill))
+            train(tiny_model, squares, tmp_path / "run", replace(CONFIG, save_every=1), listener=Listener(on_step=fill))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     train(tiny_model, squares, tmp_path / "run", replace(CONFIG, resume=True))
@@ -216,7 +234,9 @@ def test_the_test_photos_are_never_learned_from_nor_chosen_by(squares):
 
 
 def test_a_val_split_of_the_data_s_own_chooses():
-    records = tuple(Record(f"{i}.png", i % 2, split) for i, split in enumerate(["train"] * 6 + ["val"] * 2 + ["test"] * 2))
+    records = tuple(
+        Record(f"{i}.png", i % 2, split) for i, split in enumerate(["train"] * 6 + ["val"] * 2 + ["test"] * 2)
+    )
     split = split_validation(Dataset(Path(), "manifest", ("a", "b"), ("a", "b"), records), 0.5, 0)
     assert [len(part) for part in split] == [6, 2]
 
@@ -224,7 +244,7 @@ def test_a_val_split_of_the_data_s_own_chooses():
 def test_the_average_with_weight_0_is_the_model_it_began_with(tmp_path, tiny_model, squares, whole):
     config = replace(CONFIG, epochs=3)
     train(tiny_model, squares, tmp_path / "none", replace(config, wise="0"))
-    assert same(weights(tmp_path / "none"), {k: v for k, v in load_model(str(tiny_model)).network.state_dict().items()})
+    assert same(weights(tmp_path / "none"), dict(load_model(str(tiny_model)).network.state_dict()))
     train(tiny_model, squares, tmp_path / "half", replace(config, wise="0.5"))
     half, before, after = weights(tmp_path / "half"), weights(tmp_path / "none"), weights(whole.folder)
     torch.testing.assert_close(half["visual.proj"], (before["visual.proj"] + after["visual.proj"]) / 2)
@@ -234,7 +254,9 @@ def test_a_sweep_chooses_on_held_out_classes(tmp_path, tiny_model, squares):
     dataset = open_dataset(squares)
     held_out = take_classes(dataset, 2, 4).select("train")
     config = replace(CONFIG, wise="sweep", epochs=1)
-    result = train(tiny_model, squares, tmp_path / "run", config, dataset=take_classes(dataset, 0, 2), held_out=held_out)
+    result = train(
+        tiny_model, squares, tmp_path / "run", config, dataset=take_classes(dataset, 0, 2), held_out=held_out
+    )
     assert len(result.wise_points) == 11
     assert result.wise_points[0].difference == 0
     assert all(p.held_out is not None for p in result.wise_points)
@@ -251,7 +273,7 @@ def test_training_stops_when_no_epoch_is_better(tmp_path, tiny_model, squares):
 def test_an_architecture_is_trained_from_random_weights(tmp_path, squares):
     file = tmp_path / "config.json"
     file.write_text(json.dumps(TINY_CONFIG))
-    config = replace(CONFIG, from_scratch=file, lr=None)
+    config = replace(CONFIG, from_scratch=file, train="full", lr=None, epochs=1)
     split = split_validation(open_dataset(squares), 0.2, 0)
     result = finetune(new_model(file, 0), split, config, tmp_path / "run")
     assert result.rates.image == 5e-4

@@ -1,0 +1,150 @@
+"""What is trained, and how fast: towers, last layers or low-rank additions, and a learning rate for each tower."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from flip.errors import ConfigError
+
+#: Peak learning rates of a pretrained tower, of random weights, and the factor for low-rank additions.
+TRANSFORMER_LR = 1e-5
+CONVOLUTIONAL_LR = 3e-4
+SCRATCH_LR = 5e-4
+LORA_FACTOR = 10.0
+
+#: Beginnings of the names of what maps a tower's output into the shared space, in open_clip's model classes.
+PROJECTIONS = (
+    "visual.proj",
+    "visual.head.",
+    "visual.attnpool.c_proj.",
+    "text_projection",
+    "text.text_projection",
+    "text.proj",
+)
+
+#: Parameters that the contrastive loss does not reach.
+UNUSED = ("logit_bias", "text_decoder.")
+
+
+@dataclass(frozen=True)
+class LearningRates:
+    """Peak learning rate of each tower, and why."""
+
+    image: float
+    text: float
+    reason: str
+
+
+def choose_parameters(network: nn.Module, part: str) -> None:
+    """Let the parameters of one part require gradients, and no others.
+
+    Parameters
+    ----------
+    network : open_clip model
+    part : {"full", "image", "text", "projection"}
+        The scale of the logits belongs to each.
+
+    Raises
+    ------
+    ConfigError
+        If the network has no such part.
+    """
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(_belongs(name, part))
+    if not any(p.requires_grad for n, p in network.named_parameters() if n != "logit_scale"):
+        raise ConfigError(f"--train {part}: this model has no such layers of its own; pass --train full, image or text")
+
+
+def _belongs(name: str, part: str) -> bool:
+    if name.startswith(UNUSED):
+        return False
+    of_image = name.startswith("visual.")
+    parts = {"full": True, "image": of_image, "text": not of_image, "projection": name.startswith(PROJECTIONS)}
+    return name == "logit_scale" or parts[part]
+
+
+def is_convolutional(tower: nn.Module) -> bool:
+    """Return whether a tower is a convolutional network: a transformer has at most a stem of convolutions."""
+    return sum(isinstance(module, nn.Conv2d) for module in tower.modules()) > 4
+
+
+def learning_rates(network: Any, given: float | None, *, lora: bool = False, scratch: bool = False) -> LearningRates:
+    """Return the peak learning rates: as given for both towers, else what suits each.
+
+    A pretrained transformer is easily spoilt; a convolutional trunk hardly moves at a transformer's rate.
+    """
+    if given is not None:
+        return LearningRates(given, given, "as given")
+    if scratch:
+        return LearningRates(SCRATCH_LR, SCRATCH_LR, "random weights")
+    factor = LORA_FACTOR if lora else 1.0
+    convolutional = is_convolutional(network.visual)
+    image = CONVOLUTIONAL_LR if convolutional else TRANSFORMER_LR
+    kind = "convolutional" if convolutional else "transformer"
+    return LearningRates(
+        factor * image,
+        factor * TRANSFORMER_LR,
+        f"{kind} image tower, transformer text tower{', low-rank' if lora else ''}",
+    )
+
+
+def parameter_groups(network: nn.Module, rates: LearningRates, weight_decay: float) -> list[dict[str, Any]]:
+    """Return AdamW's groups of the parameters that require gradients; ``peak_lr`` is what the schedule multiplies.
+
+    Matrices decay. Biases, norms and the scale do not, nor do embeddings: most of their rows are not in a batch, and
+    would only shrink.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in trained(network):
+        lr = rates.image if name.startswith("visual.") else rates.text
+        decays = parameter.ndim >= 2 and "embedding" not in name
+        groups.setdefault((lr, weight_decay if decays else 0.0), []).append(parameter)
+    return [{"params": p, "lr": lr, "peak_lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()]
+
+
+def trained(network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield name and parameter of all that is trained."""
+    return ((name, p) for name, p in network.named_parameters() if p.requires_grad)
+
+
+def schedule(step: int, steps: int, warmup: float) -> float:
+    """Return the factor of the peak learning rate at a step: a linear rise, then half a cosine down to 0.
+
+    Parameters
+    ----------
+    step : int
+        From 0.
+    steps : int
+        Of the whole run.
+    warmup : float
+        Share of the steps in which it rises.
+    """
+    rising = round(warmup * steps)
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
+def training_mode(network: nn.Module, *, batch_norm: bool) -> None:
+    """Put a network in training mode, its BatchNorm layers only where asked.
+
+    A pretrained BatchNorm keeps its statistics: those of a few class-balanced batches are worse, and would make an
+    embedding depend on the rest of its batch.
+    """
+    network.train()
+    if not batch_norm:
+        for module in network.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+
+def clamp_scale(network: Any) -> None:
+    """Keep the scale of the logits at 100 or less, as CLIP does (Radford et al., ICML 2021, section 2.5)."""
+    with torch.no_grad():
+        network.logit_scale.clamp_(max=math.log(100))

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from flip.cli.app import app
+
+ROOT = __file__.rsplit("/tests/", 1)[0]
+
+
+@pytest.fixture
+def flip(tmp_path, squares, tiny_model):
+    """Run ``flip finetune`` on the squares in this process."""
+
+    def run(*arguments, data=squares, model=tiny_model):
+        given = [*arguments, "--cache", str(tmp_path / "cache"), "--batch-size", "8", "--lr", "1e-3", "--device", "cpu"]
+        given += ["--val-fraction", "0.2", "--precision", "fp32"]
+        given += [] if model is None else ["--model", str(model)]
+        return CliRunner().invoke(app, ["finetune", "--data", str(data), *map(str, given)])
+
+    return run
+
+
+def command(squares, tiny_model, folder, *more):
+    arguments = [
+        "finetune",
+        "--data",
+        squares,
+        "--model",
+        tiny_model,
+        "-o",
+        folder,
+        "--batch-size",
+        "8",
+        "--lr",
+        "1e-3",
+    ]
+    arguments += ["--device", "cpu", "--precision", "fp32", "--no-scores", "--save-every", "1", "--val-fraction", "0.2"]
+    return [*map(str, arguments), *more]
+
+
+def environment():
+    return os.environ | {"PYTHONPATH": ROOT, "OMP_NUM_THREADS": "1"}
+
+
+def test_the_summary_says_what_was_gained_and_forgotten(flip, squares, tmp_path):
+    result = flip(
+        "-o", tmp_path / "run", "--epochs", "2", "--holdout-classes", "2", "--retain", squares, "--wise", "sweep"
+    )
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    scores = {score["what"]: score for score in summary["scores"]}
+    assert list(scores) == [
+        "zero-shot, trained classes",
+        "kNN, trained classes",
+        "zero-shot, held-out classes",
+        f"zero-shot, {squares}",
+    ]
+    assert [score["n"] for score in scores.values()] == [12, 12, 12, 24]
+    for score in scores.values():
+        assert score["difference"] == pytest.approx(score["after"] - score["before"])
+        assert score["ci95"][0] <= score["difference"] <= score["ci95"][1]
+    assert summary["wise"] in [point["weight"] for point in summary["wise_sweep"]]
+    assert summary["lr_image"] == 1e-3
+    assert "split-folders: 48 photos" in result.stderr
+    assert "10 photos train, 2 of the training split choose the epoch" in result.stderr
+    assert "epoch 2 of 2: loss" in result.stderr
+    assert json.loads((tmp_path / "run" / "result.json").read_text()) == summary
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_the_result_is_a_model_for_every_command(flip, squares, tmp_path):
+    assert flip("-o", tmp_path / "run", "--epochs", "4", "--no-scores").exit_code == 0
+    arguments = ["zeroshot", "--data", squares, "--model", tmp_path / "run", "--cache", tmp_path / "cache"]
+    result = CliRunner().invoke(app, [*map(str, arguments)])
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["n"] == 24
+
+
+def test_a_finished_run_is_not_trained_again(flip, tmp_path):
+    first = flip("-o", tmp_path / "run", "--epochs", "1", "--no-scores")
+    again = flip("-o", tmp_path / "run", "--epochs", "1", "--no-scores", "--resume")
+    assert again.exit_code == 0
+    assert again.stdout == first.stdout
+    assert "is finished" in again.stderr
+    refused = flip("-o", tmp_path / "run", "--epochs", "1")
+    assert refused.exit_code == 1
+    assert "already holds files" in refused.stderr
+
+
+def test_the_table_has_a_line_for_each_score(flip, tmp_path):
+    result = flip("-o", tmp_path / "run", "--epochs", "1", "--format", "table")
+    assert "zero-shot, trained classes (n 24)" in result.stdout
+    assert "95 % interval" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "no -o given; pass a folder for the fine-tuned model"),
+        (["--holdout-classes", "3"], 1, "--holdout-classes 3 leaves 1 of 4 classes to train on; pass 2 or fewer"),
+        (["--tta", "flip"], 1, "--tta flip is for features"),
+        (["--wise", "2"], 1, "--wise '2' is not a weight; pass a number from 0 to 1, or sweep"),
+        (["--wise", "half"], 1, "--wise 'half' is not a weight"),
+        (["--val-fraction", "0.9"], 1, "--val-fraction 0.9 is outside 0 to 0.5"),
+        (["--warmup", "-1"], 1, "--warmup -1 is outside 0 to 1"),
+        (["--caption-share", "2"], 1, "--caption-share 2 is outside 0 to 1"),
+        (["--augmented-weight", "2"], 1, "--augmented-weight 2 is outside 0 to 1"),
+        (["--lr", "0"], 1, "--lr 0 is not positive"),
+        (["--clip-grad", "0"], 1, "--clip-grad 0 is not positive"),
+        (["--epochs", "0"], 1, "--epochs 0 is too small; pass 1 or more"),
+        (["--lora", "0"], 1, "--lora 0 is too small; pass 1 or more"),
+        (["--from-scratch", "c.json"], 1, "--from-scratch begins with random weights; leave out --model"),
+    ],
+)
+def test_what_cannot_be_carried_out_is_one_line(squares, tiny_model, tmp_path, arguments, code, message):
+    output = ["-o", str(tmp_path / "run")] if arguments else []
+    given = ["finetune", "--data", str(squares), "--model", str(tiny_model), *output, *arguments]
+    result = CliRunner().invoke(app, given)
+    assert result.exit_code == code
+    assert message in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_table_of_embeddings_has_no_photos_to_train_on(flip, squares, tiny_model, tmp_path):
+    table = ["embed", "--data", squares, "--model", tiny_model, "-o", tmp_path / "table", "--cache", tmp_path / "c"]
+    assert CliRunner().invoke(app, [*map(str, table)]).exit_code == 0
+    result = flip("-o", tmp_path / "run", data=tmp_path / "table")
+    assert result.exit_code == 1
+    assert "is a table of embeddings, and training needs the photos" in result.stderr
+
+
+def test_killed_at_any_moment_it_goes_on_and_ends_as_if_nothing_had_been(squares, tiny_model, tmp_path):
+    more = ("--epochs", "12", "--train", "image", "--patience", "0")
+    run = subprocess.Popen(
+        [sys.executable, "-m", "flip", *command(squares, tiny_model, tmp_path / "run", *more)],
+        env=environment(),
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    checkpoints = tmp_path / "run" / "checkpoints"
+    deadline = time.monotonic() + 120
+    while not (checkpoints.is_dir() and list(checkpoints.glob("step-*"))):
+        assert run.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    run.kill()
+    run.wait()
+    assert not (tmp_path / "run" / "open_clip_model.safetensors").exists()
+    for folder, extra in (("run", ["--resume"]), ("whole", [])):
+        given = command(squares, tiny_model, tmp_path / folder, *more, *extra)
+        result = CliRunner().invoke(app, given)
+        assert result.exit_code == 0, result.output
+        assert ("going on after step" in result.stderr) == (folder == "run")
+    ours, theirs = (load_file(tmp_path / f / "open_clip_model.safetensors") for f in ("run", "whole"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.slow
+def test_interrupted_it_ends_with_130_and_a_checkpoint(squares, tiny_model, tmp_path):
+    given = command(squares, tiny_model, tmp_path / "run", "--epochs", "500", "--train", "image", "--patience", "0")
+    given[given.index("--save-every") + 1] = "100000"
+    run = subprocess.Popen(
+        [sys.executable, "-m", "flip", *given],
+        env=environment(),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert run.stderr is not None
+    for line in run.stderr:
+        if line.startswith("epoch 2 "):
+            break
+    run.send_signal(signal.SIGINT)
+    _, stderr = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert "interrupted; what was finished is kept" in stderr
+    assert len(list((tmp_path / "run" / "checkpoints").glob("step-*"))) == 1
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_two_processes_equal_one_with_the_whole_batch(squares, tiny_model, tmp_path, accumulated):
+    more = ["--epochs", "1", "--train", "full", "--lr", "1e-4", "--grad-accum", str(accumulated), "--patience", "0"]
+    both = command(squares, tiny_model, tmp_path / "two", *more)
+    both[both.index("--batch-size") + 1] = str(8 // (2 * accumulated))
+    # On processors alone accelerate launch starts one process, or MPI; torchrun starts what it starts on GPUs.
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port()), "-m", "flip"]
+    done = subprocess.run(
+        [sys.executable, *launch, *both], env=environment(), capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stderr
+    one = command(squares, tiny_model, tmp_path / "one", *more)
+    one[one.index("--batch-size") + 1] = str(8 // accumulated)
+    result = CliRunner().invoke(app, one)
+    assert result.exit_code == 0, result.output
+    ours, theirs = (load_file(tmp_path / f / "open_clip_model.safetensors") for f in ("two", "one"))
+    losses = [json.loads((tmp_path / f / "metrics.jsonl").read_text().splitlines()[0]) for f in ("two", "one")]
+    assert losses[0]["loss"] == pytest.approx(losses[1]["loss"], abs=1e-5)
+    assert losses[0]["val_loss"] == pytest.approx(losses[1]["val_loss"], abs=1e-4)
+    far = sum(int(((ours[n] - theirs[n]).abs() > 1e-5).sum()) for n in theirs)
+    assert far < 0.01 * sum(t.numel() for t in theirs.values())
