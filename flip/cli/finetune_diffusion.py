@@ -31,6 +31,7 @@ def finetune_diffusion(config: FinetuneConfig) -> None:
             )
     if config.output is None:
         raise typer.BadParameter("no -o given; pass the folder for the fine-tuned model")
+    from flip.device import place
     from flip.diffusion.finetune import RESULT_FILE
 
     finished = config.output / RESULT_FILE
@@ -38,7 +39,9 @@ def finetune_diffusion(config: FinetuneConfig) -> None:
         note(config, f"the run in {config.output} is finished; --overwrite begins it anew")
         write_summary(config, "flip finetune", _shown(json.loads(finished.read_text(encoding="utf-8"))))
         return
-    write_summary(config, "flip finetune", _shown(_train(config, config.output)))
+    result = _train(config, config.output)
+    if place(config.device).is_main:
+        write_summary(config, "flip finetune", _shown(result))
 
 
 def _train(config: FinetuneConfig, folder: Path) -> dict[str, Any]:

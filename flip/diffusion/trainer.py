@@ -158,7 +158,7 @@ class Trainer:
             If memory does not suffice for a single photo, or the loss is no number.
         """
         batch = self._batch(self.step)
-        loss = self._gradients_within_memory(batch)
+        loss = self._mean(self._gradients_within_memory(batch))
         if not np.isfinite(loss):
             raise ConfigError(
                 f"the loss is {loss} at step {self.step}; pass a smaller --lr than {self.settings.peak_lr:g}"
@@ -171,6 +171,12 @@ class Trainer:
             self.ema.step(self.parameters)
         self.step += 1
         return loss
+
+    def _mean(self, loss: float) -> float:
+        """Return the mean over the processes, so that all of them see the same."""
+        if self._accelerator.num_processes == 1:
+            return loss
+        return float(self._accelerator.reduce(torch.tensor(loss, device=self._accelerator.device), "mean"))
 
     def _batch(self, step: int) -> Batch:
         s, world, rank = self.settings, self._accelerator.num_processes, self._accelerator.process_index
