@@ -142,6 +142,4 @@ def load_hybrid(folder: Path) -> HybridClassifier:
         names, origin = tuple(about["classnames"]), Origin(**about["origin"])
         return HybridClassifier(head, about["text"], class_embeddings, float(about["logit_scale"]), names, origin)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as e:
-        raise CheckpointError(
-            f"the head in {folder} cannot be read ({e}); save it again with --save"
-        ) from e
+        raise CheckpointError(f"the head in {folder} cannot be read ({e}); save it again with --save") from e

@@ -57,9 +57,10 @@ def main() -> None:
                 command = [sys.executable, "-c", PROGRAM, str(model), str(data), str(root / f"cache{photos}")]
                 start = time.perf_counter()
                 figures = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+                all_seconds = time.perf_counter() - start
                 print(
-                    f"{photos:8} photos, {turn:5}: {figures['seconds']:7.2f} s beyond imports, {figures['known']} known, "
-                    f"{time.perf_counter() - start:7.2f} s in all, peak {figures['peak_mb']:.0f} MB"
+                    f"{photos:8} photos, {turn:5}: {figures['seconds']:7.2f} s beyond imports, "
+                    f"{all_seconds:7.2f} s in all, {figures['known']} known, peak {figures['peak_mb']:.0f} MB"
                 )
 
 

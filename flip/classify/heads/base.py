@@ -7,10 +7,14 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from flip.classify.calibration import softmax
 from flip.classify.heads.folds import held_out_folds
 from flip.errors import ConfigError, DataError, FeatureMismatchError
+
+#: Multiplications of features by class weights below which a head is fitted on one thread.
+SMALL_PRODUCT = 2e8
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -122,7 +126,9 @@ class Head(ABC):
         ConfigError
             If the numbers of rows or classes differ.
         """
-        return self.fit_training(check_training(inputs, labels, sample_weight, real, self.n_classes, self.seed))
+        training = check_training(inputs, labels, sample_weight, real, self.n_classes, self.seed)
+        with threadpool_limits(1 if _is_small(training, self.n_classes) else None):
+            return self.fit_training(training)
 
     def fit_training(self, training: Training) -> Self:
         """Fit to rows that ``check_training`` has passed; heads that hold others share one with them."""
@@ -184,6 +190,12 @@ class Head(ABC):
         for name in cls.arrays:
             setattr(head, name, arrays[name])
         return head
+
+
+def _is_small(training: Training, n_classes: int) -> bool:
+    """Whether one thread is quicker: many small products on several wait for each other, worst on a busy machine."""
+    width = sum(_widths(training.inputs)[:2])
+    return training.inputs.n * width * n_classes < SMALL_PRODUCT
 
 
 def check_training(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -94,6 +95,19 @@ class MlpHead(FusedHead):
         return _Trainer(features, training.labels, weight, self.n_classes, self.seed * 1009 + number, self.device)
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Run torch on one thread: sharing out the small products of a batch costs more than it gains."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def forward(features: Features, hidden_weights: Floats, hidden_bias: Floats, weights: Floats, bias: Floats) -> Floats:
     """Return ``relu(x · hidden_weights + hidden_bias) · weights + bias`` of shape (n, c), chunk by chunk."""
     out = np.empty((features.n, len(bias)), np.float32)
@@ -126,6 +140,10 @@ class _Trainer:
 
     def epoch(self) -> None:
         """Pass over the rows once, in a fresh order."""
+        with _one_thread():
+            self._epoch()
+
+    def _epoch(self) -> None:
         import torch
 
         self.net.train()
