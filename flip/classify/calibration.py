@@ -76,7 +76,7 @@ def fit_logit_weights(sources: Sequence[Array], labels: Array, bias_variance: fl
         if len(bias):
             total += bias.astype(np.float32)
         log_mass, total = _normalise(total)
-        gradient = np.array([np.einsum("ij,ij->", total, s, dtype=np.float64) / n for s in stack]) - at_target
+        gradient = np.array([float(np.vdot(total, s)) / n for s in stack]) - at_target
         loss = log_mass - float(weights @ at_target)
         if len(bias):
             loss += float(bias @ (bias / (2 * bias_variance * n) - frequency))
@@ -86,7 +86,9 @@ def fit_logit_weights(sources: Sequence[Array], labels: Array, bias_variance: fl
 
     start = np.append(np.ones(m), np.zeros(classes if bias_variance else 0))
     bounds = [(0.0, LARGEST_WEIGHT)] * m + [(None, None)] * (len(start) - m)
-    found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds)
+    # Smaller steps than this are lost in the rounding of float32.
+    options = {"ftol": 1e-7}
+    found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     bias = found.x[m:] if bias_variance else np.zeros(classes)
     return LogitWeights(np.asarray(found.x[:m] / spreads), np.asarray(bias), float(found.fun))
 

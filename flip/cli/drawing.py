@@ -29,7 +29,7 @@ def open_checkpoint(config: DrawConfig) -> Loaded:
 
     if config.ckpt is None:
         raise typer.BadParameter(
-            "no --ckpt given; pass a .ckpt or .safetensors file, a diffusers folder, a LoRA file with --base, or ORG/NAME"
+            "no --ckpt; pass a .ckpt or .safetensors file, a diffusers folder, a LoRA file with --base, or ORG/NAME"
         )
     loaded = load_pipeline(config.ckpt, base=config.base, ema=not config.no_ema, cache=config.cache)
     if config.verbose:

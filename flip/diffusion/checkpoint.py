@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -232,7 +233,10 @@ def _load_folder(name: str, folder: Path, cache: Path) -> Loaded:
     index = _read_index(folder)
     _require_known_classes(folder, index)
     try:
-        pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True, torch_dtype="auto")
+        with warnings.catch_warnings():
+            # diffusers has another name for torch_dtype since 0.42, and knows no other before.
+            warnings.simplefilter("ignore", FutureWarning)
+            pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True, torch_dtype="auto")
     except Exception as e:
         reason = " ".join(str(e).split())[:200]
         raise CheckpointError(f"{folder} cannot be loaded as a diffusers folder ({reason}); fetch it again") from e

@@ -32,9 +32,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     print(f"{arguments.rows:,} × {arguments.width}, {arguments.classes} classes")
-    print(
-        "| head | fit, s | processor, s | top-1 | inputs, GB | peak, GB | beyond the inputs, GB |\n|---|---|---|---|---|---|---|"
-    )
+    columns = ("head", "fit, s", "processor, s", "top-1", "inputs, GB", "peak, GB", "beyond the inputs, GB")
+    print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for name in arguments.heads.split(","):
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             shape = (arguments.rows, arguments.width, arguments.classes)
@@ -46,7 +45,7 @@ def main() -> None:
 
 
 def measure(name: str, rows: int, width: int, classes: int, text: bool) -> tuple[float, float, float, float, float]:
-    """Return seconds, seconds of all processor cores, top-1 on 1,000 other rows, and gigabytes of the inputs and at the peak."""
+    """Return seconds, processor seconds, top-1 on 1,000 other rows, and gigabytes of the inputs and at the peak."""
     means = np.random.default_rng(0).normal(size=(classes, width)).astype(np.float32)
     inputs, labels = synthetic(rows, means, text, seed=1)
     size = sum(part.nbytes for part in inputs if part is not None) / 1e9

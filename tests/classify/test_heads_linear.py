@@ -7,7 +7,7 @@ import pytest
 
 from flip.classify.heads import Inputs, linear, make_head
 from flip.classify.heads.features import Features
-from flip.classify.heads.linear import Problem, basis_of, regress, weights_of
+from flip.classify.heads.regression import BIAS_VARIANCE, Problem, basis_of, regress, weights_of
 from tests.classify.heads_data import CLASSES, WIDTH, birds, photos
 
 
@@ -23,7 +23,7 @@ def objective(features, labels, weight, offset, strength, weights, bias, basis):
     losses = np.log(np.exp(logits - top).sum(axis=1)) + top[:, 0] - logits[np.arange(len(labels)), labels]
     centred = weights * basis.scale
     free = bias + basis.mean @ weights
-    return weight @ losses + 0.5 * (centred**2).sum() / strength + 0.5 * (free**2).sum() / linear.BIAS_VARIANCE
+    return weight @ losses + 0.5 * (centred**2).sum() / strength + 0.5 * (free**2).sum() / BIAS_VARIANCE
 
 
 @pytest.mark.parametrize("strength", [0.3, 10.0])
@@ -35,7 +35,7 @@ def test_it_equals_scikit_learn(strength):
     weight = np.random.default_rng(0).uniform(0.5, 2, len(labels)).astype(np.float32)
     problem = problem_of(features, labels, weight)
     got = regress(problem, weight, strength, tolerance=1e-7, precision=np.float64)
-    constant = np.full((len(labels), 1), np.sqrt(linear.BIAS_VARIANCE / strength))
+    constant = np.full((len(labels), 1), np.sqrt(BIAS_VARIANCE / strength))
     columns = np.hstack([(features - problem.basis.mean) / problem.basis.scale, constant])
     theirs = LogisticRegression(C=strength, fit_intercept=False, tol=1e-8, max_iter=10_000)
     theirs.fit(columns, labels, sample_weight=weight)

@@ -144,6 +144,7 @@ def test_an_epoch_takes_every_photo_once(photos: Dataset) -> None:
     assert trainer.learning_rate(0) == pytest.approx(1e-3)  # a tenth of four steps is less than one step
 
 
+@pytest.mark.slow
 def test_it_learns_eight_photos_by_heart(photos: Dataset) -> None:
     trainer = make_trainer(photos, make_pipeline(), batch_size=6, epochs=30, lr=4e-3, snr_gamma=0.0)
     losses = [trainer.train_step() for _ in range(30)]
@@ -182,11 +183,11 @@ def test_full_training_writes_a_folder_and_resumes_bit_identically(photos: Datas
             raise Stop
 
     said: list[str] = []
-    whole = train(photos, tmp_path / "whole", sample_every=4, hooks=Hooks(say=said.append))
+    whole = train(photos, tmp_path / "whole", sample_every=10, hooks=Hooks(say=said.append))
     assert said == ["1 of 7 training photos cannot be read and are left out"]
     assert (whole["steps"], whole["photos_a_step"], whole["trained"], whole["precision"]) == (6, 2, "unet", "fp32")
     sheets = sorted(f.name for f in (tmp_path / "whole" / "samples").iterdir())
-    assert sheets == ["step-000004.png", "step-000006.png"]
+    assert sheets == ["step-000006.png"]  # the last step has one, whatever the turn
     with pytest.raises(Stop):
         train(photos, tmp_path / "parts", save_every=2, hooks=Hooks(step=stop))
     with pytest.raises(ConfigError, match=r"already holds files; pass -o with another folder, --resume"):
@@ -218,6 +219,7 @@ def test_lora_writes_a_file_that_changes_its_base(photos: Dataset, tmp_path: Pat
     assert all(".to_" in name for name in moved)
 
 
+@pytest.mark.slow
 def test_bf16_trains(photos: Dataset, tmp_path: Path) -> None:
     assert train(photos, tmp_path / "out", precision="bf16", epochs=1)["precision"] == "bf16"
 
@@ -252,6 +254,7 @@ SCRATCH = {
 }
 
 
+@pytest.mark.slow
 def test_from_scratch_trains_every_part(photos: Dataset, tmp_path: Path) -> None:
     file = tmp_path / "tiny.json"
     file.write_text(json.dumps(SCRATCH))

@@ -221,6 +221,7 @@ def test_size_and_precision() -> None:
         resolve_precision("fp16", cpu)
 
 
+@pytest.mark.slow
 def test_bf16_draws_nearly_the_same() -> None:
     settings = DrawSettings("ddim", 3, 1.0, SIZE, SIZE)
     ((_, fine),) = painter(settings).draw([Picture("a bird", 1)])

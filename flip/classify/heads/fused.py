@@ -16,6 +16,9 @@ from flip.classify.heads.folds import describe
 #: Prior variance of a class's bias, in squared nats: names differ in how readily zero-shot says them.
 BIAS_VARIANCE = 1.0
 
+#: Candidate settings are compared on about this many held-out rows.
+COMPARED_ROWS = 2_000
+
 #: With nothing to validate on and no text: the spread of the weighted scores among the wrong classes, in nats.
 DEFAULT_SPREAD = 1.0
 
@@ -169,28 +172,38 @@ class FusedHead(FeatureHead):
         self.class_bias = fusion.bias.astype(np.float32)
 
     def _search(self, features: Features, training: Training) -> Fusion:
-        best_loss, best = np.inf, self._no_fusion()
+        least, best_scores = np.inf, np.empty((0, self.n_classes), np.float32)
         for setting, scores in self.held_out_scores(features, training):
-            rows = training.held_out[: len(scores)]
-            zero_shot = None if training.inputs.zero_shot is None else training.inputs.zero_shot[rows]
-            fusion, loss = self._fit_fusion(zero_shot, scores, training.labels[rows])
-            if loss < best_loss:
-                best_loss, best, self.setting = loss, fusion, setting
-                logits = fuse(zero_shot, scores, fusion.alpha, fusion.text_weight) + fusion.bias.astype(np.float32)
-                self.out_of_fold = OutOfFold(rows, logits / np.float32(fusion.temperature))
+            loss = self._compare(training, scores)
+            if loss < least:
+                least, best_scores, self.setting = loss, scores, setting
+        rows = training.held_out[: len(best_scores)]
+        zero_shot = None if training.inputs.zero_shot is None else training.inputs.zero_shot[rows]
+        best = self._fit_fusion(zero_shot, best_scores, training.labels[rows])
+        logits = fuse(zero_shot, best_scores, best.alpha, best.text_weight) + best.bias.astype(np.float32)
+        self.out_of_fold = OutOfFold(rows, logits / np.float32(best.temperature))
         how = f"least log-loss in {describe(training.folds)}"
         self.protocol |= {key: f"{v}, {how}" for key, v in self.setting.items() if not isinstance(v, list)}
         self.protocol["fusion"] = _fusion_line(best, training.inputs.zero_shot is not None, how)
         return best
 
-    def _fit_fusion(self, zero_shot: Array | None, scores: Floats, labels: Array) -> tuple[Fusion, float]:
+    def _compare(self, training: Training, scores: Floats) -> float:
+        """Return the fused log-loss of held-out scores, on a part of the rows when there are many."""
+        part = slice(None, None, max(1, len(scores) // COMPARED_ROWS))
+        rows, zero_shot = training.held_out[: len(scores)][part], training.inputs.zero_shot
+        sources = [scores[part]] if zero_shot is None else [zero_shot[rows], scores[part]]
+        if self.fixed_alpha is not None and zero_shot is not None:
+            sources = [fuse(zero_shot[rows], scores[part], self.fixed_alpha)]
+        return fit_logit_weights(sources, training.labels[rows]).log_loss
+
+    def _fit_fusion(self, zero_shot: Array | None, scores: Floats, labels: Array) -> Fusion:
         if self.fixed_alpha is not None and zero_shot is not None:
             fitted = fit_logit_weights([fuse(zero_shot, scores, self.fixed_alpha)], labels)
-            return self._no_fusion(self.fixed_alpha, temperature_of(fitted.weights[0])), fitted.log_loss
+            return self._no_fusion(self.fixed_alpha, temperature_of(fitted.weights[0]))
         sources = [scores] if zero_shot is None else [zero_shot, scores]
         fitted = fit_logit_weights(sources, labels, BIAS_VARIANCE)
         text = 0.0 if zero_shot is None else float(fitted.weights[0])
-        return fusion_of(text, float(fitted.weights[-1]), fitted.bias), fitted.log_loss
+        return fusion_of(text, float(fitted.weights[-1]), fitted.bias)
 
     def _no_fusion(self, alpha: float = 1.0, temperature: float = 1.0) -> Fusion:
         return Fusion(1.0, alpha, temperature, np.zeros(self.n_classes))

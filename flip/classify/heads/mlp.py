@@ -22,7 +22,7 @@ WEIGHT_DECAY = 1e-2
 #: Most passes over the rows, and passes without a lower held-out loss after which training stops.
 MOST_EPOCHS = 60
 PATIENCE = 6
-#: With more rows than this one fold is held out rather than each in turn: five networks would take five times as long.
+#: With more rows than this one fold is held out rather than each in turn: five networks take five times as long.
 SINGLE_FOLD_ROWS = 2_000
 
 
