@@ -96,7 +96,7 @@ def test_with_a_filter_and_from_photos(flip: Any, tiny_model: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        ([], 2, "no --ckpt given"),
+        ([], 2, "no --ckpt;"),
         ([*QUICK, "--filter", "dino"], 1, "--filter 'dino' is unknown"),
         ([*QUICK, "--strength", "0"], 1, "--strength 0 is outside"),
         ([*QUICK, "--strength", "0.5"], 1, "--strength 0.5 takes that share of --steps 1, and leaves none"),

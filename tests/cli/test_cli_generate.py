@@ -124,7 +124,7 @@ def test_hostile_ckpt_touches_nothing_and_is_named(flip: Any, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["a bird"], 2, "no --ckpt given"),
+        (["a bird"], 2, "no --ckpt;"),
         (["--ckpt", "x.ckpt"], 2, "no prompt given"),
         (["--ckpt", "x.ckpt", "a bird"], 1, "no file or folder x.ckpt"),
         (["--ckpt", "CKPT", "a bird", "--size", "100"], 1, "--size '100' is no size"),
