@@ -67,7 +67,7 @@ def finetune_clip(config: FinetuneConfig) -> None:
             split,
             config,
             folder,
-            held_out=parts.held_out_training(),
+            held_out=parts.held_out_choosing(),
             augmented=_augmented(config),
             listener=listener,
         )
@@ -97,9 +97,14 @@ class _Parts:
         self.trained = take_classes(dataset, 0, classes - n)
         self.held_out = take_classes(dataset, classes - n, classes) if n else None
 
-    def held_out_training(self) -> Dataset | None:
-        """Return the training photos of the classes left out."""
-        return self.held_out.select("train") if self.held_out is not None else None
+    def held_out_choosing(self) -> Dataset | None:
+        """Return the photos of the classes left out that choose a weight: never test photos.
+
+        A val split of the data's own comes first: the model may have been made from the training photos.
+        """
+        if self.held_out is None:
+            return None
+        return self.held_out.select("val" if "val" in self.held_out.splits else "train")
 
 
 def _require_output(config: FinetuneConfig) -> Path:

@@ -176,11 +176,15 @@ def point(weight, val, low, held_out=50.0):
     return WisePoint(weight, val, held_out, low + 1, (low, low + 2))
 
 
-def test_the_largest_weight_that_forgets_nothing_measurable_is_chosen():
-    points = [point(0.0, 60, 0), point(0.5, 80, -1.5), point(0.8, 90, -1.9), point(1.0, 95, -9)]
-    assert choose(points) == 0.8
-    nothing_held_out = [point(0.0, 60, 0, math.nan), point(0.5, 80, 0, math.nan), point(1.0, 80, 0, math.nan)]
+def test_the_best_weight_that_forgets_nothing_measurable_is_chosen():
+    points = [point(0.0, 60, 0), point(0.5, 80, -1.5), point(0.8, 80, -1.9), point(1.0, 95, -9)]
+    assert choose(points) == 0.5
+    nothing_held_out = [
+        WisePoint(w, v, math.nan, math.nan, (math.nan, math.nan)) for w, v in ((0, 60), (0.5, 80), (1, 80))
+    ]
     assert choose(nothing_held_out) == 0.5
+    no_validation = [point(0.0, math.nan, 0), point(0.5, math.nan, -1.5), point(1.0, math.nan, -9)]
+    assert choose(no_validation) == 0.5
 
 
 def test_a_sweep_compares_each_weight_with_none():
@@ -190,4 +194,4 @@ def test_a_sweep_compares_each_weight_with_none():
     assert points[0].difference == 0
     assert points[5].difference == pytest.approx(-30)
     assert points[5].ci95[1] < 0
-    assert choose(points) == 0.4
+    assert points[4].ci95 == (0, 0)

@@ -84,7 +84,7 @@ def finetune(
     config : FinetuneConfig
     folder : Path
     held_out : Dataset, optional
-        Training photos of classes that are not trained on, which choose the weight of ``--wise sweep``.
+        Photos of classes that are not trained on, none of a test split, which choose the weight of ``--wise sweep``.
     augmented : Dataset, optional
         More photos of the same classes.
     listener : Listener, optional

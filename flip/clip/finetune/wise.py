@@ -62,15 +62,15 @@ def sweep(score: Callable[[float], tuple[Correct, Correct]]) -> list[WisePoint]:
 
 
 def choose(points: list[WisePoint]) -> float:
-    """Return the weight that a sweep recommends.
+    """Return the weight that a sweep recommends: the best on the validation photos, the smallest of equals.
 
-    With photos of held-out classes: the largest weight at which their zero-shot has not fallen beyond its paired
-    interval, so that as much as possible is learned of what forgets nothing measurable. Without: the best on the
-    validation photos, the smallest of equals.
+    With photos of held-out classes, only weights at which their zero-shot has not fallen beyond its paired interval are
+    considered; without validation photos, the largest of those.
     """
-    if np.isnan(points[0].held_out):
-        return max(points, key=lambda point: (point.val_top1, -point.weight)).weight
-    return max(point.weight for point in points if point.weight == 0 or not point.ci95[1] < 0)
+    allowed = [point for point in points if point.weight == 0 or not point.ci95[1] < 0]
+    if np.isnan(points[0].val_top1):
+        return max(point.weight for point in allowed)
+    return max(allowed, key=lambda point: (point.val_top1, -point.weight)).weight
 
 
 def _percent(correct: Correct) -> float:
