@@ -185,7 +185,7 @@ def require_finite(tensors: Iterable[tuple[str, torch.Tensor]], source: str | Pa
 
 
 def _from_ldm(state: Mapping[str, torch.Tensor], file: Path, base: str | Path | None) -> Any:
-    from flip.diffusion.library import diffusers
+    from flip.diffusion.diffusers_api import diffusers
 
     absent = [kind for kind, key in ldm.COMPONENTS.items() if key not in state]
     if absent and base is None:
@@ -228,7 +228,7 @@ def _add_lora(
 
 
 def _load_folder(name: str, folder: Path, cache: Path) -> Loaded:
-    from flip.diffusion.library import diffusers
+    from flip.diffusion.diffusers_api import diffusers
 
     index = _read_index(folder)
     _require_known_classes(folder, index)
@@ -262,7 +262,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
 
 def _require_known_classes(folder: Path, index: Mapping[str, Any]) -> None:
     """Refuse a folder that names a class outside the libraries: loading it would import and call that."""
-    from flip.diffusion.library import diffusers
+    from flip.diffusion.diffusers_api import diffusers
 
     pipeline = index.get("_class_name")
     if not isinstance(pipeline, str) or not hasattr(diffusers, pipeline):
@@ -287,7 +287,7 @@ def _folder_fingerprint(folder: Path, cache: Path) -> str:
 
 def _fetch(name: str) -> Path:
     """Return the folder of a hub model, from this machine if it is here."""
-    from flip.diffusion.library import diffusers
+    from flip.diffusion.diffusers_api import diffusers
 
     try:
         return Path(diffusers.DiffusionPipeline.download(name, local_files_only=True))

@@ -157,7 +157,7 @@ def build_component(kind: str, state: State, file: Path) -> Any:
     """
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from flip.diffusion.library import convert, diffusers
+    from flip.diffusion.diffusers_api import convert, diffusers
 
     try:
         with parameters_without_memory():

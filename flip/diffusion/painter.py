@@ -107,7 +107,7 @@ class Painter:
     ) -> None:
         import torch
 
-        from flip.diffusion.library import diffusers
+        from flip.diffusion.diffusers_api import diffusers
 
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         self.settings = settings
@@ -201,7 +201,7 @@ class Painter:
 
 
 def _scheduler(sampler: str, config: Any) -> Any:
-    from flip.diffusion.library import diffusers
+    from flip.diffusion.diffusers_api import diffusers
 
     kind, spacing = _SCHEDULERS[sampler]
     # Models whose noise schedule ends in pure noise ask for trailing steps, which is no sampler's default.

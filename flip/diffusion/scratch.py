@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from flip.diffusion import ldm
+from flip.diffusion.diffusers_api import diffusers
 from flip.diffusion.examples import Views
-from flip.diffusion.library import diffusers
 from flip.diffusion.tokenizer import make_tokenizer
 from flip.errors import ConfigError, DataError
 

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from flip.diffusion.diffusers_api import diffusers, training_utils
 from flip.diffusion.examples import Example, Latents, TextBank
 from flip.diffusion.files import written_aside
-from flip.diffusion.library import diffusers, training_utils
 from flip.diffusion.painter import free_memory, is_out_of_memory
 from flip.errors import CheckpointError, ConfigError
 
