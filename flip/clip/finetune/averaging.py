@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
 import torch
 
 from flip.clip.finetune.examples import Examples, make_examples
-from flip.clip.finetune.validation import embed_photos, zero_shot
-from flip.clip.finetune.wise import WisePoint, ZeroShot, choose, interpolate, sweep
+from flip.clip.finetune.validation import embed_photos, zero_shot_correct
+from flip.clip.finetune.wise import WisePoint, choose, interpolate, sweep
 from flip.clip.model import ClipModel
 from flip.clip.prompts import ClassPrompts, class_prompts
 from flip.config import FinetuneConfig, parse_wise, worker_count
@@ -25,8 +27,8 @@ class Judge:
     config: FinetuneConfig
     held_out: Dataset | None
 
-    def scores(self, examples: Examples, prompts: ClassPrompts) -> ZeroShot:
-        """Return how zero-shot names photos."""
+    def correct(self, examples: Examples, prompts: ClassPrompts) -> Any:
+        """Return which photos zero-shot names rightly."""
         image, readable = embed_photos(
             self.model,
             list(examples.sources),
@@ -34,7 +36,7 @@ class Judge:
             self.config.batch_size,
             worker_count(self.config.workers),
         )
-        return zero_shot(self.model, image, examples.labels[readable], prompts, self.placement)
+        return zero_shot_correct(self.model, image, examples.labels[readable], prompts, self.placement)
 
     def examples(self, dataset: Dataset, prompts: ClassPrompts) -> Examples:
         """Return photos to score."""
@@ -59,9 +61,9 @@ def average(
         names = class_prompts(config.prompts, held_out.classnames, held_out.raw_names) if held_out else judge.prompts
         forgotten = judge.examples(held_out, names) if held_out else None
 
-        def score(weight: float) -> tuple[ZeroShot, ZeroShot]:
+        def score(weight: float) -> tuple[Any, Any]:
             put(weight)
-            return judge.scores(validation, judge.prompts), judge.scores(forgotten or validation.none(), names)
+            return judge.correct(validation, judge.prompts), judge.correct(forgotten or validation.none(), names)
 
         points = sweep(score)
         weight = choose(points)
