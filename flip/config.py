@@ -10,6 +10,10 @@ from typing import Any, Literal
 from flip.errors import ConfigError
 
 DEFAULT_MODEL = "ViT-B-32/openai"
+
+#: The embedded field guide, as ``--data`` calls it; ``--model`` and ``--ckpt`` call the models made for it by the first.
+SAMPLE = "sample"
+SAMPLE_DATA = (SAMPLE, "sample-train")
 DEFAULT_TEMPERATURE = 0.07
 
 #: The k values that ``-k auto`` chooses from, each used when there are enough training photos.
@@ -40,7 +44,8 @@ class ModelConfig:
 
     model: str | None = option(
         None,
-        f"ARCH/TAG of open_clip, hf-hub:ORG/NAME, or a folder with open_clip_config.json. [default: {DEFAULT_MODEL}]",
+        "ARCH/TAG of open_clip, hf-hub:ORG/NAME, a folder with open_clip_config.json, or sample. "
+        f"[default: {DEFAULT_MODEL}]",
         envvar="FLIP_MODEL",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "Where the network runs.")
@@ -64,7 +69,9 @@ class DataConfig:
     """Which photos."""
 
     data: str | None = option(
-        None, "Folder or manifest of labelled photos. [default: data/birds where it exists]", envvar="FLIP_DATA"
+        None,
+        "Folder or manifest of labelled photos, or sample for drawn birds. [default: data/birds where it exists]",
+        envvar="FLIP_DATA",
     )
     layout: Literal["cub", "split-folders", "images-folder", "class-folders", "manifest", "embeddings"] | None = option(
         None, "Read the data as this layout instead of the one recognised."
@@ -255,11 +262,13 @@ class FinetuneConfig(ReadConfig):
     augmented: Path | None = option(None, "Folder of more photos of the same classes, which join training only.")
     augmented_weight: float = option(0.1, "Share of each batch that is drawn from --augmented.")
     from_scratch: Path | None = option(
-        None, "A configuration (JSON) to train from random weights: of open_clip, or of a diffusion model's parts."
+        None,
+        "Configuration (JSON) to train from random weights: of open_clip, of a diffusion model's parts, or sample.",
     )
 
     ckpt: str | None = option(
-        None, "Diffusion only: the model to train; a .ckpt or .safetensors file, a diffusers folder, or ORG/NAME."
+        None,
+        "Diffusion only: the model to train; a .ckpt or .safetensors file, a diffusers folder, ORG/NAME, or sample.",
     )
     base: str | None = option(None, "Diffusion only: the diffusers folder with what a .ckpt lacks.")
     no_ema: bool = option(False, "Diffusion only: take the plain weights of a .ckpt that also has averaged ones.")
@@ -309,7 +318,7 @@ class DrawConfig(OutputConfig):
     """What every command that draws pictures shares."""
 
     ckpt: str | None = option(
-        None, "A .ckpt or .safetensors file, a diffusers folder, a LoRA file with --base, or ORG/NAME."
+        None, "A .ckpt or .safetensors file, a diffusers folder, a LoRA file with --base, ORG/NAME, or sample."
     )
     base: str | None = option(
         None, "The model a LoRA file changes; for a .ckpt the diffusers folder with what it lacks."

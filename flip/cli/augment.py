@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flip.cli.common import data_name, note, open_data, open_extractor, progress, read_features
+from flip.cli.common import data_name, implied_model, note, open_data, open_extractor, progress, read_features
 from flip.cli.drawing import Rows, draw_settings, note_cut_prompts, open_checkpoint, open_painter
 from flip.cli.options import command
 from flip.config import AugmentConfig, ReadConfig, parse_filter, worker_count
@@ -75,7 +75,7 @@ def open_filter(config: AugmentConfig, train: Dataset) -> tuple[ClipFilter | Non
     if quantile is None:
         return None, "none"
     reading = ReadConfig(
-        model=config.model,
+        model=config.model or implied_model(config),
         device=config.device,
         cache=config.cache,
         workers=config.workers,

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flip.config import DEFAULT_MODEL, DataConfig, ModelConfig, OutputConfig, ReadConfig, default_data
+from flip.config import (
+    DEFAULT_MODEL,
+    SAMPLE,
+    SAMPLE_DATA,
+    DataConfig,
+    ModelConfig,
+    OutputConfig,
+    ReadConfig,
+    default_data,
+)
 
 if TYPE_CHECKING:
     from flip.clip.feature_set import Features
@@ -37,7 +46,14 @@ def open_data(config: DataConfig) -> Dataset:
         raise typer.BadParameter(
             "no --data, no FLIP_DATA and no data/birds here; pass --data with a folder of labelled photos",
         )
-    dataset = open_dataset(data, layout=config.layout, test_fraction=config.test_fraction, classnames=config.classnames)
+    dataset = open_dataset(
+        data,
+        layout=config.layout,
+        test_fraction=config.test_fraction,
+        classnames=config.classnames,
+        cache=getattr(config, "cache", None),
+        say=lambda line: note(config, line) if isinstance(config, OutputConfig) else None,
+    )
     if isinstance(config, OutputConfig):
         note(config, describe(dataset))
     return dataset
@@ -56,7 +72,12 @@ def model_name(config: ModelConfig, dataset: Dataset | None = None) -> str:
         from flip.clip.table import table_metadata
 
         return str(table_metadata(dataset)["model"])
-    return DEFAULT_MODEL
+    return implied_model(config) or DEFAULT_MODEL
+
+
+def implied_model(config: object) -> str | None:
+    """Return the model that goes with the data when none is given: drawn birds bring their own."""
+    return SAMPLE if getattr(config, "data", None) in SAMPLE_DATA else None
 
 
 def open_extractor(config: ReadConfig, dataset: Dataset | None = None) -> FeatureExtractor:

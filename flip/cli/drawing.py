@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flip.cli.common import STDIN, note, result_format
+from flip.cli.common import STDIN, implied_model, note, result_format
 from flip.config import DrawConfig, parse_size
 from flip.errors import DataError
 from flip.results import plain
@@ -27,11 +27,12 @@ def open_checkpoint(config: DrawConfig) -> Loaded:
     """Load ``--ckpt``."""
     from flip.diffusion.checkpoint import load_pipeline
 
-    if config.ckpt is None:
+    ckpt = config.ckpt or implied_model(config)
+    if ckpt is None:
         raise typer.BadParameter(
             "no --ckpt; pass a .ckpt or .safetensors file, a diffusers folder, a LoRA file with --base, or ORG/NAME"
         )
-    loaded = load_pipeline(config.ckpt, base=config.base, ema=not config.no_ema, cache=config.cache)
+    loaded = load_pipeline(ckpt, base=config.base, ema=not config.no_ema, cache=config.cache)
     if config.verbose:
         note(config, f"checkpoint {loaded.name} ({loaded.fingerprint})")
     return loaded

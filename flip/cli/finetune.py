@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from flip.cli.common import note, open_data
+from flip.cli.common import model_name, note, open_data
 from flip.cli.finetune_output import listening, print_summary, summary_of
 from flip.cli.options import command
-from flip.config import DEFAULT_MODEL, FinetuneConfig
+from flip.config import FinetuneConfig
 from flip.errors import ConfigError, DataError
 from flip.results import write_json
 
@@ -121,7 +121,7 @@ def _starting_model(config: FinetuneConfig) -> ClipModel:
 
     if config.from_scratch is not None:
         return new_model(config.from_scratch, config.seed)
-    return load_model(config.model or DEFAULT_MODEL, cache=cache_folder(config.cache))
+    return load_model(model_name(config), cache=cache_folder(config.cache))
 
 
 def _augmented(config: FinetuneConfig) -> Dataset | None:

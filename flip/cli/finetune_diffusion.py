@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flip.cli.common import note, open_data, progress
+from flip.cli.common import implied_model, note, open_data, progress
 from flip.cli.render import write_summary
 from flip.config import FinetuneConfig, parse_size, worker_count
 from flip.errors import ConfigError, DataError
@@ -49,7 +49,8 @@ def _train(config: FinetuneConfig, folder: Path) -> dict[str, Any]:
     from flip.diffusion.finetune import Hooks, finetune
     from flip.diffusion.scratch import read_scratch_config
 
-    if config.ckpt is None and config.from_scratch is None:
+    ckpt = config.ckpt or implied_model(config)
+    if ckpt is None and config.from_scratch is None:
         raise typer.BadParameter("no --ckpt given; pass the diffusion model to train, or --from-scratch CONFIG")
     settings = _settings(config)
     start: Any = read_scratch_config(config.from_scratch) if config.from_scratch else None
@@ -57,7 +58,7 @@ def _train(config: FinetuneConfig, folder: Path) -> dict[str, Any]:
     if dataset.embeddings is not None:
         raise DataError(f"{dataset.root} is a table of embeddings, and training needs the photos; pass their folder")
     if start is None:
-        start = load_pipeline(str(config.ckpt), base=config.base, ema=not config.no_ema, cache=config.cache)
+        start = load_pipeline(str(ckpt), base=config.base, ema=not config.no_ema, cache=config.cache)
     photos = len(dataset.select("train"))
     note(config, f"encoding {photos} training photos")
     with progress(config, "steps", _steps(settings, photos)) as advance:

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from flip.cli.common import note, result_format
+from flip.cli.common import model_name, note, result_format
 from flip.cli.render import write_summary
-from flip.config import DEFAULT_MODEL, FinetuneConfig
+from flip.config import FinetuneConfig
 from flip.results import plain
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def summary_of(config: FinetuneConfig, result: FinetuneResult, scores: list[Scor
     history, best = training.state.history, training.state.best_epoch
     return {
         "output": str(result.folder),
-        "model": config.model or str(config.from_scratch or DEFAULT_MODEL),
+        "model": str(config.from_scratch or model_name(config)),
         "photos": result.photos,
         "validation_photos": result.validation_photos,
         "train": config.train if config.lora is None else f"{config.train}, low-rank {config.lora}",

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -19,12 +20,26 @@ from typing import TYPE_CHECKING, Any
 
 from flip.clip.weights import weights_hash
 from flip.errors import ConfigError, ModelError, near_names
+from flip.sample import weights as sample
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
 CONFIG_FILE = "open_clip_config.json"
+
+#: What a tokenizer of Hugging Face consists of; open_clip reads it from the model's own folder.
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +88,7 @@ def load_model(name: str, *, cache: Path | None = None) -> ClipModel:
     Parameters
     ----------
     name : str
-        ``ARCH/TAG`` of open_clip, ``hf-hub:ORG/NAME``, or a folder holding ``open_clip_config.json``.
+        ``ARCH/TAG`` of open_clip, ``hf-hub:ORG/NAME``, a folder holding ``open_clip_config.json``, or ``sample``.
     cache : Path, optional
         Folder in which the hash of a weights file is remembered.
 
@@ -83,6 +98,8 @@ def load_model(name: str, *, cache: Path | None = None) -> ClipModel:
         If the name is unknown (with near names), the weights are not here and cannot be fetched (with the file that is
         missing and where to put it), or they do not fit their configuration.
     """
+    if name == sample.NAME:
+        return _load_folder(name, sample.clip_folder(), cache)
     if Path(name).is_dir() or name.startswith("local-dir:"):
         return _load_folder(name, Path(name.removeprefix("local-dir:")), cache)
     if name.startswith("hf-hub:"):
@@ -189,7 +206,8 @@ def new_model(config_file: Path, seed: int) -> ClipModel:
     Parameters
     ----------
     config_file : Path
-        JSON as ``open_clip_config.json``: an object with ``model_cfg``, or a ``model_cfg`` itself.
+        JSON as ``open_clip_config.json``: an object with ``model_cfg``, or a ``model_cfg`` itself; a tokenizer's files
+        beside it are the model's. The word ``sample`` is the configuration of the model that comes with flip.
     seed : int
         Of the weights.
 
@@ -202,11 +220,16 @@ def new_model(config_file: Path, seed: int) -> ClipModel:
     import torch
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
+    if str(config_file) == sample.NAME:
+        config_file = sample.scratch_config("clip")
     try:
         content = json.loads(config_file.read_text(encoding="utf-8"))
         content = content if "model_cfg" in content else {"model_cfg": content}
         with tempfile.TemporaryDirectory() as folder, _quiet(), torch.random.fork_rng(devices=[]):
             (Path(folder) / CONFIG_FILE).write_text(json.dumps(content), encoding="utf-8")
+            for tokenizer_file in TOKENIZER_FILES:
+                if (config_file.parent / tokenizer_file).is_file():
+                    shutil.copyfile(config_file.parent / tokenizer_file, Path(folder) / tokenizer_file)
             torch.manual_seed(seed)
             identifier = f"local-dir:{folder}"
             network = open_clip.create_model(identifier, load_weights=False, device="cpu", pretrained_text=False)

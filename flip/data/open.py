@@ -13,8 +13,10 @@ from flip.data.files import is_hidden, subfolders
 from flip.data.folder import METADATA_FILES, has_photos, read_class_folders, read_images_folder, read_split_folders
 from flip.data.images import is_image_file
 from flip.data.manifest import read_manifest
+from flip.data.sample import read_sample
 from flip.data.tables import READERS
 from flip.errors import ConfigError, DataError, near_names
+from flip.sample.fieldguide import GUIDES
 
 _ACCEPTED = (
     "CUB-200-2011, train/<class>/* and test/<class>/*, images/<class>/*, <class>/*, or a manifest file "
@@ -42,18 +44,25 @@ def open_dataset(
     layout: str | None = None,
     test_fraction: float = DEFAULT_TEST_FRACTION,
     classnames: Path | None = None,
+    cache: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Dataset:
     """Read labelled photos from a folder or a manifest, telling the layout from what is there.
 
     Parameters
     ----------
     data : str or Path
+        A folder, a manifest, or a word of ``flip.sample.fieldguide.GUIDES`` for drawn birds.
     layout : str, optional
         One of ``LAYOUTS``, to read the data as that.
     test_fraction : float
         Share of photos held out for testing where the layout has no split of its own; at least 0 and below 1.
     classnames : Path, optional
         A file that renames the classes; see :func:`flip.data.classnames.rename_classes`.
+    cache : Path, optional
+        Where drawn birds are kept; the platform's cache without it.
+    say : callable
+        Called with a line when something takes a while.
 
     Raises
     ------
@@ -66,6 +75,8 @@ def open_dataset(
         raise ConfigError(
             f"layout {layout!r} is unknown{near_names(layout, LAYOUTS)}; pass one of {', '.join(LAYOUTS)}"
         )
+    if str(data) in GUIDES and layout is None:
+        return _named(read_sample(str(data), cache, say), classnames)
     root = Path(data).expanduser()
     try:
         _require_something(root)
@@ -77,6 +88,10 @@ def open_dataset(
         dataset = _READERS[chosen](root, test_fraction)
     except OSError as error:
         raise DataError(f"cannot read {error.filename or root}: {error.strerror or error}") from error
+    return _named(dataset, classnames)
+
+
+def _named(dataset: Dataset, classnames: Path | None) -> Dataset:
     if classnames is not None:
         dataset = rename_classes(dataset, classnames)
     require_distinct_names(dataset)

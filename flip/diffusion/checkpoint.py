@@ -21,12 +21,13 @@ from flip.diffusion.pickles import read_pickled_tensors
 from flip.diffusion.tokenizer import make_tokenizer
 from flip.errors import CheckpointError, ConfigError, near_names
 from flip.results import require_new_folder
+from flip.sample import weights as sample
 
 if TYPE_CHECKING:
     import torch
 
 INDEX_FILE = "model_index.json"
-ACCEPTED = "a .ckpt or .safetensors file, a diffusers folder, a LoRA file with --base, or ORG/NAME of the hub"
+ACCEPTED = "a .ckpt or .safetensors file, a diffusers folder, a LoRA file with --base, ORG/NAME of the hub, or sample"
 
 #: Libraries whose classes a diffusers folder may name; "stable_diffusion" is where the safety checker lives.
 _LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
@@ -60,7 +61,7 @@ def load_pipeline(
     ----------
     ckpt : str or Path
         A CompVis/latent-diffusion ``.ckpt`` of Stable Diffusion v1, the same as ``.safetensors``, a diffusers folder, a
-        LoRA file, or a hub name.
+        LoRA file, a hub name, or ``sample``.
     base : str or Path, optional
         What a LoRA file is added to; for a ``.ckpt`` the diffusers folder that gives what the file lacks.
     ema : bool
@@ -75,7 +76,7 @@ def load_pipeline(
     ConfigError
         If a LoRA file comes without ``base``.
     """
-    path = Path(ckpt).expanduser()
+    path = sample.diffusion_folder() if str(ckpt) == sample.NAME else Path(ckpt).expanduser()
     kept = cache_folder(cache)
     if path.is_dir():
         return _load_folder(str(ckpt), path, kept)

@@ -15,6 +15,7 @@ from flip.diffusion.diffusers_api import diffusers
 from flip.diffusion.examples import Views
 from flip.diffusion.tokenizer import make_tokenizer
 from flip.errors import ConfigError, DataError
+from flip.sample import weights as sample
 
 _PARTS = ("unet", "vae", "text_encoder")
 
@@ -25,11 +26,16 @@ VAE_DEFAULTS: dict[str, float] = {"vae_steps": 2000, "vae_batch_size": 16, "vae_
 def read_scratch_config(file: Path) -> dict[str, Any]:
     """Return a configuration: ``unet``, ``vae`` and ``text_encoder`` as diffusers and transformers configure them.
 
+    A folder ``tokenizer`` beside the file is the model's vocabulary; without one it is CLIP's. The word ``sample`` is
+    the configuration of the model that comes with flip.
+
     Raises
     ------
     ConfigError
         If the file is missing, no JSON, or lacks a part.
     """
+    if str(file) == sample.NAME:
+        file = sample.scratch_config("diffusion")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
@@ -43,7 +49,8 @@ def read_scratch_config(file: Path) -> dict[str, Any]:
     if unknown:
         allowed = ", ".join((*_PARTS, "scheduler", *VAE_DEFAULTS))
         raise ConfigError(f"--from-scratch {file} has an unknown {unknown[0]!r}; it may hold {allowed}")
-    return {**VAE_DEFAULTS, **content}
+    own = file.parent / "tokenizer"
+    return {**VAE_DEFAULTS, **content, **({"tokenizer": str(own)} if own.is_dir() else {})}
 
 
 def build_pipeline(config: dict[str, Any], seed: int) -> Any:
@@ -74,12 +81,20 @@ def build_pipeline(config: dict[str, Any], seed: int) -> Any:
         unet=unet,
         vae=vae,
         text_encoder=text_encoder,
-        tokenizer=make_tokenizer(text_encoder.config.max_position_embeddings),
+        tokenizer=_tokenizer(config.get("tokenizer"), text_encoder.config.max_position_embeddings),
         scheduler=diffusers.DDIMScheduler.from_config({**ldm.SCHEDULER, **config.get("scheduler", {})}),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
+
+
+def _tokenizer(folder: str | None, context_length: int) -> Any:
+    from transformers import CLIPTokenizer
+
+    if folder is None:
+        return make_tokenizer(context_length)
+    return CLIPTokenizer.from_pretrained(folder, model_max_length=context_length, local_files_only=True)
 
 
 def train_autoencoder(

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from flip.clip.finetune.checkpoint import sync
-from flip.clip.model import CONFIG_FILE, ClipModel
+from flip.clip.model import CONFIG_FILE, TOKENIZER_FILES, ClipModel
 from flip.config import FinetuneConfig
 from flip.errors import CheckpointError, ConfigError
 from flip.results import plain, versions, write_json, write_text
@@ -26,19 +26,6 @@ CHECKPOINTS, METRICS, CONFIG, ENVIRONMENT, RESULT = (
     "config.json",
     "environment.json",
     "result.json",
-)
-
-#: What a tokenizer of Hugging Face consists of; open_clip reads it from the model's own folder.
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "tokenizer.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
 )
 
 #: Fields that may differ when a run is gone on with: where it writes, what it says, and what it does when it is done.
