@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from flip.errors import ConfigError
 
 DEFAULT_MODEL = "ViT-B-32/openai"
 
-#: The embedded field guide, as ``--data`` calls it; ``--model`` and ``--ckpt`` call the models made for it by the first.
+#: The embedded field guide, as ``--data`` calls it; ``--model`` and ``--ckpt`` use the first word too.
 SAMPLE = "sample"
 SAMPLE_DATA = (SAMPLE, "sample-train")
 DEFAULT_TEMPERATURE = 0.07
@@ -172,8 +173,7 @@ class TrainedConfig(PredictConfig):
         _at_least("--seeds", self.seeds, 1)
         if self.augmented_weight < 0:
             raise ConfigError(f"--augmented-weight {self.augmented_weight} is negative; pass 0 or more")
-        if self.plot is not None and self.plot.suffix not in (".png", ".svg", ".pdf"):
-            raise ConfigError(f"--plot {self.plot} is no picture file; pass a name that ends in .png, .svg or .pdf")
+        require_picture_name(self.plot)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,6 +253,9 @@ class FinetuneConfig(ReadConfig):
         0.1, "Share of each class's training photos that choose the epoch, without a val split."
     )
     patience: int = option(5, "Stop after this many epochs without a better one; 0 never stops early.")
+    keep: float = option(
+        0.0, "Weight of the distance between image features now and before: more forgets less and learns less."
+    )
     wise: str | None = option(
         None, "Weight from 0 (before) to 1 (after) of the fine-tuned model in the average that is saved, or sweep."
     )
@@ -299,6 +302,8 @@ class FinetuneConfig(ReadConfig):
             raise ConfigError(f"--lr {self.lr:g} is not positive; pass for example 1e-5")
         if self.clip_grad <= 0:
             raise ConfigError(f"--clip-grad {self.clip_grad:g} is not positive; pass for example 1")
+        if self.keep < 0:
+            raise ConfigError(f"--keep {self.keep:g} is negative; pass for example 1, or 0 for no such term")
         parse_wise(self.wise)
         _in_range("--caption-dropout", self.caption_dropout, 0, 1, "0.1")
         _in_range("--ema", self.ema, 0, 1, "0.9999")
@@ -403,18 +408,95 @@ class AugmentConfig(DrawConfig, DataConfig):
     workers: int | None = option(None, "Threads that decode photos. [default: one a processor core]")
     draws: int = option(5, "Most drawings for each picture wanted.")
 
+    study: bool = option(
+        False, "Measure whether pictures help instead: heads with and without them, and with real views of the photos."
+    )
+    shots: str = option("1,5,10,all", "Study only: training photos a class.")
+    seeds: int = option(3, "Study only: draws for each number of --shots.")
+    weights: str = option("0.1,0.3,1", "Study only: how much an extra picture counts beside a photo.")
+    per_photo: int = option(2, "Study only: extra pictures of each training photo, as many of each kind.")
+    head: Literal["auto", "mlp", "linear", "svm-linear", "svm-rbf", "gda", "tip", "ensemble"] = option(
+        "linear", "Study only: what is fitted on the photos' features."
+    )
+    plot: Path | None = option(
+        None, "Study only: draw the curves into this .png, .svg or .pdf file. [default: study.svg in the folder]"
+    )
+
     def __post_init__(self) -> None:
         DrawConfig.__post_init__(self)
         DataConfig.__post_init__(self)
-        _at_least("--per-class", self.per_class, 1)
-        _at_least("--draws", self.draws, 1)
-        if self.strength is not None and not 0 < self.strength <= 1:
-            raise ConfigError(f"--strength {self.strength:g} is outside (0, 1]; pass for example 0.7")
-        if self.strength is not None and int(self.steps * self.strength) < 1:
+        for flag, number in (("--per-class", self.per_class), ("--draws", self.draws), ("--seeds", self.seeds)):
+            _at_least(flag, number, 1)
+        _at_least("--per-photo", self.per_photo, 1)
+        strength = self.from_photos
+        if strength is not None and not 0 < strength <= 1:
+            raise ConfigError(f"--strength {strength:g} is outside (0, 1]; pass for example 0.7")
+        if strength is not None and int(self.steps * strength) < 1:
             raise ConfigError(
-                f"--strength {self.strength:g} takes that share of --steps {self.steps}, and leaves none; raise either"
+                f"--strength {strength:g} takes that share of --steps {self.steps}, and leaves none; raise either"
             )
         parse_filter(self.filter)
+        parse_shots(self.shots)
+        parse_weights(self.weights)
+        require_picture_name(self.plot)
+        self._require_own_options()
+
+    @property
+    def from_photos(self) -> float | None:
+        """Share of noise over a source photo; a study draws from photos too, and needs one."""
+        return 0.7 if self.study and self.strength is None else self.strength
+
+    def _require_own_options(self) -> None:
+        """A study draws for each photo and judges nothing; without it nothing is fitted."""
+        study = ("shots", "seeds", "weights", "per_photo", "head", "plot")
+        for name in ("per_class", "draws", "filter") if self.study else study:
+            if getattr(self, name) == getattr(AugmentConfig, name):
+                continue
+            flag = "--" + name.replace("_", "-")
+            if not self.study:
+                raise ConfigError(f"{flag} belongs to a study; pass --study with it, or leave it out")
+            if getattr(self, name) != "none":
+                raise ConfigError(f"--study takes no {flag}: it keeps --per-photo pictures of each photo; leave it out")
+
+
+def parse_weights(text: str) -> tuple[float, ...]:
+    """Return the numbers that ``--weights`` names.
+
+    Raises
+    ------
+    ConfigError
+        If one is no positive number.
+    """
+    weights = []
+    for item in text.split(","):
+        try:
+            weight = float(item)
+        except ValueError:
+            weight = math.nan
+        if not 0 < weight < math.inf:
+            raise ConfigError(f"--weights {text!r}: {item.strip()!r} is no positive number; pass for example 0.1,0.3,1")
+        weights.append(weight)
+    return tuple(dict.fromkeys(weights))
+
+
+def require_picture_name(plot: Path | None) -> None:
+    """Raise a ConfigError unless ``--plot`` names a file that curves can be drawn into."""
+    if plot is not None and plot.suffix not in (".png", ".svg", ".pdf"):
+        raise ConfigError(f"--plot {plot} is no picture file; pass a name that ends in .png, .svg or .pdf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig(OutputConfig):
+    """``flip demo``."""
+
+    output: Path | None = option(None, "Folder of results, pictures and models. [default: flip-demo]")
+    seed: int = option(0, "Seed of everything random.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "Where the networks run.")
+    workers: int | None = option(None, "Threads that decode photos. [default: one a processor core]")
+    cache: Path | None = option(
+        None, "Folder of what is kept between runs. [default: the platform's cache folder]", envvar="FLIP_CACHE"
+    )
+    overwrite: bool = option(False, "Replace what an earlier demo left in the folder.")
 
 
 def parse_filter(text: str) -> float | None:

@@ -19,7 +19,7 @@ from flip import __version__
 from flip.errors import FlipError
 
 #: Command modules under ``flip.cli``, in the order in which ``--help`` lists them.
-COMMANDS = ("embed", "zeroshot", "knn", "hybrid", "finetune", "generate", "augment", "models", "data")
+COMMANDS = ("demo", "embed", "zeroshot", "knn", "hybrid", "finetune", "generate", "augment", "models", "data")
 
 
 class ErrorBoundary(TyperGroup):

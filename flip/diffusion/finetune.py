@@ -189,8 +189,9 @@ def _starting_pipeline(
             if (step + 1) % 100 == 0:
                 hooks.say(f"autoencoder: step {step + 1} of {total}, error {loss:.4f}")
 
-        with accelerator.autocast():
-            train_autoencoder(pipeline.vae, views, start, accelerator.device, settings.seed, report)
+        train_autoencoder(
+            pipeline.vae, views, start, accelerator.device, settings.seed, report, autocast=accelerator.autocast
+        )
         save_pipeline(pipeline.to("cpu"), folder / _START)
     loaded = load_pipeline(folder / _START)
     return "from scratch", json.dumps(start, sort_keys=True), loaded.pipeline

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,8 @@ def train_autoencoder(
     device: torch.device,
     seed: int,
     report: Callable[[int, float], None],
+    *,
+    autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> float:
     """Train an autoencoder to give photos back, and set its scaling factor; returns the last losses' mean.
 
@@ -121,6 +124,8 @@ def train_autoencoder(
     seed : int
     report : callable
         Called with the step and its loss.
+    autocast : callable
+        Returns a context of lower precision for one step's forward pass.
     """
     photos = _read_all(views)
     vae.to(device).train().requires_grad_(True)
@@ -133,9 +138,11 @@ def train_autoencoder(
     for step in range(steps):
         rows = chance.integers(len(photos), size=int(config["vae_batch_size"]))
         batch = torch.from_numpy(photos[rows]).to(device).float() / 127.5 - 1
-        posterior = vae.encode(batch).latent_dist
-        latent = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=noise).to(device)
-        error = (vae.decode(latent).sample - batch).abs().mean()
+        with autocast():  # anew each step: within one context the weights' copies are never refreshed
+            posterior = vae.encode(batch).latent_dist
+            latent = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=noise).to(device)
+            decoded = vae.decode(latent).sample
+        error = (decoded.float() - batch).abs().mean()
         loss = error + float(config["vae_kl"]) * posterior.kl().mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

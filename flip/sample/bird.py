@@ -205,7 +205,8 @@ class _Bird:
         tip = -length * (0.35 + 0.75 * shape.wing)
         outline = [
             (length * 0.52, depth * 0.22), (length * 0.20, depth * 0.52), (-length * 0.35, depth * 0.48),
-            (tip, depth * 0.02), (-length * 0.55, -depth * 0.30), (length * 0.05, -depth * 0.48), (length * 0.42, -depth * 0.28),
+            (tip, depth * 0.02), (-length * 0.55, -depth * 0.30), (length * 0.05, -depth * 0.48),
+            (length * 0.42, -depth * 0.28),
         ]  # fmt: skip
         wing, pen = self._mask()
         pen.polygon(self.body.all(_smooth(outline)), fill=255)

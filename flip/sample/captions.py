@@ -32,7 +32,7 @@ def _sentence(species: Species, chance: random.Random) -> str:
     opening = chance.choice(
         (
             f"this {shape.size_word} {noun} has",
-            f"a {species.marks.back} {noun} with",
+            f"{_a(species.marks.back)} {noun} with",
             f"this {noun} has",
             f"a {shape.size_word} {noun} with",
             f"the {species.marks.back} {noun} has",
@@ -43,10 +43,10 @@ def _sentence(species: Species, chance: random.Random) -> str:
 
 def _phrases(species: Species) -> list[str]:
     marks, shape = species.marks, SHAPES[species.genus]
-    breast = f"a {marks.breast} breast"
+    breast = f"{_a(marks.breast)} breast"
     phrases = [
-        f"a {marks.crown} crown",
-        f"a {marks.back} back",
+        f"{_a(marks.crown)} crown",
+        f"{_a(marks.back)} back",
         f"{breast} with dark spots" if marks.spotted else breast,
         f"{marks.wing} wings",
         f"a {BILLS[shape.bill]}",
@@ -59,3 +59,7 @@ def _phrases(species: Species) -> list[str]:
     if marks.eye != "plain":
         phrases.append({"ring": "a white eye ring", "mask": "a black mask through the eye"}[marks.eye])
     return phrases
+
+
+def _a(colour: str) -> str:
+    return f"{'an' if colour[0] in 'aeiou' else 'a'} {colour}"

@@ -26,7 +26,7 @@ SIDE = 160
 _SUPERSAMPLED = 2
 
 #: Raised whenever the drawing changes, so that no folder of older drawings passes for a new one.
-EDITION = 1
+EDITION = 2
 
 _INDEX = "fieldguide.json"
 
