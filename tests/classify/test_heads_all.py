@@ -124,6 +124,34 @@ def test_generated_photos_are_fitted_and_never_held_out(name):
 
 
 @every_head
+def test_a_held_out_row_is_not_named_by_its_own_copies(name):
+    """As above, with copies of the row whose label is wrong, which speak for that label unless they are left out."""
+    inputs, labels = birds(8, noise=0.2)
+    labels[0] = 1
+    rows = np.r_[np.arange(len(labels)), np.zeros(6, np.int64)]
+    real = np.arange(len(rows)) < len(labels)
+    copied = inputs.take(rows)
+
+    def said(group):
+        held = make_head(name, CLASSES).fit(copied, labels[rows], None, real, group).out_of_fold
+        assert held is not None
+        assert set(held.rows) <= set(np.flatnonzero(real))
+        return held.logits[int(np.flatnonzero(held.rows == 0)[0])]
+
+    alone, beside_copies = said(rows), said(None)
+    assert alone.argmax() == 0
+    assert beside_copies[1] - beside_copies[0] > alone[1] - alone[0] + 0.5
+
+
+@every_head
+def test_one_photo_a_class_and_its_copies_leave_nothing_to_validate_on(name):
+    inputs, labels = birds(1)
+    rows = np.repeat(np.arange(len(labels)), 3)
+    head = make_head(name, CLASSES).fit(inputs.take(rows), labels[rows], group=rows)
+    assert head.out_of_fold is None
+
+
+@every_head
 def test_a_class_without_photos_is_never_an_error(name):
     inputs, labels = birds(5)
     present = labels != 2
@@ -157,7 +185,7 @@ def test_no_fit_is_handed_test_rows(name):
     given = {p for m in methods for p in inspect.signature(m).parameters}
     assert not any("test" in p for p in given)
     assert list(inspect.signature(head_class(name).fit).parameters) == [
-        "self", "inputs", "labels", "sample_weight", "real"
+        "self", "inputs", "labels", "sample_weight", "real", "group"
     ]  # fmt: skip
 
 

@@ -87,6 +87,15 @@ def test_a_real_photo_is_held_out_beside_a_generated_one():
     assert sorted(np.concatenate(held_out_folds(labels, real, seed=0))) == [0, 2]
 
 
+def test_rows_of_a_group_are_left_out_together():
+    inputs, labels = birds(4)
+    rows = np.r_[np.arange(len(labels)), np.arange(len(labels))]
+    training = check_training(inputs.take(rows), labels[rows], None, rows == np.arange(len(rows)), CLASSES, 0, rows)
+    assert len(training.folds) == 5
+    for fold in training.folds:
+        assert list(training.left_out(fold)) == [*fold, *(fold + len(labels))]
+
+
 def test_held_out_rows_leave_their_class_its_weight():
     weight = np.array([1, 1, 1, 1, 0.5], np.float32)
     labels = np.array([0, 0, 1, 1, 1])

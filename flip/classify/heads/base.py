@@ -57,17 +57,22 @@ class OutOfFold(NamedTuple):
 
 
 class Training(NamedTuple):
-    """Checked training data: labels and weights of shape (n,), and the rows each fold holds out."""
+    """Checked training data: labels, weights and groups of shape (n,), and the rows each fold holds out."""
 
     inputs: Inputs
     labels: Rows
     weight: npt.NDArray[np.float32]
     folds: tuple[Rows, ...]
+    group: Rows | None = None
 
     @property
     def held_out(self) -> Rows:
         """Row numbers of the held-out rows, fold after fold."""
         return np.concatenate(self.folds) if self.folds else np.empty(0, dtype=np.int64)
+
+    def left_out(self, fold: Rows) -> Rows:
+        """Return the rows that are not fitted while a fold is held out: its own, and all of their groups."""
+        return fold if self.group is None else np.flatnonzero(np.isin(self.group, self.group[fold]))
 
 
 class Head(ABC):
@@ -106,6 +111,7 @@ class Head(ABC):
         labels: Array,
         sample_weight: Array | None = None,
         real: Array | None = None,
+        group: Array | None = None,
     ) -> Self:
         """Fit to training rows.
 
@@ -118,6 +124,9 @@ class Head(ABC):
             How much a row counts in the fit; 1 by default.
         real : bool array of shape (n,), optional
             Rows that may be held out for validation; generated photos are False. All by default.
+        group : int array of shape (n,), optional
+            Rows with the same number, of one class, are left out together: a photo and what was made from it. Else a
+            held-out photo would be named by its own copies.
 
         Raises
         ------
@@ -126,7 +135,7 @@ class Head(ABC):
         ConfigError
             If the numbers of rows or classes differ.
         """
-        training = check_training(inputs, labels, sample_weight, real, self.n_classes, self.seed)
+        training = check_training(inputs, labels, sample_weight, real, self.n_classes, self.seed, group)
         with threadpool_limits(1 if _is_small(training, self.n_classes) else None):
             return self.fit_training(training)
 
@@ -199,14 +208,22 @@ def _is_small(training: Training, n_classes: int) -> bool:
 
 
 def check_training(
-    inputs: Inputs, labels: Array, sample_weight: Array | None, real: Array | None, n_classes: int, seed: int
+    inputs: Inputs,
+    labels: Array,
+    sample_weight: Array | None,
+    real: Array | None,
+    n_classes: int,
+    seed: int,
+    group: Array | None = None,
 ) -> Training:
     """Return training data that later code can trust, with its folds."""
     labels = np.asarray(labels)
     n = inputs.n
     weight = np.ones(n, np.float32) if sample_weight is None else np.asarray(sample_weight, dtype=np.float32)
     real = np.ones(n, dtype=bool) if real is None else np.asarray(real, dtype=bool)
-    for what, given in (("labels", labels), ("sample weights", weight), ("real marks", real)):
+    group = None if group is None else np.asarray(group, dtype=np.int64)
+    arrays = {"labels": labels, "sample weights": weight, "real marks": real}
+    for what, given in (arrays if group is None else {**arrays, "groups": group}).items():
         if given.shape != (n,):
             raise ConfigError(f"{what} have shape {given.shape} for {n} rows of features; pass one a row")
     _check_blocks(inputs, n_classes)
@@ -225,7 +242,7 @@ def check_training(
             f"the training rows name {len(present)} of {n_classes} classes; a head needs photos of two or more"
         )
     labels = labels.astype(np.int64)
-    return Training(inputs, labels, weight, held_out_folds(labels, real, seed))
+    return Training(inputs, labels, weight, held_out_folds(labels, real, seed, group=group), group)
 
 
 def _check_blocks(inputs: Inputs, n_classes: int) -> None:

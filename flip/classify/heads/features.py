@@ -79,14 +79,19 @@ def class_means(counts: Array, sums: Array) -> Array:
 
 
 def held_out_mean_scores(
-    features: Features, labels: Rows, weight: Array, folds: Sequence[Rows], n_classes: int
+    features: Features,
+    labels: Rows,
+    weight: Array,
+    folds: Sequence[Rows],
+    left_out: Sequence[Rows],
+    n_classes: int,
 ) -> Floats:
-    """Return nearest-class-mean scores ``x·μ − ½|μ|²`` of every fold's rows from the means of all other rows."""
+    """Return nearest-class-mean scores ``x·μ − ½|μ|²`` of every fold's rows from the means of all rows not left out."""
     counts, sums = class_sums(features, labels, weight, n_classes)
     scores = []
-    for rows in folds:
+    for rows, left in zip(folds, left_out, strict=True):
         held = features.subset(rows)
-        less, fewer = class_sums(held, labels[rows], weight[rows], n_classes)
+        less, fewer = class_sums(features.subset(left), labels[left], weight[left], n_classes)
         means = class_means(np.maximum(counts - less, 0), sums - fewer).astype(np.float32)
         scores.append(held.all() @ means.T - 0.5 * np.einsum("ij,ij->i", means, means))
     return np.concatenate(scores)

@@ -16,7 +16,12 @@ MOST_HELD_OUT = 20_000
 
 
 def held_out_folds(
-    labels: Rows, real: npt.NDArray[np.bool_], seed: int, folds: int = FOLDS, most: int = MOST_HELD_OUT
+    labels: Rows,
+    real: npt.NDArray[np.bool_],
+    seed: int,
+    folds: int = FOLDS,
+    most: int = MOST_HELD_OUT,
+    group: Rows | None = None,
 ) -> tuple[Rows, ...]:
     """Return stratified, disjoint sets of rows; each is held out once while all other rows are fitted.
 
@@ -32,9 +37,11 @@ def held_out_folds(
     seed : int
     folds, most : int
         Most folds, and most rows held out over all folds.
+    group : int array of shape (n,), optional
+        Rows of one group are left out together, so that a class of one group has nothing to spare.
     """
     rng = np.random.default_rng(seed)
-    counts = np.bincount(labels)
+    counts = np.bincount(labels if group is None else labels[np.unique(group, return_index=True)[1]])
     spare = np.flatnonzero(real & (counts[labels] > 1))
     shuffled = spare[rng.permutation(len(spare))]
     shuffled = shuffled[np.argsort(labels[shuffled], kind="stable")]
@@ -47,7 +54,7 @@ def held_out_folds(
 
 
 def weight_without(weight: npt.NDArray[np.float32], labels: Rows, rows: Rows) -> npt.NDArray[np.float32]:
-    """Return weights (n,) that are 0 for held-out rows and keep every class at its whole weight.
+    """Return weights (n,) that are 0 for left-out rows and keep every class at its whole weight.
 
     Without that a held-out row's own class would be rarer than the others in the fit that judges it, by half with two
     photos a class, and whatever learns how common a class is would look worse than it is.

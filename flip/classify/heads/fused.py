@@ -89,8 +89,9 @@ def choose_features(training: Training, n_classes: int) -> tuple[Features, str]:
                 "image features; zero-shot is at chance on the training photos, so the text feature is left out",
             )
         return both, "image and text features (nothing to validate on)"
+    left_out = [training.left_out(fold) for fold in training.folds]
     scores = [
-        held_out_mean_scores(Features(block), labels, training.weight, training.folds, n_classes)
+        held_out_mean_scores(Features(block), labels, training.weight, training.folds, left_out, n_classes)
         for block in (inputs.image, inputs.text)
     ]
     truth = labels[training.held_out]

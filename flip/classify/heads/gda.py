@@ -101,8 +101,8 @@ class GdaHead(FusedHead):
         moments = self._moments = moments_of(features, labels, weight, self.n_classes)
         scores = []
         for rows in training.folds:
-            held = features.subset(rows)
-            rest = moments.without(moments_of(held, labels[rows], weight[rows], self.n_classes))
+            left, held = training.left_out(rows), features.subset(rows)
+            rest = moments.without(moments_of(features.subset(left), labels[left], weight[left], self.n_classes))
             weights, bias = fit_gda(rest, moments.counts)
             scores.append(held.all() @ weights + bias)
         yield {}, np.concatenate(scores)

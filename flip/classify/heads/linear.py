@@ -101,6 +101,7 @@ class _Search:
         self.labels, self.weight = training.labels[rows], training.weight[rows]
         self.zero_shot = None if training.inputs.zero_shot is None else training.inputs.zero_shot[rows]
         self.folds = [np.searchsorted(rows, fold) for fold in training.folds]
+        self.left_out = [np.flatnonzero(np.isin(rows, training.left_out(fold))) for fold in training.folds]
         self.paths: list[Array | None] = [None] * len(self.folds)
         self.loss = np.inf
         self.strength, self.text_weight, self.temperature = DEFAULT_STRENGTH, 0.0, 1.0
@@ -113,7 +114,7 @@ class _Search:
         problem = Problem(self.features, self.labels, offset, self.basis, self.n_classes)
         logits = []
         for f, rows in enumerate(self.folds):
-            weight = weight_without(self.weight, self.labels, rows)
+            weight = weight_without(self.weight, self.labels, self.left_out[f])
             solution = regress(problem, weight, strength, self.paths[f], tolerance=1e-4, most_iterations=200)
             self.paths[f] = solution.coordinates
             weights, bias = weights_of(solution.coordinates, self.basis)

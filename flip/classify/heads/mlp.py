@@ -58,7 +58,9 @@ class MlpHead(FusedHead):
         """Yield the held-out logits at the best epoch."""
         folds = training.folds if features.n <= SINGLE_FOLD_ROWS else training.folds[:1]
         nets = [
-            self._trainer(features, training, weight_without(training.weight, training.labels, rows), f)
+            self._trainer(
+                features, training, weight_without(training.weight, training.labels, training.left_out(rows)), f
+            )
             for f, rows in enumerate(folds)
         ]
         held = [features.subset(rows) for rows in folds]

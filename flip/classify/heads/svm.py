@@ -116,7 +116,7 @@ class SvmHead(FusedHead):
         for strength in STRENGTHS:
             scores = []
             for rows in training.folds:
-                weight = weight_without(training.weight, training.labels, rows)
+                weight = weight_without(training.weight, training.labels, training.left_out(rows))
                 rest = np.flatnonzero(weight)
                 machine = fit_machine(gram[np.ix_(rest, rest)], training.labels[rest], weight[rest], strength)
                 scores.append(self._spread_out(machine, gram[np.ix_(rows, rest[machine.support])]))

@@ -65,7 +65,7 @@ class TipHead(FusedHead):
         scores = np.empty((len(BETAS), len(training.held_out), self.n_classes), np.float32)
         start = 0
         for fold in training.folds:
-            weight = weight_without(training.weight, training.labels, fold)[order]
+            weight = weight_without(training.weight, training.labels, training.left_out(fold))[order]
             for first in range(0, len(fold), QUERIES):
                 rows = fold[first : first + QUERIES]
                 similarities = unit_rows(features.take(rows)) @ self.keys.T
@@ -118,7 +118,7 @@ class TipHead(FusedHead):
         setting = {"beta": beta, "epochs": EPOCHS, "tuning": [text, float(weights[-1])]}
         tuned = []
         for fold in training.folds:
-            weight = weight_without(training.weight, training.labels, fold)[order]
+            weight = weight_without(training.weight, training.labels, training.left_out(fold))[order]
             keys = self._tune_keys(training, order, weight, setting)
             tuned.append(self._votes(affinities(unit_rows(features.take(fold)) @ keys.T, beta), weight))
         yield setting, np.concatenate(tuned)
