@@ -91,6 +91,42 @@ def paired_interval(correct_a: Array, correct_b: Array) -> tuple[float, float, f
     return (100.0 * mean, 100.0 * (mean - half), 100.0 * (mean + half))
 
 
+def paired_interval_over_draws(correct_a: Array, correct_b: Array) -> tuple[float, float, float]:
+    """Return the difference a − b of two accuracies over s draws and n photos with its 95 % interval, in points.
+
+    Every draw scores the same photos, so the differences form a table of s draws by n photos, both of them samples.
+    In its two-way analysis of variance, with mean squares MS_draw, MS_photo and MS_rest, the variance of the mean is
+    estimated by ``(MS_photo + MS_draw − MS_rest) / (n s)`` (Cornfield & Tukey, Annals of Mathematical Statistics 1956),
+    a variance component below zero counting as zero; the interval is Student's with Satterthwaite's degrees of freedom
+    (Biometrics Bulletin 1946). With one draw it is ``paired_interval``.
+
+    Parameters
+    ----------
+    correct_a, correct_b : arrays of shape (s, n)
+        Whether draw s names photo n rightly.
+    """
+    from scipy import stats
+
+    difference = np.asarray(correct_a, dtype=np.float64) - np.asarray(correct_b, dtype=np.float64)
+    s, n = difference.shape
+    if s < 2 or n < 2:
+        return paired_interval(np.ravel(correct_a), np.ravel(correct_b))
+    mean = float(difference.mean())
+    by_draw, by_photo = difference.mean(axis=1), difference.mean(axis=0)
+    rest = difference - by_draw[:, None] - by_photo + mean
+    free = ((s - 1) * (n - 1), s - 1, n - 1)
+    squares = float((rest**2).sum()) / free[0], n * float(by_draw.var(ddof=1)), s * float(by_photo.var(ddof=1))
+    # A component below zero counts as zero, and takes its share of the rest with it.
+    kept = [square > squares[0] for square in squares[1:]]
+    parts = (1 - sum(kept), *map(int, kept))
+    total = sum(part * square for part, square in zip(parts, squares, strict=True))
+    if total <= 0:
+        return (100.0 * mean,) * 3
+    doubt = sum((part * square) ** 2 / f for part, square, f in zip(parts, squares, free, strict=True))
+    half = float(stats.t.ppf(0.975, total**2 / doubt)) * math.sqrt(total / (n * s))
+    return (100.0 * mean, 100.0 * (mean - half), 100.0 * (mean + half))
+
+
 def reliability(probabilities: Array, labels: Array, bins: int = 15) -> list[ReliabilityBin]:
     """Return the non-empty bins of the reliability curve of the most likely class.
 

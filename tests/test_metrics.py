@@ -46,6 +46,41 @@ def test_paired_interval_sees_only_where_two_methods_differ():
     assert metrics.paired_interval(a, a) == (0.0, 0.0, 0.0)
 
 
+def test_paired_interval_over_draws_by_hand():
+    a, b = np.array([[1, 1, 1, 0], [1, 1, 0, 1]]), np.array([[0, 1, 0, 0], [0, 0, 0, 1]])
+    # Differences [[1, 0, 1, 0], [1, 1, 0, 0]], mean 1/2; draws both 1/2, photos 1, 1/2, 1/2, 0.
+    # MS_draw = 0; MS_photo = 2 · (1/4 + 1/4) / 3 = 1/3; MS_rest = 4 · 1/4 / 3 = 1/3, so that only MS_rest counts.
+    # t(0.975, 3) = 3.1824, standard error sqrt(1/3 / 8) = 0.204124
+    found = metrics.paired_interval_over_draws(a, b)
+    assert found == pytest.approx((50.0, 50 - 64.961, 50 + 64.961), abs=1e-2)
+
+
+def test_paired_interval_over_draws_knows_both_doubts():
+    rng = np.random.default_rng(0)
+    none = np.zeros((3, 400), int)
+    by_photo = np.repeat(rng.random((1, 400)) < 0.5, 3, axis=0)
+    # Draws that all say the same are one: no narrower than a single draw.
+    mean, low, high = metrics.paired_interval_over_draws(by_photo, none)
+    one = metrics.paired_interval(by_photo[0], none[0])
+    assert (mean, low, high) == pytest.approx(one, abs=0.05)
+    # Draws that differ from each other for all photos alike: Student's interval of three draws.
+    by_draw = np.repeat([[1], [0], [0]], 400, axis=1)
+    _, low, high = metrics.paired_interval_over_draws(by_draw, none)
+    assert (low, high) == pytest.approx(metrics.mean_interval([100.0, 0.0, 0.0])[1:])
+    assert metrics.paired_interval_over_draws(none, none) == (0.0, 0.0, 0.0)
+    assert metrics.paired_interval_over_draws(by_photo[:1], none[:1]) == one
+
+
+def test_paired_interval_over_draws_holds_what_it_says():
+    """Differences with a part of the draw, one of the photo, and chance: 95 of 100 intervals hold the truth."""
+    rng, held = np.random.default_rng(1), 0
+    for _ in range(400):
+        table = 0.05 * rng.normal(size=(3, 1)) + 0.3 * rng.normal(size=(1, 50)) + 0.5 * rng.normal(size=(3, 50))
+        _, low, high = metrics.paired_interval_over_draws(table, np.zeros_like(table))
+        held += low <= 0 <= high
+    assert held / 400 >= 0.92
+
+
 def test_calibration_error_of_a_sure_and_wrong_model_is_its_confidence():
     sure = np.array([[0.9, 0.1], [0.9, 0.1]])
     assert metrics.expected_calibration_error(sure, np.array([1, 1])) == pytest.approx(0.9)
