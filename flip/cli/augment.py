@@ -32,7 +32,13 @@ def augment(config: AugmentConfig) -> None:
     """Draw a labelled, balanced training set for a dataset, and keep the pictures that are worth training on.
 
     Prompts and photos come from the training split only. flip hybrid, knn and finetune take the folder as --augmented.
+    --study measures whether such pictures help: at several numbers of photos, against as many views of the same photos.
     """
+    if config.study:
+        from flip.cli.augment_study import study
+
+        study(config)
+        return
     from flip.device import place
     from flip.diffusion import augment as augmenting
     from flip.diffusion.texts import drawing_prompts

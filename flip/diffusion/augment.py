@@ -29,6 +29,11 @@ REJECTED_FILE = "rejected.jsonl"
 _JUDGED_TOGETHER = 16
 
 
+def class_folder(raw_name: str) -> str:
+    """Return a class's raw name as far as file systems can hold it."""
+    return re.sub(r'[\x00-\x1f\\/:*?"<>|]', "_", raw_name).strip(". ") or "_"
+
+
 @dataclass(frozen=True)
 class Slot:
     """A place for one picture of a class: number ``number`` among those wanted."""
@@ -44,8 +49,7 @@ class Slot:
     @property
     def file(self) -> str:
         """The picture's path below the folder; a class's folder is its raw name as far as file systems can hold it."""
-        folder = re.sub(r'[\x00-\x1f\\/:*?"<>|]', "_", self.raw_name).strip(". ") or "_"
-        return f"train/{folder}/{slug(self.classname)}-{self.number:04d}.png"
+        return f"train/{class_folder(self.raw_name)}/{slug(self.classname)}-{self.number:04d}.png"
 
     def picture(self, attempt: int) -> Picture:
         """Return what is drawn at an attempt: each takes the next prompt and the next photo, and another seed."""

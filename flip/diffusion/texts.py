@@ -44,3 +44,31 @@ def drawing_prompts(dataset: Dataset, prompts: str) -> tuple[tuple[str, ...], ..
         texts = captions if prompts == CAPTIONS else (caption_prompt(name, caption) for caption in captions)
         chosen.append(tuple(texts) or plain[label])
     return tuple(chosen)
+
+
+def photo_prompts(dataset: Dataset, prompts: str) -> tuple[tuple[str, ...], ...]:
+    """Return the prompts of every photo, from its own captions where those are wanted.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    prompts : str
+        As :func:`drawing_prompts` takes them.
+
+    Raises
+    ------
+    DataError
+        If ``captions`` are asked for and a photo has none.
+    ConfigError
+        If ``prompts`` is none of these.
+    """
+    captioned = prompts in (AUTO, CAPTIONS)
+    of_class = class_prompts("plain" if captioned else prompts, dataset.classnames, dataset.raw_names).texts
+    chosen = []
+    for record in dataset.records:
+        if prompts == CAPTIONS and not record.captions:
+            raise DataError(f"photo {record.path!r} has no caption; pass --prompts auto or plain")
+        name = dataset.classnames[record.label]
+        own = [c if prompts == CAPTIONS else caption_prompt(name, c) for c in record.captions] if captioned else []
+        chosen.append(tuple(dict.fromkeys(own)) or of_class[record.label])
+    return tuple(chosen)

@@ -1,0 +1,155 @@
+"""flip augment --study on a tiny model of the shape of Stable Diffusion and a tiny dual encoder."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from flip.cli.app import app
+from flip.data.open import open_dataset
+from flip.studies.extras import random_view
+from tests.conftest import write_squares
+from tests.diffusion.tiny import ldm_state, make_pipeline, save_ckpt
+
+QUICK = ("--study", "--ckpt", "tiny.ckpt", "--size", "16", "--steps", "2", "--shots", "1,all")
+QUICKER = (*QUICK, "--seeds", "2", "--weights", "0.5,1", "--per-photo", "1")
+ARMS = ("views", "text-to-image", "image-to-image")
+
+
+@pytest.fixture(scope="module")
+def ckpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_ckpt(tmp_path_factory.mktemp("ckpt") / "tiny.ckpt", ldm_state(make_pipeline()))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def flip(ckpt: Path, cache: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run flip augment in a folder with data/birds (3 training photos a class) and tiny.ckpt."""
+    monkeypatch.setenv("FLIP_CACHE", str(cache))
+    monkeypatch.setenv("FLIP_MODEL", str(tiny_model))
+    monkeypatch.chdir(tmp_path)
+    write_squares(tmp_path / "data" / "birds" / "train", photos=3)
+    write_squares(tmp_path / "data" / "birds" / "test", seed=1, photos=2)
+    shutil.copy(ckpt, tmp_path)
+    return lambda *arguments: CliRunner().invoke(app, ["augment", *map(str, arguments)])
+
+
+def pictures(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {str(f.relative_to(folder)): (f.stat().st_mtime_ns, f.read_bytes()) for f in folder.rglob("*.png")}
+
+
+def test_every_arm_has_as_many_pictures_and_the_table_every_condition(flip: Any) -> None:
+    (Path("data/birds") / "metadata.jsonl").write_text(
+        json.dumps({"file_name": "train/red_fox/0.png", "text": "it runs"}) + "\n"
+    )
+    result = flip(*QUICKER, "--format", "json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found == json.loads(Path("study/study.json").read_text())
+    assert (found["n"], found["classes"]) == (8, 4)
+    assert "fitting 21 heads" in result.stderr
+    assert found["protocol"]["strength"] == 0.7
+    rows = found["study"]
+    assert [(r["shots"], r["arm"], r["weight"]) for r in rows] == [
+        (shots, arm, weight)
+        for shots in (1, "all")
+        for arm, weight in [("none", None), *((a, w) for a in ARMS for w in (0.5, 1.0))]
+    ]
+    assert [r["seeds"] for r in rows] == [2] * 7 + [1] * 7
+    assert all(r["over_none_ci95"][0] <= r["over_none"] <= r["over_none_ci95"][1] for r in rows if r["weight"])
+    assert Path("study/study.svg").read_text().startswith("<?xml")
+    for arm in ARMS:
+        made = open_dataset(Path("study") / arm)
+        assert (made.splits, made.raw_names) == ({"train": 12}, open_dataset("data/birds").raw_names)
+        # Each belongs to a photo of its own class, and is drawn from that photo's own words.
+        lines = [json.loads(line) for line in (Path("study") / arm / "metadata.jsonl").read_text().splitlines()]
+        assert len({line["photo"] for line in lines}) == 12
+        assert all(Path(line["photo"]).parts[1] == Path(line["file_name"]).parts[1] for line in lines)
+        texts = {line["photo"]: line["text"] for line in lines}
+        assert texts.pop("train/red_fox/0.png") == "a photo of a red fox. it runs"
+        assert "it runs" not in "".join(texts.values())
+
+
+def test_a_second_run_goes_on_where_the_first_was_stopped(flip: Any) -> None:
+    first = json.loads(flip(*QUICKER, "--format", "json").stdout)
+    before = pictures(Path("study"))
+    assert len(before) == 36
+    for file in list(before)[::5]:
+        (Path("study") / file).unlink()
+    result = flip(*QUICKER, "--format", "csv")
+    again = pictures(Path("study"))
+    assert {f: b for f, (_, b) in again.items()} == {f: b for f, (_, b) in before.items()}
+    assert sum(again[f][0] == before[f][0] for f in before) == 36 - len(list(before)[::5])
+    rows = list(csv.DictReader(result.stdout.splitlines()))
+    assert [float(r["top1"]) for r in rows] == pytest.approx([r["top1"] for r in first["study"]])
+    # More of each photo: those that are there stay.
+    more = flip(*QUICKER, "--per-photo", "2")
+    assert "text-to-image: 12 of 24 pictures are there, 12 to make" in more.stderr
+    # Other pictures are not mixed in; --overwrite leaves none of the old.
+    assert "image-to-image holds pictures drawn with another strength" in flip(*QUICKER, "--strength", "0.9").stderr
+    flip(*QUICKER, "--strength", "0.9", "--overwrite")
+    assert len(pictures(Path("study"))) == 36
+
+
+def test_curves_go_where_plot_says(flip: Any) -> None:
+    result = flip(*QUICKER, "--plot", "curves.png", "--head", "gda", "--format", "table", "-o", "out")
+    assert result.exit_code == 0, result.output
+    assert "over views ci95" in result.stdout
+    assert Image.open("curves.png").format == "PNG"
+    assert Path("out/study.json").is_file()
+
+
+def test_a_view_is_a_part_of_the_photo_and_the_same_every_time() -> None:
+    x, y = np.meshgrid(np.arange(40), np.arange(30))
+    photo = Image.fromarray(np.stack([x, y, 0 * x], axis=2).astype(np.uint8))
+    mirrored = 0
+    for seed in range(40):
+        view, again = (np.asarray(random_view(photo, np.random.default_rng(seed))).astype(int) for _ in range(2))
+        assert (view == again).all()
+        assert 0.45 < view.shape[0] * view.shape[1] / 1200 <= 1
+        across, down = np.diff(view[..., 0], axis=1), np.diff(view[..., 1], axis=0)
+        assert np.unique(across) in (1, -1)
+        assert np.unique(down) == 1
+        mirrored += across[0, 0] == -1
+    assert 8 < mirrored < 32
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--study"], 2, "no --ckpt;"),
+        ([*QUICK, "-o", "data"], 1, "data holds other work"),
+        ([*QUICK, "-o", "tiny.ckpt"], 1, "tiny.ckpt is a file"),
+        ([*QUICK, "--weights", "0.1,0"], 1, "--weights '0.1,0': '0' is no positive number"),
+        ([*QUICK, "--weights", "some"], 1, "'some' is no positive number"),
+        ([*QUICK, "--shots", "few"], 1, "--shots 'few'"),
+        ([*QUICK, "--seeds", "0"], 1, "--seeds 0 is too small"),
+        ([*QUICK, "--per-photo", "0"], 1, "--per-photo 0 is too small"),
+        ([*QUICK, "--per-class", "3"], 1, "--study takes no --per-class"),
+        ([*QUICK, "--filter", "clip:0.1"], 1, "--study takes no --filter"),
+        ([*QUICK, "--plot", "curve.txt"], 1, "--plot curve.txt is no picture file"),
+        ([*QUICK, "--steps", "1"], 1, "--strength 0.7 takes that share of --steps 1, and leaves none"),
+        ([*QUICK, "--prompts", "captions"], 1, "photo 'train/black_cat/0.png' has no caption"),
+        ([*QUICK, "--data", "data/birds/test", "--test-fraction", "0.01"], 1, "has no test photos to score"),
+        (["--ckpt", "tiny.ckpt", "--weights", "1"], 1, "--weights belongs to a study; pass --study"),
+    ],
+)
+def test_slips_are_one_line(flip: Any, arguments: list[str], code: int, said: str) -> None:
+    result = flip(*arguments)
+    assert result.exit_code == code, result.output
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("flip: ")
+    assert said in last
+    assert "Traceback" not in result.output
