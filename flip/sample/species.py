@@ -103,16 +103,16 @@ SPECIES: tuple[Species, ...] = (
     *_guide(
         "Sandpiper",
         ("Spotted Dune", Marks("rufous", "sandy", "white", "brown", "yellow", 0, "plain", True)),
-        ("Masked Dune", Marks("rufous", "sandy", "white", "brown", "yellow", 1, "mask")),
+        ("Masked Dune", Marks("rufous", "sandy", "white", "brown", "yellow", 0, "mask")),
         ("Black-crowned Stone", Marks("black", "gray", "white", "gray", "orange")),
-        ("Red-breasted Stone", Marks("gray", "gray", "red", "gray", "orange", 1)),
+        ("Red-breasted Stone", Marks("gray", "gray", "red", "gray", "orange")),
     ),
     *_guide(
         "Duck",
         ("Blue-crowned Clay", Marks("blue", "rufous", "gray", "black", "orange", 1)),
         ("White-crowned Clay", Marks("white", "rufous", "gray", "black", "orange", 1)),
         ("Green-winged Stone", Marks("rufous", "gray", "sandy", "green", "orange")),
-        ("Masked Night", Marks("white", "black", "gray", "black", "orange", 0, "mask")),
+        ("Masked Night", Marks("rufous", "black", "sandy", "green", "orange", 0, "mask")),
     ),
 )
 
