@@ -388,7 +388,9 @@ class GenerateConfig(DrawConfig):
 class AugmentConfig(DrawConfig, DataConfig):
     """``flip augment``."""
 
-    output: Path | None = option(None, "Folder of the synthetic training set. [default: augmented]")
+    output: Path | None = option(
+        None, "Folder of the synthetic training set, or of the study. [default: augmented, or study]"
+    )
     per_class: int = option(20, "Pictures of each class.")
     strength: float | None = option(
         None,
@@ -404,7 +406,9 @@ class AugmentConfig(DrawConfig, DataConfig):
         "photos; none keeps all; auto is clip:0.1 where the CLIP model is at hand.",
     )
     guidance: float = option(5.0, "How strongly a picture follows its prompt; 1 and below switches guidance off.")
-    model: str | None = option(None, f"CLIP model of the filter. [default: {DEFAULT_MODEL}]", envvar="FLIP_MODEL")
+    model: str | None = option(
+        None, f"CLIP model of the filter and the study. [default: {DEFAULT_MODEL}]", envvar="FLIP_MODEL"
+    )
     workers: int | None = option(None, "Threads that decode photos. [default: one a processor core]")
     draws: int = option(5, "Most drawings for each picture wanted.")
 

@@ -21,7 +21,7 @@ from flip.cli.common import (
 from flip.cli.drawing import draw_settings, note_cut_prompts, open_checkpoint, open_painter
 from flip.cli.render import write_rows, write_summary
 from flip.config import AugmentConfig, ReadConfig, parse_shots, parse_weights
-from flip.errors import ConfigError, DataError
+from flip.errors import DataError
 from flip.results import plain, write_json
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ RESULT_FILE = "study.json"
 
 def study(config: AugmentConfig) -> None:
     """Make the extras of every training photo, fit heads with and without them, and report what they gain."""
+    from flip.diffusion.files import require_own_folder
+
     start = time.perf_counter()
     dataset = open_data(config)
     if dataset.embeddings is not None:
@@ -46,7 +48,7 @@ def study(config: AugmentConfig) -> None:
     if "test" not in dataset.splits:
         raise DataError(f"{data_name(config)} has no test photos to score; a study needs a train and a test split")
     folder = config.output or Path("study")
-    _require_own(folder, overwrite=config.overwrite)
+    require_own_folder(folder, RESULT_FILE, overwrite=config.overwrite)
     loaded = open_checkpoint(config)
     reading = _reading(config)
     extractor = open_extractor(reading)
@@ -68,13 +70,6 @@ def study(config: AugmentConfig) -> None:
     }
     rows = _compare(config, photos, test, extras)
     _report(config, {**about, "seconds": time.perf_counter() - start, "study": rows}, folder)
-
-
-def _require_own(folder: Path, *, overwrite: bool) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder} is a file; pass -o with a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / RESULT_FILE).is_file() and not overwrite:
-        raise ConfigError(f"{folder} holds other work; pass -o with another folder, or --overwrite to write beside it")
 
 
 def _reading(config: AugmentConfig) -> ReadConfig:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from flip.data.dataset import Dataset
+from flip.diffusion.files import require_own_folder
 from flip.diffusion.generate import in_the_background
 from flip.diffusion.judge import Judge, Verdict
 from flip.diffusion.painter import DrawSettings, Painter, Picture, picture_seed
@@ -206,11 +207,8 @@ def begin(folder: Path, decides: dict[str, Any], *, overwrite: bool) -> None:
     ConfigError
         If it holds other work, or pictures that were drawn otherwise.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder} is a file; pass -o with a folder")
+    require_own_folder(folder, REPORT_FILE, overwrite=overwrite)
     ours = (folder / REPORT_FILE).is_file()
-    if folder.is_dir() and any(folder.iterdir()) and not ours and not overwrite:
-        raise ConfigError(f"{folder} holds other work; pass -o with another folder, or --overwrite to write beside it")
     if ours and not overwrite:
         before = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8")).get("drawn_with", {})
         changed = [key for key in decides if before.get(key) != json.loads(json.dumps(decides[key], default=str))]

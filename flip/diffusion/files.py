@@ -35,3 +35,17 @@ def written_aside(file: Path, advice: str) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             aside.unlink()
+
+
+def require_own_folder(folder: Path, mark: str, *, overwrite: bool) -> None:
+    """See that pictures may go into a folder: it is new, empty, or holds the file that earlier work of its kind left.
+
+    Raises
+    ------
+    ConfigError
+        If it is a file, or holds other work and ``overwrite`` is false.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; pass -o with a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / mark).is_file() and not overwrite:
+        raise ConfigError(f"{folder} holds other work; pass -o with another folder, or --overwrite to write beside it")

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from flip.diffusion.checkpoint import Loaded
+from flip.diffusion.files import require_own_folder
 from flip.diffusion.painter import DrawSettings, Painter, Picture, picture_seed
 from flip.diffusion.pictures import save_picture, slug
-from flip.errors import ConfigError
 from flip.results import write_json
 
 #: In a folder of generated pictures: the settings of the last run, and the sign that the folder is one.
@@ -129,8 +129,5 @@ def prepare_folder(folder: Path, loaded: Loaded, settings: DrawSettings, *, over
     ConfigError
         If the folder holds other work.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder} is a file; pass -o with a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK_FILE).is_file() and not overwrite:
-        raise ConfigError(f"{folder} holds other work; pass -o with another folder, or --overwrite to write beside it")
+    require_own_folder(folder, MARK_FILE, overwrite=overwrite)
     write_json(folder / MARK_FILE, {"ckpt": loaded.name, "fingerprint": loaded.fingerprint, **asdict(settings)})
