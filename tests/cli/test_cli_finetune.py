@@ -117,6 +117,7 @@ def test_the_table_has_a_line_for_each_score(flip, tmp_path):
         (["--caption-share", "2"], 1, "--caption-share 2 is outside 0 to 1"),
         (["--augmented-weight", "2"], 1, "--augmented-weight 2 is outside 0 to 1"),
         (["--lr", "0"], 1, "--lr 0 is not positive"),
+        (["--keep", "-1"], 1, "--keep -1 is negative; pass for example 1, or 0 for no such term"),
         (["--clip-grad", "0"], 1, "--clip-grad 0 is not positive"),
         (["--epochs", "0"], 1, "--epochs 0 is too small; pass 1 or more"),
         (["--lora", "0"], 1, "--lora 0 is too small; pass 1 or more"),

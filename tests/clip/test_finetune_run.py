@@ -13,7 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from flip.clip.features import extract_features
-from flip.clip.finetune import finetune
+from flip.clip.finetune import averaging, finetune, pipeline
+from flip.clip.finetune.output import save_model
+from flip.clip.finetune.pipeline import training_precision
 from flip.clip.finetune.scores import take_classes
 from flip.clip.finetune.state import Listener
 from flip.clip.finetune.validation import split_validation
@@ -308,6 +310,52 @@ def test_bf16_trains_fp32_weights(tmp_path, tiny_model, squares):
     result = train(tiny_model, squares, tmp_path / "run", replace(CONFIG, precision="bf16", epochs=1))
     assert result.precision == "bf16"
     assert {t.dtype for t in weights(tmp_path / "run").values() if t.is_floating_point()} == {torch.float32}
+
+
+def test_auto_is_fp32_for_a_convolutional_tower_on_a_processor(monkeypatch, tiny_model):
+    monkeypatch.setattr(pipeline, "bf16_in_hardware", lambda device: True)
+    model, config = load_model(str(tiny_model)), replace(CONFIG, precision="auto")
+    assert training_precision(config, model) == "bf16"
+    model.network.visual = torch.nn.Sequential(*(torch.nn.Conv2d(1, 1, 1) for _ in range(5)))
+    assert training_precision(config, model) == "fp32"
+
+
+def test_what_is_kept_stays_nearer_to_where_it_was(tmp_path, tiny_model, squares):
+    test = open_dataset(squares).select("test")
+    moved = []
+    for keep in (0.0, 20.0):
+        train(tiny_model, squares, tmp_path / str(keep), replace(CONFIG, keep=keep))
+        before, after = (
+            extract_features(test, load_model(str(m)), cache=tmp_path / "c", precision="fp32", device="cpu")
+            for m in (tiny_model, tmp_path / str(keep))
+        )
+        moved.append(float(((after.image_features - before.image_features) ** 2).sum(axis=1).mean()))
+    assert moved[1] < 0.5 * moved[0]
+
+
+def timm_model(folder):
+    """Write a dual encoder whose image tower has a trunk and a head."""
+    vision = {"timm_model_name": "test_efficientnet", "timm_pool": "avg", "timm_proj": "linear", "image_size": 32}
+    text = TINY_CONFIG["model_cfg"]["text_cfg"]
+    config = TINY_CONFIG | {"model_cfg": {"embed_dim": 32, "vision_cfg": vision, "text_cfg": text}}
+    (folder / "config.json").write_text(json.dumps(config))
+    model = new_model(folder / "config.json", 0)
+    save_model(model, model.network.state_dict(), folder / "model")
+    return folder / "model"
+
+
+def test_a_sweep_over_a_head_alone_is_the_sweep_over_the_whole_tower(tmp_path, squares, monkeypatch):
+    model = timm_model(tmp_path)
+    config = replace(CONFIG, wise="sweep", train="projection", lr=1e-2)
+    held_out = open_dataset(squares).select("train")
+    points = []
+    for once in (True, False):
+        if not once:
+            monkeypatch.setattr(averaging, "trained_head", lambda visual: None)
+        points.append(train(model, squares, tmp_path / str(once), config, held_out=held_out).wise_points)
+    for ours, theirs in zip(*points, strict=True):
+        assert (ours.val_loss, ours.held_out_loss) == pytest.approx((theirs.val_loss, theirs.held_out_loss), abs=1e-4)
+    assert points[0][0].val_loss != pytest.approx(points[0][10].val_loss, abs=1e-3)
 
 
 def test_a_copy_of_the_folder_is_the_same_model(tmp_path, whole):

@@ -7,12 +7,14 @@ import pytest
 import torch
 from open_clip.loss import ClipLoss
 from PIL import Image
+from torch import nn
 from torch.nn.functional import normalize
 
 from flip.clip.finetune.examples import make_examples
-from flip.clip.finetune.loss import contrastive_loss
+from flip.clip.finetune.loss import contrastive_loss, drift
 from flip.clip.finetune.photos import MIN_AREA, TrainingPhotos, random_view
 from flip.clip.finetune.step import Batch, PairEncoder, backward_step
+from flip.clip.finetune.trainable import choose_parameters
 from flip.clip.model import load_model
 from flip.clip.prompts import class_prompts
 from flip.data.open import open_dataset
@@ -52,7 +54,13 @@ def test_the_order_of_the_pairs_does_not_matter():
     assert float(losses[0]) == pytest.approx(float(losses[1]), rel=1e-5)
 
 
-def gradients(folder, parts, *, checkpointing=False):
+def test_drift_is_the_mean_squared_distance():
+    now, known = torch.tensor([[1.0, 0.0], [0.6, 0.8]]), torch.tensor([[0.0, 1.0], [0.6, 0.8]])
+    assert float(drift(now, known)) == pytest.approx(1.0)
+    assert float(drift(known, known)) == 0
+
+
+def gradients(folder, parts, *, checkpointing=False, keep=0.0):
     model = load_model(str(folder))
     network = model.network.requires_grad_(True).train()
     network.set_grad_checkpointing(checkpointing)
@@ -62,24 +70,67 @@ def gradients(folder, parts, *, checkpointing=False):
     labels = torch.tensor([0, 1, 2, 0, 3, 1, 0, 3])
     accelerator = training_accelerator("cpu")
     batches = [Batch(p, t) for p, t in zip(pixels.chunk(parts), tokens.chunk(parts), strict=True)]
-    loss = backward_step(accelerator.prepare_model(PairEncoder(network)), batches, labels, accelerator, seed=0)
+    encoder = PairEncoder(network, keep=keep > 0)
+    known = network.encode_image(pixels, normalize=True).detach()
+    with torch.no_grad():
+        network.visual.proj.mul_(torch.linspace(0.5, 1.5, model.dim))
+    loss = backward_step(accelerator.prepare_model(encoder), batches, labels, accelerator, seed=0, keep=keep)
     direct = contrastive_loss(
         network.encode_image(pixels, normalize=True),
         network.encode_text(tokens, normalize=True),
         labels,
         network.logit_scale.exp(),
     )
+    if keep:
+        direct = direct + keep * drift(network.encode_image(pixels, normalize=True), known)
     return loss, float(direct.detach()), {name: p.grad for name, p in network.named_parameters()}
 
 
+@pytest.mark.parametrize("keep", [0.0, 2.0])
 @pytest.mark.parametrize("parts", [1, 2, 4])
-def test_gathered_batches_give_the_gradient_of_the_whole_batch(tiny_model, parts):
-    loss, direct, found = gradients(tiny_model, parts)
-    _, _, expected = gradients(tiny_model, 1)
+def test_gathered_batches_give_the_gradient_of_the_whole_batch(tiny_model, parts, keep):
+    loss, direct, found = gradients(tiny_model, parts, keep=keep)
+    _, _, expected = gradients(tiny_model, 1, keep=keep)
     assert loss == pytest.approx(direct, rel=1e-5)
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max()), msg=name)
+
+
+class Pair(nn.Module):
+    """A dual encoder whose image tower has a trunk and a head, as timm's have in open_clip."""
+
+    def __init__(self):
+        super().__init__()
+        self.visual = nn.Sequential()
+        self.visual.trunk = nn.Sequential(nn.Conv2d(3, 6, 4, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.visual.head = nn.Linear(6, 8)
+        self.names = nn.Embedding(4, 8)
+        self.logit_scale = nn.Parameter(torch.tensor(1.0))
+
+    def encode_image(self, pixels, normalize):
+        return nn.functional.normalize(self.visual(pixels), dim=-1)
+
+    def encode_text(self, tokens, normalize):
+        return nn.functional.normalize(self.names(tokens[:, 0]), dim=-1)
+
+
+@pytest.mark.parametrize(("part", "passes"), [("image", 2), ("projection", 1)])
+def test_what_is_kept_is_what_was_before_and_a_trunk_that_is_not_trained_is_passed_once(part, passes):
+    network = Pair()
+    choose_parameters(network, part)
+    encoder = PairEncoder(network, keep=True)
+    pixels, tokens, seen = torch.randn(3, 3, 8, 8), torch.arange(3)[:, None], []
+    for trunk in [m.trunk for m in (network.visual, encoder.before) if hasattr(m, "trunk")]:
+        trunk.register_forward_hook(lambda *_: seen.append(1))
+    before = encoder(pixels, tokens)[0].detach()
+    assert len(seen) == passes
+    with torch.no_grad():
+        network.visual.head.weight[0] += 3
+    image, _, _, known = encoder(pixels, tokens)
+    torch.testing.assert_close(known, before)
+    assert not known.requires_grad
+    assert float(drift(image.detach(), known)) > 0.01
 
 
 def test_checkpointed_activations_give_the_same_gradient(tiny_model):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import math
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -18,7 +19,7 @@ from flip.clip.finetune.trainable import (
     trained,
     training_mode,
 )
-from flip.clip.finetune.wise import WisePoint, choose, interpolate, sweep
+from flip.clip.finetune.wise import WisePoint, ZeroShot, choose, interpolate, sweep
 from flip.clip.model import load_model
 from flip.errors import ConfigError
 
@@ -172,26 +173,38 @@ def test_the_average_is_linear_and_leaves_counts_alone():
     assert torch.equal(interpolate(before, after, 1.0)["w"], after["w"])
 
 
-def point(weight, val, low, held_out=50.0):
-    return WisePoint(weight, val, held_out, low + 1, (low, low + 2))
+def point(weight, val_loss, held_out_loss, highest=1.0):
+    return WisePoint(weight, 80.0, val_loss, 60.0, held_out_loss, highest - 1, (highest - 2, highest))
 
 
-def test_the_best_weight_that_forgets_nothing_measurable_is_chosen():
-    points = [point(0.0, 60, 0), point(0.5, 80, -1.5), point(0.8, 80, -1.9), point(1.0, 95, -9)]
-    assert choose(points) == 0.5
-    nothing_held_out = [
-        WisePoint(w, v, math.nan, math.nan, (math.nan, math.nan)) for w, v in ((0, 60), (0.5, 80), (1, 80))
-    ]
-    assert choose(nothing_held_out) == 0.5
-    no_validation = [point(0.0, math.nan, 0), point(0.5, math.nan, -1.5), point(1.0, math.nan, -9)]
-    assert choose(no_validation) == 0.5
+def test_the_weight_with_the_least_sum_of_losses_is_chosen_among_those_that_forget_nothing_measurable():
+    points = [point(0.0, 1.0, 1.0), point(0.3, 0.7, 1.1), point(0.5, 0.7, 1.1), point(0.8, 0.5, 1.2, -0.1)]
+    assert choose(points) == 0.3
+    assert choose([*points, point(1.0, 0.5, 1.2, 0.1)]) == 1.0
+    nothing_held_out = [point(0.0, 1.0, math.nan, math.nan), point(0.6, 0.4, math.nan, math.nan)]
+    assert choose(nothing_held_out) == 0.6
+    assert choose([point(0.0, 0.5, 0.5, -1.0), point(0.6, 0.4, 0.4, -1.0)]) == 0.0
 
 
 def test_a_sweep_compares_each_weight_with_none():
-    before, fallen = [True] * 90 + [False] * 10, [True] * 60 + [False] * 40
-    points = sweep(lambda w: (torch.ones(4).bool().numpy(), torch.tensor(fallen if w > 0.45 else before).numpy()))
+    right, half = np.ones(4, bool), np.array([True] * 50 + [False] * 50)
+    before = np.array([True] * 90 + [False] * 10)
+
+    def score(weight):
+        correct = half if weight > 0.45 else before
+        return ZeroShot(right, np.full(4, 0.5)), ZeroShot(correct, np.where(correct, 0.0, 2.0))
+
+    points = sweep(score)
     assert [p.weight for p in points] == [i / 10 for i in range(11)]
-    assert points[0].difference == 0
-    assert points[5].difference == pytest.approx(-30)
+    assert (points[0].val_top1, points[0].val_loss) == (100, 0.5)
+    assert (points[0].held_out, points[0].difference) == (90, 0)
+    assert points[0].held_out_loss == pytest.approx(0.2)
+    assert points[5].difference == pytest.approx(-40)
     assert points[5].ci95[1] < 0
     assert points[4].ci95 == (0, 0)
+
+
+def test_without_photos_a_sweep_has_no_numbers():
+    nobody = ZeroShot(np.empty(0, bool), np.empty(0))
+    points = sweep(lambda weight: (nobody, nobody))
+    assert all(math.isnan(p.val_top1) and math.isnan(p.held_out_loss) for p in points)

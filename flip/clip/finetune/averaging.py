@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
+from flip.clip.encode import FloatMatrix
 from flip.clip.finetune.examples import Examples, make_examples
-from flip.clip.finetune.validation import embed_photos, zero_shot_correct
-from flip.clip.finetune.wise import WisePoint, choose, interpolate, sweep
+from flip.clip.finetune.sampler import IntArray
+from flip.clip.finetune.step import trained_head
+from flip.clip.finetune.validation import embed_photos, zero_shot
+from flip.clip.finetune.wise import WisePoint, ZeroShot, choose, interpolate, sweep
 from flip.clip.model import ClipModel
 from flip.clip.prompts import ClassPrompts, class_prompts
 from flip.config import FinetuneConfig, parse_wise, worker_count
@@ -27,16 +30,30 @@ class Judge:
     config: FinetuneConfig
     held_out: Dataset | None
 
-    def correct(self, examples: Examples, prompts: ClassPrompts) -> Any:
-        """Return which photos zero-shot names rightly."""
-        image, readable = embed_photos(
-            self.model,
-            list(examples.sources),
-            self.placement,
-            self.config.batch_size,
-            worker_count(self.config.workers),
-        )
-        return zero_shot_correct(self.model, image, examples.labels[readable], prompts, self.placement)
+    def embedder(self, examples: Examples) -> Callable[[], tuple[FloatMatrix, IntArray]]:
+        """Return what embeds photos by the network as it is, with their labels; what no weight changes, once."""
+        config = self.config
+
+        def embed() -> tuple[FloatMatrix, IntArray]:
+            workers = worker_count(config.workers)
+            sources = list(examples.sources)
+            image, readable = embed_photos(self.model, sources, self.placement, config.batch_size, workers)
+            return image, examples.labels[readable]
+
+        head = None if config.lora is not None else trained_head(self.model.network.visual)  # type: ignore[arg-type]
+        if head is None or not len(examples):
+            return embed
+        entering: list[torch.Tensor] = []
+        handle = head.register_forward_pre_hook(lambda _, arguments: entering.append(arguments[0]))
+        labels = embed()[1]
+        handle.remove()
+
+        def embed_again() -> tuple[FloatMatrix, IntArray]:
+            with torch.inference_mode():
+                features = torch.cat([head(part) for part in entering])
+            return torch.nn.functional.normalize(features, dim=-1).cpu().numpy(), labels
+
+        return embed_again
 
     def examples(self, dataset: Dataset, prompts: ClassPrompts) -> Examples:
         """Return photos to score."""
@@ -61,9 +78,12 @@ def average(
         names = class_prompts(config.prompts, held_out.classnames, held_out.raw_names) if held_out else judge.prompts
         forgotten = judge.examples(held_out, names) if held_out else None
 
-        def score(weight: float) -> tuple[Any, Any]:
+        sets = [(judge.embedder(validation), judge.prompts), (judge.embedder(forgotten or validation.none()), names)]
+
+        def score(weight: float) -> tuple[ZeroShot, ZeroShot]:
             put(weight)
-            return judge.correct(validation, judge.prompts), judge.correct(forgotten or validation.none(), names)
+            val, held = (zero_shot(judge.model, *embed(), prompts, judge.placement) for embed, prompts in sets)
+            return val, held
 
         points = sweep(score)
         weight = choose(points)

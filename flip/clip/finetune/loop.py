@@ -69,7 +69,7 @@ class Training:
             keep_freed_memory()
         self._photos = TrainingPhotos(examples, model.config["preprocess_cfg"])
         model.network.to(device=self._accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._encoder = self._accelerator.prepare_model(PairEncoder(model.network))
+        self._encoder = self._accelerator.prepare_model(PairEncoder(model.network, keep=config.keep > 0))
         groups = parameter_groups(model.network, rates, config.weight_decay)
         self._optimizer = torch.optim.AdamW(groups, lr=rates.image)
         self.batch = self._whole_batch()
@@ -200,7 +200,7 @@ class Training:
         for group in self._optimizer.param_groups:
             group["lr"] = factor * group["peak_lr"]
         self._optimizer.zero_grad(set_to_none=True)
-        loss = backward_step(self._encoder, batches, labels, self._accelerator, seed=config.seed + step)
+        loss = backward_step(self._encoder, batches, labels, self._accelerator, config.seed + step, config.keep)
         norm = torch.nn.utils.clip_grad_norm_([p for _, p in trained(self._model.network)], config.clip_grad)
         if not (math.isfinite(loss) and bool(torch.isfinite(norm))):
             raise ModelError(self._diverged(loss))

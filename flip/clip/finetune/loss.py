@@ -31,3 +31,21 @@ def contrastive_loss(
     positives = (labels[:, None] == labels[None, :]).to(logits.dtype)
     targets = positives / positives.sum(dim=1, keepdim=True)
     return (cross_entropy(logits, targets) + cross_entropy(logits.T, targets)) / 2
+
+
+def drift(features: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """Return the mean squared distance of features from those of the same photos before training.
+
+    Kept small, it keeps what was not trained on (LDIFS: Mukhoti et al., TMLR 2024, equation 6, here of the last
+    features alone).
+
+    Parameters
+    ----------
+    features, known : float tensors of shape (n, d)
+        Unit rows.
+
+    Returns
+    -------
+    float tensor of shape ()
+    """
+    return (features - known).square().sum(dim=1).mean()

@@ -12,7 +12,7 @@ from flip.clip.finetune.loop import Training
 from flip.clip.finetune.lora import add_lora, merge_lora
 from flip.clip.finetune.output import CHECKPOINTS, begin_folder, check_folder, save_model, write_metrics
 from flip.clip.finetune.state import Listener
-from flip.clip.finetune.trainable import LearningRates, choose_parameters, learning_rates, trained
+from flip.clip.finetune.trainable import LearningRates, choose_parameters, is_convolutional, learning_rates, trained
 from flip.clip.finetune.validation import Split, Validation
 from flip.clip.finetune.wise import WisePoint
 from flip.clip.model import ClipModel
@@ -97,7 +97,7 @@ def finetune(
     """
     listener = listener or Listener()
     _require_two_classes(split.training)
-    placement, precision = place(config.device), training_precision(config)
+    placement, precision = place(config.device), training_precision(config, model)
     fingerprints = {"data_fingerprint": _fingerprint(split, augmented), "model_fingerprint": model.fingerprint}
     check_folder(folder, config, fingerprints)
     placement.wait_for_everyone()
@@ -152,8 +152,11 @@ def _write(model: ClipModel, tuner: Any, training: Training, folder: Path, place
     placement.wait_for_everyone()
 
 
-def training_precision(config: FinetuneConfig) -> str:
+def training_precision(config: FinetuneConfig, model: ClipModel) -> str:
     """Return "bf16" (autocast over fp32 weights) or "fp32".
+
+    ``auto`` is bf16 where the hardware has it, except for a convolutional tower on a processor: one without depthwise
+    kernels for bf16 is slower than in fp32. It times nothing, so that a resumed run takes what it took before.
 
     Raises
     ------
@@ -163,7 +166,9 @@ def training_precision(config: FinetuneConfig) -> str:
     if config.precision == "fp16":
         raise ConfigError("--precision fp16 loses gradients that are too small for it; pass bf16, fp32 or auto")
     if config.precision == "auto":
-        return "bf16" if bf16_in_hardware(place(config.device).device) else "fp32"
+        device = place(config.device).device
+        slower = device.type == "cpu" and is_convolutional(model.network.visual)  # type: ignore[arg-type]
+        return "bf16" if bf16_in_hardware(device) and not slower else "fp32"
     return config.precision
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
 
-from flip.clip.finetune.loss import contrastive_loss
+from flip.clip.finetune.loss import contrastive_loss, drift
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -23,23 +24,64 @@ class Batch(NamedTuple):
 
 
 class PairEncoder(nn.Module):
-    """Both towers as one module, so that what wraps it for several processes sees one forward pass."""
+    """Both towers as one module, so that what wraps it for several processes sees one forward pass.
 
-    def __init__(self, network: Any) -> None:
+    Parameters
+    ----------
+    network : open_clip model
+        Which of its parameters are trained is set already.
+    keep : bool
+        Also return the image features from before training, of a copy made now.
+    """
+
+    def __init__(self, network: Any, *, keep: bool = False) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.before = network, None
+        self._entering: torch.Tensor | None = None
+        if keep:
+            head = trained_head(network.visual)
+            self.before = copy.deepcopy(head or network.visual).requires_grad_(False)
+            if head is not None:
+                # What comes before the head does not change, so one pass through it serves both.
+                head.register_forward_pre_hook(self._remember)
 
-    def forward(self, pixels: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return unit image features (b, d), unit text features (b, d) and the scale of the logits."""
+    def _remember(self, head: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
+        self._entering = arguments[0].detach()
+
+    def forward(self, pixels: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return unit image features (b, d), unit text features (b, d), the scale of the logits, and what is kept."""
         # Class prompts repeat within a batch; each text is encoded once.
         unique, which = torch.unique(tokens, dim=0, return_inverse=True)
         image = self.network.encode_image(pixels, normalize=True)
         text = self.network.encode_text(unique, normalize=True)
-        return image.float(), text.float()[which], self.network.logit_scale.exp()
+        outputs = image.float(), text.float()[which], self.network.logit_scale.exp()
+        return outputs if self.before is None else (*outputs, self._known(pixels))
+
+    def _known(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the unit image features from before training (b, d)."""
+        assert self.before is not None
+        with torch.no_grad():
+            features = self.before.eval()(pixels if self._entering is None else self._entering)
+        # CoCa's tower returns its pooled embedding first and its tokens second.
+        features = features[0] if isinstance(features, tuple) else features
+        return nn.functional.normalize(features.float(), dim=-1)
+
+
+def trained_head(visual: nn.Module) -> nn.Module | None:
+    """Return the head of a tower of which nothing else is trained, None where there is no such head."""
+    head = getattr(visual, "head", None)
+    of_head = {id(p) for p in head.parameters()} if isinstance(head, nn.Module) else set()
+    only = all(id(p) in of_head for p in visual.parameters() if p.requires_grad)
+    return head if of_head and only else None
 
 
 def backward_step(
-    encoder: nn.Module, batches: Sequence[Batch], labels: torch.Tensor, accelerator: Accelerator, seed: int
+    encoder: nn.Module,
+    batches: Sequence[Batch],
+    labels: torch.Tensor,
+    accelerator: Accelerator,
+    seed: int,
+    keep: float = 0.0,
 ) -> float:
     """Add the gradients of one step to the parameters and return its loss.
 
@@ -59,31 +101,35 @@ def backward_step(
     accelerator : Accelerator
     seed : int
         Of dropout and its like, the same in both passes.
+    keep : float
+        Weight of :func:`drift`, where the encoder returns what is kept.
     """
     once = len(batches) == 1
     outputs = []
     for i, batch in enumerate(batches):
         with contextlib.nullcontext() if once else torch.no_grad(), _seeded(seed, i, accelerator):
             outputs.append(encoder(*batch))
-    loss, gradients = _loss_and_gradients(outputs, labels, accelerator)
+    loss, gradients = _loss_and_gradients(outputs, labels, accelerator, keep)
     for i, batch in enumerate(batches):
         last = i == len(batches) - 1
         with contextlib.nullcontext() if last else accelerator.no_sync(encoder):
             if not once:
                 with _seeded(seed, i, accelerator):
                     outputs[i] = encoder(*batch)
-            _continue_backward(outputs[i], [g[i] for g in gradients])
+            _continue_backward(outputs[i][:3], [g[i] for g in gradients])
     return loss
 
 
 def _loss_and_gradients(
-    outputs: Sequence[tuple[torch.Tensor, ...]], labels: torch.Tensor, accelerator: Accelerator
+    outputs: Sequence[tuple[torch.Tensor, ...]], labels: torch.Tensor, accelerator: Accelerator, keep: float
 ) -> tuple[float, list[list[torch.Tensor]]]:
     """Return the loss over all processes, and its gradient for each output of each of this process's batches."""
     size, scale = len(outputs[0][0]), outputs[0][2].detach().float().requires_grad_()
     own = [torch.cat([output[k].detach() for output in outputs]) for k in (0, 1)]
     image, text = (accelerator.gather(features).requires_grad_() for features in own)
     loss = contrastive_loss(image, text, labels, scale)
+    if keep:
+        loss = loss + keep * drift(image, accelerator.gather(torch.cat([output[3] for output in outputs])))
     loss.backward()  # type: ignore[no-untyped-call]
     assert image.grad is not None
     assert text.grad is not None

@@ -9,10 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from flip.classify.zeroshot import build_zero_shot_classifier
+from flip.classify.zeroshot import build_zero_shot_classifier, softmax, zero_shot_logits
 from flip.clip.encode import FloatMatrix, ImageEncoder, encode_texts
 from flip.clip.finetune.examples import Examples
 from flip.clip.finetune.loss import contrastive_loss
+from flip.clip.finetune.wise import ZeroShot
 from flip.clip.model import ClipModel
 from flip.clip.prompts import ClassPrompts
 from flip.clip.stream import Source
@@ -114,8 +115,8 @@ class Validation:
         if not len(image):
             raise DataError("none of the validation photos can be read; check the files, or pass --val-fraction 0")
         labels = self.examples.labels[self._rows][readable]
-        top1 = zero_shot_correct(self._model, image, labels, self._prompts, self._placement).mean()
-        return Scores(self._loss(image, self._texts[readable], labels), 100.0 * float(top1))
+        top1 = zero_shot(self._model, image, labels, self._prompts, self._placement).top1()
+        return Scores(self._loss(image, self._texts[readable], labels), top1)
 
     def _loss(self, image: FloatMatrix, texts: np.ndarray, labels: np.ndarray) -> float:
         network, device = self._model.network, self._placement.device
@@ -164,13 +165,13 @@ def embed_photos(
     return np.concatenate(features), readable
 
 
-def zero_shot_correct(
+def zero_shot(
     model: ClipModel, image_features: FloatMatrix, labels: np.ndarray, prompts: ClassPrompts, placement: Placement
-) -> np.ndarray:
-    """Return which of n photos zero-shot names rightly, bool (n,)."""
+) -> ZeroShot:
+    """Return how zero-shot names n photos."""
     texts = encode_texts(model, [text for texts in prompts.texts for text in texts], placement)
-    classifier = build_zero_shot_classifier(
-        texts, np.repeat(np.arange(len(prompts.texts)), [len(t) for t in prompts.texts])
-    )
-    correct: np.ndarray = (image_features @ classifier.T).argmax(axis=1) == labels
-    return correct
+    class_of_text = np.repeat(np.arange(len(prompts.texts)), [len(texts) for texts in prompts.texts])
+    classifier = build_zero_shot_classifier(texts, class_of_text)
+    logits = zero_shot_logits(image_features, classifier, model.logit_scale)
+    probabilities = softmax(logits)[np.arange(len(labels)), labels]
+    return ZeroShot(logits.argmax(axis=1) == labels, -np.log(np.maximum(probabilities, 1e-12)))
