@@ -316,11 +316,12 @@ class KnownModel:
 
 
 def known_models() -> Sequence[KnownModel]:
-    """Return every ``ARCH/TAG`` of open_clip, whether its weights are on this machine, and then their size."""
+    """Return the sample's model and every ``ARCH/TAG`` of open_clip: whether its weights are here, and their size."""
     import open_clip
     from open_clip.pretrained import get_pretrained_cfg
 
-    rows = []
+    own = sum(file.stat().st_size for file in sample.clip_folder().glob("*.safetensors"))
+    rows = [KnownModel(sample.NAME, "comes with flip", own > 0, own / 1e6 if own else None)]
     for architecture, tag in open_clip.list_pretrained():
         entry = get_pretrained_cfg(architecture, tag) or {}
         file = _local_weights(entry)

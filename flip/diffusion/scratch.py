@@ -110,9 +110,9 @@ def train_autoencoder(
 ) -> float:
     """Train an autoencoder to give photos back, and set its scaling factor; returns the last losses' mean.
 
-    The loss is the mean absolute error and a little of the KL divergence (Rombach et al., CVPR 2022, without the
-    perceptual and adversarial terms, which need networks of their own): enough for small pictures, and softer than
-    theirs.
+    The loss is the mean absolute error, the mean squared one (small saturated parts count, not only backgrounds) and a
+    little of the KL divergence (Rombach et al., CVPR 2022, without the perceptual and adversarial terms, which need
+    networks of their own): enough for small pictures, and softer than theirs.
 
     Parameters
     ----------
@@ -142,8 +142,11 @@ def train_autoencoder(
             posterior = vae.encode(batch).latent_dist
             latent = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=noise).to(device)
             decoded = vae.decode(latent).sample
-        error = (decoded.float() - batch).abs().mean()
-        loss = error + float(config["vae_kl"]) * posterior.kl().mean()
+        difference = decoded.float() - batch
+        error = difference.abs().mean()
+        # Both terms are means over a photo's values: the weight means what it means between Rombach's two sums.
+        divergence = posterior.kl().mean() / batch[0].numel()
+        loss = error + difference.square().mean() + float(config["vae_kl"]) * divergence
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)

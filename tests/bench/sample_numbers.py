@@ -1,0 +1,124 @@
+"""What the sample's models reach on the drawn birds, beside probes that see colours or raw pixels only.
+
+``python tests/bench/sample_numbers.py [--model DIR] [--ckpt DIR] [--seeds 0,1]`` prints a table in Markdown: the same
+species drawn from several seeds, zero-shot, kNN and heads, two probes without a network, and how many generated birds
+a head that was trained on drawn training photos labels as asked.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from flip.classify.heads import make_head
+from flip.classify.knn import fit_knn
+from flip.classify.text_side import build_text_side
+from flip.clip.features import make_extractor
+from flip.clip.model import load_model
+from flip.clip.prompts import class_prompts
+from flip.config import ReadConfig
+from flip.data.open import open_dataset
+from flip.device import place
+from flip.diffusion.checkpoint import load_pipeline
+from flip.diffusion.painter import DrawSettings, Painter, Picture, picture_seed
+from flip.diffusion.texts import drawing_prompts
+from flip.metrics import wilson_interval
+from flip.sample.fieldguide import sample_guide, write_guide
+
+BINS = 6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="sample")
+    parser.add_argument("--ckpt", default="sample")
+    parser.add_argument("--seeds", default="0,1")
+    parser.add_argument("--pictures", type=int, default=8, help="generated birds a species; 0 draws none")
+    parser.add_argument("--guidance", type=float, default=3.0)
+    parser.add_argument("--prompts", default="auto")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as cache:
+        config = ReadConfig(model=given.model, cache=Path(cache))
+        extractor = make_extractor(load_model(given.model, cache=Path(cache)), config)
+        print("| seed | method | top-1, % | 95 % |\n|---|---|---|---|")
+        for seed in map(int, given.seeds.split(",")):
+            folder = Path(cache) / f"birds-{seed}"
+            write_guide(sample_guide(seed), folder)
+            dataset = open_dataset(folder)
+            for method, correct in scores(dataset, extractor):
+                row(seed, method, correct)
+        if given.pictures:
+            generated(dataset, extractor, given)
+
+
+def row(seed: object, method: str, correct: np.ndarray) -> None:
+    low, high = wilson_interval(int(correct.sum()), len(correct))
+    print(f"| {seed} | {method} | {100 * correct.mean():.1f} | {low:.1f} to {high:.1f} |", flush=True)
+
+
+def scores(dataset, extractor):
+    features = extractor.features(dataset)
+    train, test = features.split("train"), features.split("test")
+    for prompts in ("paper", "plain", "bird", "clip"):
+        texts = extractor.class_embeddings(class_prompts(prompts, dataset.classnames, dataset.raw_names))
+        yield f"zero-shot, {prompts}", (test.image_features @ texts.T).argmax(axis=1) == test.labels
+    knn = fit_knn(train.image_features, train.labels, len(dataset.classnames))
+    yield f"kNN, k = {knn.k}", knn.predict_proba(test.image_features).argmax(axis=1) == test.labels
+    names = extractor.class_embeddings(class_prompts("plain", dataset.classnames))
+    scale = extractor.model.logit_scale
+    for kind in ("linear", "gda", "auto"):
+        head = make_head(kind, len(dataset.classnames), 0)
+        head.fit(build_text_side(train.image_features, names, scale), train.labels)
+        yield f"head {kind}", head.predict(build_text_side(test.image_features, names, scale)) == test.labels
+    for probe, view in (("colour histogram", histogram), ("raw pixels", raw)):
+        x = {part: np.stack([view(f) for f in files(dataset, part)]) for part in ("train", "test")}
+        fitted = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000)).fit(
+            x["train"], train.labels
+        )
+        yield f"logistic regression on {probe}", fitted.predict(x["test"]) == test.labels
+
+
+def files(dataset, part):
+    chosen = dataset.select(part)
+    return [chosen.file(record) for record in chosen.records]
+
+
+def histogram(file: Path) -> np.ndarray:
+    """Share of pixels in each of 6 x 6 x 6 cells of RGB; the square root makes rare colours count."""
+    pixels = np.asarray(Image.open(file).convert("RGB")).reshape(-1, 3)
+    counts = np.histogramdd(pixels, bins=BINS, range=[(0, 256)] * 3)[0]
+    return np.sqrt(counts.ravel() / len(pixels))
+
+
+def raw(file: Path) -> np.ndarray:
+    return np.asarray(Image.open(file).convert("RGB").resize((32, 32))).ravel() / 255.0
+
+
+def generated(dataset, extractor, given) -> None:
+    train = dataset.select("train")
+    features = extractor.features(train)
+    head = make_head("linear", len(train.classnames), 0).fit(
+        build_text_side(features.image_features, None, 1.0), train.labels
+    )
+    painter = Painter(
+        load_pipeline(given.ckpt).pipeline, place("auto"), DrawSettings("dpm++", 25, given.guidance), batch_size=24
+    )
+    prompts = drawing_prompts(train, given.prompts)
+    asked = [(label, texts[i % len(texts)], i) for label, texts in enumerate(prompts) for i in range(given.pictures)]
+    pictures = [Picture(text, picture_seed(0, text, i)) for _, text, i in asked]
+    drawn = [image.resize((160, 160), Image.Resampling.BICUBIC) for _, image in painter.draw(pictures)]
+    encoder = extractor.encoder
+    embedded = np.concatenate(
+        [encoder.encode([encoder.prepare(i) for i in drawn[s : s + 32]]) for s in range(0, len(drawn), 32)]
+    )
+    labels = np.array([label for label, _, _ in asked])
+    row("–", f"generated as asked ({given.prompts})", head.predict(build_text_side(embedded, None, 1.0)) == labels)
+
+
+if __name__ == "__main__":
+    main()
