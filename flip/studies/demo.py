@@ -187,9 +187,9 @@ class Demo:
             device=self.config.device,
             workers=self.config.workers,
             seed=self.config.seed,
-            epochs=8,
+            epochs=15,
             batch_size=48,
-            caption_share=0.7,
+            lr=1e-3,
             overwrite=self.overwrite,
         )
         folder = self.folder / "tuned"
