@@ -51,15 +51,17 @@ class ClipFilter:
     extractor : FeatureExtractor
     photos : Features
         Of the training photos.
-    quantile : float
-        The q-quantile of a class's real photos is the least similarity of a drawn one.
+    quantile : float or None
+        The q-quantile of a class's real photos is the least similarity of a drawn one; None asks for the label alone.
     """
 
-    def __init__(self, extractor: FeatureExtractor, photos: Features, quantile: float) -> None:
+    def __init__(self, extractor: FeatureExtractor, photos: Features, quantile: float | None) -> None:
         self._extractor = extractor
         self._names = photos.classnames
         self._texts = extractor.class_embeddings(class_prompts("plain", photos.classnames))
-        self.thresholds = class_thresholds(photos, self._texts, quantile)
+        self.thresholds = (
+            np.full(len(self._texts), -1.0) if quantile is None else class_thresholds(photos, self._texts, quantile)
+        )
 
     def judge(self, images: Sequence[Image], labels: Sequence[int]) -> list[Verdict]:
         """Return a verdict for each picture."""

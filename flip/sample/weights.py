@@ -52,7 +52,7 @@ def store(run: Path, folder: Path) -> None:
 
     for file in sorted([*run.rglob("*.safetensors"), *run.rglob("*config.json"), *run.glob("model_index.json")]):
         place = file.relative_to(run)
-        if place.parts[0] in _NOT_THE_MODEL or place.name == "config.json" and len(place.parts) == 1:
+        if place.parts[0] in _NOT_THE_MODEL or (place.name == "config.json" and len(place.parts) == 1):
             continue
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         if file.suffix == ".json":

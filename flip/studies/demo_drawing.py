@@ -38,7 +38,7 @@ def finetune(dataset: Dataset, folder: Path, config: ReadConfig, *, overwrite: b
         Gets the model.
     config : ReadConfig
     """
-    settings = DiffusionTraining(epochs=10, batch_size=24, lr=1e-4, ema=0.99, seed=config.seed, save_every=1000)
+    settings = DiffusionTraining(epochs=25, batch_size=24, lr=3e-4, ema=0.99, seed=config.seed, save_every=1000)
     start = load_pipeline(SAMPLE, cache=config.cache)
     workers = worker_count(config.workers)
     tuning.finetune(dataset, folder, settings, start=start, device=config.device, workers=workers, overwrite=overwrite)
@@ -63,17 +63,17 @@ def draw(
     loaded = load_pipeline(model, cache=config.cache)
     settings = DrawSettings("dpm++", _STEPS, _GUIDANCE)
     painter = Painter(loaded.pipeline, place(config.device), settings, batch_size=24)
-    clip = ClipFilter(extractor, extractor.features(train), 0.0)
+    clip = ClipFilter(extractor, extractor.features(train), None)
     hashes = [
         PhotoHashes([dataset.file(r) for r in part.records], painter.size, workers=worker_count(config.workers))
         for part in (train, dataset.select("test"))
     ]
     how = augmenting.decides(
-        train, settings, fingerprint=loaded.fingerprint, seed=config.seed, prompts=prompts, filter="clip:0"
+        train, settings, fingerprint=loaded.fingerprint, seed=config.seed, prompts=prompts, filter="label"
     )
     augmenting.begin(folder, how, overwrite=overwrite)
     slots = augmenting.plan_slots(train, prompts, PER_SPECIES, seed=config.seed, from_photos=False)
-    about = {"ckpt": loaded.name, "fingerprint": loaded.fingerprint, "filter": "clip:0"}
+    about = {"ckpt": loaded.name, "fingerprint": loaded.fingerprint, "filter": "label"}
 
     def ignore(slot: augmenting.Slot, verdict: Verdict, kept: bool) -> None:
         pass

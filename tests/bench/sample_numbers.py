@@ -26,6 +26,7 @@ from flip.data.open import open_dataset
 from flip.device import place
 from flip.diffusion.checkpoint import load_pipeline
 from flip.diffusion.painter import DrawSettings, Painter, Picture, picture_seed
+from flip.diffusion.pictures import contact_sheet, save_sheet
 from flip.diffusion.texts import drawing_prompts
 from flip.metrics import wilson_interval
 from flip.sample.fieldguide import sample_guide, write_guide
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=8, help="generated birds a species; 0 draws none")
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--prompts", default="auto")
+    parser.add_argument("--sheet", type=Path, help="contact sheet of the generated birds, unfiltered")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as cache:
         config = ReadConfig(model=given.model, cache=Path(cache))
@@ -112,6 +114,12 @@ def generated(dataset, extractor, given) -> None:
     asked = [(label, texts[i % len(texts)], i) for label, texts in enumerate(prompts) for i in range(given.pictures)]
     pictures = [Picture(text, picture_seed(0, text, i)) for _, text, i in asked]
     drawn = [image.resize((160, 160), Image.Resampling.BICUBIC) for _, image in painter.draw(pictures)]
+    if given.sheet:
+        tiles = [image.resize((80, 80), Image.Resampling.BICUBIC) for image in drawn]
+        save_sheet(
+            contact_sheet([tiles[i : i + 4 * given.pictures] for i in range(0, len(tiles), 4 * given.pictures)]),
+            given.sheet,
+        )
     encoder = extractor.encoder
     embedded = np.concatenate(
         [encoder.encode([encoder.prepare(i) for i in drawn[s : s + 32]]) for s in range(0, len(drawn), 32)]

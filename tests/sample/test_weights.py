@@ -1,0 +1,78 @@
+"""The sample's models: small, readable by open_clip and diffusers alone, and able to do what they are for."""
+
+import json
+
+import numpy as np
+import pytest
+
+from flip.clip.features import make_extractor
+from flip.clip.model import load_model
+from flip.clip.prompts import class_prompts
+from flip.config import ReadConfig
+from flip.data.open import open_dataset
+from flip.sample import weights
+from flip.sample.fieldguide import FieldGuide, write_guide
+from flip.sample.species import SPECIES, other_species
+
+MEGABYTE = 1_000_000
+
+
+def size(folder, pattern="*"):
+    return sum(file.stat().st_size for file in folder.rglob(pattern) if file.is_file())
+
+
+def test_the_weights_are_small_and_the_wheel_with_them():
+    assert size(weights.clip_folder(), "*.safetensors") <= 6 * MEGABYTE
+    assert size(weights.diffusion_folder(), "*.safetensors") <= 18 * MEGABYTE
+    assert size(weights.clip_folder().parents[2]) < 40 * MEGABYTE
+
+
+def test_weights_are_stored_in_half_precision():
+    from safetensors import safe_open
+
+    for file in (*weights.clip_folder().glob("*.safetensors"), *weights.diffusion_folder().rglob("*.safetensors")):
+        with safe_open(file, "np") as tensors:
+            kinds = {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
+        assert kinds <= {"F16", "I64"}, file
+
+
+def test_open_clip_alone_reads_the_clip():
+    import open_clip
+
+    folder = f"local-dir:{weights.clip_folder()}"
+    network, _ = open_clip.create_model_from_pretrained(folder)
+    tokens = open_clip.get_tokenizer(folder)(["a photo of a Red-crowned Marsh Finch.", "ein Vogel, 鳥"])
+    assert network.encode_text(tokens).shape == (2, 128)
+    model = load_model(weights.NAME)
+    assert np.allclose(network.eval().encode_text(tokens).detach(), model.network.encode_text(tokens), atol=1e-5)
+
+
+def test_diffusers_alone_reads_the_diffusion_model():
+    diffusers = pytest.importorskip("diffusers")
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(weights.diffusion_folder(), local_files_only=True)
+    assert pipeline.tokenizer("a red crown").input_ids[0] == pipeline.tokenizer.bos_token_id
+
+
+def test_both_models_have_one_vocabulary():
+    clip, diffusion = weights.clip_folder(), weights.diffusion_folder() / "tokenizer"
+    assert json.loads((clip / "vocab.json").read_text()) == json.loads((diffusion / "vocab.json").read_text())
+
+
+def test_the_vocabulary_is_what_the_recipe_writes(tmp_path):
+    from flip.sample.vocabulary import write_vocabulary
+
+    assert write_vocabulary(tmp_path) == 772
+    for name in ("vocab.json", "merges.txt"):
+        assert (tmp_path / name).read_bytes() == (weights.clip_folder() / name).read_bytes()
+
+
+@pytest.mark.parametrize(("species", "seed"), [(SPECIES, 5), (other_species(420, seed=7)[400:], 0)])
+def test_zero_shot_names_species_that_it_never_saw(tmp_path, species, seed):
+    """Five times chance, on individuals of another seed; and on twenty species that are in no list."""
+    write_guide(FieldGuide("new", species, photos=6, train=1, seed=seed), tmp_path / "birds")
+    dataset = open_dataset(tmp_path / "birds").select("test")
+    extractor = make_extractor(load_model(weights.NAME), ReadConfig(cache=tmp_path, precision="fp32"))
+    features = extractor.features(dataset)
+    texts = extractor.class_embeddings(class_prompts("plain", dataset.classnames))
+    correct = (features.image_features @ texts.T).argmax(axis=1) == features.labels
+    assert correct.mean() >= 5 / len(species)
