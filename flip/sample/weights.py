@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import shutil
+import json
 import sys
 from pathlib import Path
 
@@ -56,7 +56,9 @@ def store(run: Path, folder: Path) -> None:
             continue
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         if file.suffix == ".json":
-            shutil.copyfile(file, folder / place)
+            settings = json.loads(file.read_text(encoding="utf-8"))
+            settings.pop("_name_or_path", None)  # where it was trained
+            (folder / place).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
             continue
         tensors = {
             name: np.ascontiguousarray(values.astype(np.float16) if values.dtype.kind == "f" else values)

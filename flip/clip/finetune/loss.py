@@ -36,8 +36,8 @@ def contrastive_loss(
 def drift(features: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     """Return the mean squared distance of features from those of the same photos before training.
 
-    Kept small, it keeps what was not trained on (LDIFS: Mukhoti et al., TMLR 2024, equation 6, here of the last
-    features alone).
+    Kept small, it keeps what was not trained on (after LDIFS: Mukhoti et al., TMLR 2024, here of the last features
+    alone).
 
     Parameters
     ----------
