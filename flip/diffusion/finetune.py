@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from flip.data.dataset import Dataset
-from flip.device import bf16_in_hardware, place, training_accelerator
+from flip.device import bf16_in_hardware, keep_freed_memory, place, training_accelerator
 from flip.diffusion.checkpoint import INDEX_FILE, Loaded, load_pipeline, save_pipeline
 from flip.diffusion.diffusers_api import diffusers
 from flip.diffusion.examples import Example, TextBank, Views, affordable_views, encode_views, read_examples
@@ -100,6 +100,8 @@ def finetune(
     """
     began = time.perf_counter()
     accelerator = training_accelerator(device, resolve_training_precision(precision, device))
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     if accelerator.is_main_process:
         _require_own_folder(folder, resume=resume, overwrite=overwrite)
     accelerator.wait_for_everyone()

@@ -14,14 +14,25 @@ import torch
 from flip.diffusion import ldm
 from flip.diffusion.diffusers_api import diffusers
 from flip.diffusion.examples import Views
+from flip.diffusion.text_tower import read_text_tower
 from flip.diffusion.tokenizer import make_tokenizer
 from flip.errors import ConfigError, DataError
 from flip.sample import weights as sample
 
 _PARTS = ("unet", "vae", "text_encoder")
 
+#: Key of a text encoder's configuration that names the folder of an open_clip model.
+OPEN_CLIP = "open_clip"
+
 #: Weight of the error of colour when an autoencoder is trained.
 _CHROMA = 3.0
+
+#: An autoencoder begins with convolutions that pass on what they get, plus this share of the usual random weights, and
+#: with this logarithm of its latents' variance: small, since noise as large as a latent hides the photo from the decoder.
+_RANDOM_SHARE, _LOG_VARIANCE = 0.2, -6.0
+
+#: Share of the steps in which the learning rate of an autoencoder rises; from there it falls to nothing.
+_WARMUP = 0.1
 
 #: What else a configuration may hold: how its autoencoder is trained.
 VAE_DEFAULTS: dict[str, float] = {"vae_steps": 2000, "vae_batch_size": 16, "vae_lr": 1e-3, "vae_kl": 1e-6}
@@ -31,7 +42,8 @@ def read_scratch_config(file: Path) -> dict[str, Any]:
     """Return a configuration: ``unet``, ``vae`` and ``text_encoder`` as diffusers and transformers configure them.
 
     A folder ``tokenizer`` beside the file is the model's vocabulary; without one it is CLIP's. The word ``sample`` is
-    the configuration of the model that comes with flip.
+    the configuration of the model that comes with flip. A ``text_encoder`` with ``open_clip``, a folder (relative to the
+    file), begins as the text tower of that model, and reads as many tokens as ``max_position_embeddings`` says.
 
     Raises
     ------
@@ -54,25 +66,30 @@ def read_scratch_config(file: Path) -> dict[str, Any]:
         allowed = ", ".join((*_PARTS, "scheduler", *VAE_DEFAULTS))
         raise ConfigError(f"--from-scratch {file} has an unknown {unknown[0]!r}; it may hold {allowed}")
     own = file.parent / "tokenizer"
+    if OPEN_CLIP in content["text_encoder"]:
+        clip = file.parent / str(content["text_encoder"][OPEN_CLIP])
+        content["text_encoder"] = {**content["text_encoder"], OPEN_CLIP: str(clip)}
     return {**VAE_DEFAULTS, **content, **({"tokenizer": str(own)} if own.is_dir() else {})}
 
 
 def build_pipeline(config: dict[str, Any], seed: int) -> Any:
     """Build a pipeline with random weights.
 
+    Residual branches begin at zero, as guided diffusion's do (Dhariwal & Nichol, NeurIPS 2021), and an autoencoder's
+    other convolutions near the identity: a short training then starts from a blurred copy of the photo instead of
+    looking for colours first. A text encoder may begin as the text tower of an open_clip model.
+
     Raises
     ------
     ConfigError
         If the parts cannot be built, or do not fit each other.
     """
-    from transformers import CLIPTextConfig, CLIPTextModel
-
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             unet = diffusers.UNet2DConditionModel.from_config(config["unet"])
             vae = diffusers.AutoencoderKL.from_config(config["vae"])
-            text_encoder = CLIPTextModel(CLIPTextConfig(**{"vocab_size": 49408, **config["text_encoder"]}))
+            text_encoder = _text_encoder(config["text_encoder"])
     except (TypeError, ValueError, KeyError) as e:
         reason = " ".join(str(e).split())[:200]
         raise ConfigError(f"--from-scratch: a part cannot be built ({reason}); see diffusers' configurations") from e
@@ -81,6 +98,9 @@ def build_pipeline(config: dict[str, Any], seed: int) -> Any:
         raise ConfigError(
             f"--from-scratch: text_encoder has hidden_size {width}, unet cross_attention_dim {cross}; make them equal"
         )
+    for network in (unet, vae):
+        _silence_residuals(network)
+    _pass_on(vae)
     return diffusers.StableDiffusionPipeline(
         unet=unet,
         vae=vae,
@@ -91,6 +111,38 @@ def build_pipeline(config: dict[str, Any], seed: int) -> Any:
         feature_extractor=None,
         requires_safety_checker=False,
     )
+
+
+def _text_encoder(config: dict[str, Any]) -> Any:
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    if OPEN_CLIP in config:
+        return read_text_tower(Path(config[OPEN_CLIP]), config.get("max_position_embeddings"))
+    return CLIPTextModel(CLIPTextConfig(**{"vocab_size": 49408, **config}))
+
+
+def _silence_residuals(network: Any) -> None:
+    """Set the last layer of every residual branch to zero, and that of a U-Net."""
+    last = {"ResnetBlock2D": "conv2", "Transformer2DModel": "proj_out", "UNet2DConditionModel": "conv_out"}
+    for module in network.modules():
+        layer = last.get(type(module).__name__)
+        if layer:
+            for parameter in getattr(module, layer).parameters():
+                torch.nn.init.zeros_(parameter)
+
+
+def _pass_on(vae: Any) -> None:
+    """Begin an autoencoder's convolutions outside residual branches near the identity, its latents with little noise."""
+    inside = {"conv1", "conv2"}
+    with torch.no_grad():
+        for name, module in vae.named_modules():
+            if isinstance(module, torch.nn.Conv2d) and name.rpartition(".")[2] not in inside:
+                identity = torch.nn.init.dirac_(torch.empty_like(module.weight))
+                module.weight.mul_(_RANDOM_SHARE).add_(identity)
+        channels = vae.config.latent_channels
+        if vae.quant_conv is not None:
+            vae.quant_conv.weight[channels:].zero_()
+            vae.quant_conv.bias[channels:].fill_(_LOG_VARIANCE)
 
 
 def _tokenizer(folder: str | None, context_length: int) -> Any:
@@ -135,7 +187,7 @@ def train_autoencoder(
     vae.to(device).train().requires_grad_(True)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=float(config["vae_lr"]), weight_decay=0.0)
     steps = int(config["vae_steps"])
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, float(config["vae_lr"]), max(steps, 2))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, float(config["vae_lr"]), max(steps, 2), pct_start=_WARMUP)
     losses = []
     chance = np.random.default_rng([seed, 3])
     noise = torch.Generator().manual_seed(seed)

@@ -194,7 +194,7 @@ class Trainer:
         )
         clean = clean * self._scaling
         noise = torch.randn(clean.shape, generator=torch_chance)
-        timesteps = torch.randint(self._noise.config.num_train_timesteps, (len(rows),), generator=torch_chance)
+        timesteps = spread_timesteps(len(rows), self._noise.config.num_train_timesteps, torch_chance)
         velocity = self._noise.config.prediction_type == "v_prediction"
         target = self._noise.get_velocity(clean, noise, timesteps) if velocity else noise
         texts = tuple(self._text(self._examples[self._latents.numbers[row]], chance) for row in rows)
@@ -306,6 +306,16 @@ class Trainer:
             self.ema.load_state_dict(state["ema"])
             self.ema.to(self._accelerator.device)
         self.step = int(state["step"])
+
+
+def spread_timesteps(count: int, timesteps: int, generator: torch.Generator) -> torch.Tensor:
+    """Return timesteps, int64 (count,), each uniform on 0 to ``timesteps`` - 1, and together spread evenly over them.
+
+    A step's loss then varies less by which timesteps it drew (Kingma et al., NeurIPS 2021, appendix I.1).
+    """
+    start = torch.rand((), generator=generator)
+    spread = (start + torch.randperm(count, generator=generator) / count) % 1
+    return (spread * timesteps).long().clamp(max=timesteps - 1)
 
 
 def snr_weights(

@@ -24,7 +24,7 @@ from flip.diffusion.examples import (
 )
 from flip.diffusion.finetune import Hooks, finetune, resolve_training_precision
 from flip.diffusion.scratch import build_pipeline, read_scratch_config
-from flip.diffusion.trainer import DiffusionTraining, Trainer, snr_weights
+from flip.diffusion.trainer import DiffusionTraining, Trainer, snr_weights, spread_timesteps
 from flip.errors import CheckpointError, ConfigError, DataError
 from tests.diffusion.tiny import SIZE, make_pipeline
 
@@ -277,9 +277,56 @@ def test_from_scratch_trains_every_part(photos: Dataset, tmp_path: Path) -> None
     assert not (tmp_path / "out" / "start").exists()
 
 
+def test_a_new_autoencoder_gives_a_blurred_photo_back_and_a_new_unet_says_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "tiny.json"
+    file.write_text(json.dumps(SCRATCH))
+    made = build_pipeline(read_scratch_config(file), 0)
+    photo = (
+        torch.linspace(-1, 1, 16)[None, None, None, :].expand(1, 3, 16, 16) * torch.tensor([1, -1, 0.5])[:, None, None]
+    )
+    with torch.inference_mode():
+        posterior = made.vae.encode(photo).latent_dist
+        back = made.vae.decode(posterior.mean).sample
+        said = made.unet(torch.randn(1, 4, 8, 8), 500, torch.randn(1, 32, 64)).sample
+    assert float(posterior.std.max()) < 0.1
+    assert np.corrcoef(back.flatten(), photo.flatten())[0, 1] > 0.5
+    assert float(said.abs().max()) == 0
+
+
+def test_a_text_encoder_from_open_clip_reads_as_it_did(tiny_model: Path, tmp_path: Path) -> None:
+    import open_clip
+
+    network = open_clip.create_model_from_pretrained(f"local-dir:{tiny_model}", return_transform=False).eval()
+    tokens = open_clip.get_tokenizer(f"local-dir:{tiny_model}")(["a red fox", "a photo of a blue jay, a type of bird."])
+    file = tmp_path / "config.json"
+    for length in (None, 20):
+        described = {"open_clip": str(tiny_model)} | ({"max_position_embeddings": length} if length else {})
+        unet = {**SCRATCH["unet"], "cross_attention_dim": 64}
+        file.write_text(json.dumps({**SCRATCH, "unet": unet, "text_encoder": described}))
+        made = build_pipeline(read_scratch_config(file), 0)
+        assert made.tokenizer.model_max_length == (length or 16)
+        padded = torch.nn.functional.pad(tokens, (0, made.tokenizer.model_max_length - 16))
+        with torch.inference_mode():
+            states = made.text_encoder(padded)[0]
+            ours = states[torch.arange(2), tokens.argmax(dim=1)] @ network.text_projection
+            torch.testing.assert_close(ours, network.encode_text(tokens), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 3, 32])
+def test_timesteps_are_uniform_alone_and_spread_together(count: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([spread_timesteps(count, 1000, generator) for _ in range(3000)])
+    assert (int(drawn.min()), int(drawn.max())) == (0, 999)
+    assert (drawn.float().mean(dim=0) - 499.5).abs().max() < 20, "each place in the batch sees every timestep alike"
+    for part in range(count):
+        inside = (drawn * count // 1000 == part).sum(dim=1)
+        assert (inside == 1).float().mean() > 0.99, "one in each part, but for rounding"
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        ({"text_encoder": {"open_clip": "nowhere"}}, "nowhere is no open_clip model with a text transformer"),
         ({"vae": None}, "has no vae"),
         ({"colour": 1}, "unknown 'colour'"),
         ({"text_encoder": {"hidden_size": 32, "num_attention_heads": 1}}, "make them equal"),

@@ -1,0 +1,91 @@
+"""The text tower of an open_clip model as the text encoder of a diffusion model, as Stable Diffusion has CLIP's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from flip.errors import ConfigError
+
+_CONFIG, _WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+
+#: open_clip's names within a block, and transformers'.
+_BLOCK = {
+    "ln_1": "layer_norm1",
+    "ln_2": "layer_norm2",
+    "attn.out_proj": "self_attn.out_proj",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+}
+
+
+def read_text_tower(folder: Path, context_length: int | None = None) -> Any:
+    """Read the text transformer of an open_clip folder as a ``transformers.CLIPTextModel``, in float32.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds ``open_clip_config.json`` and ``open_clip_model.safetensors``, as ``flip finetune`` writes them.
+    context_length : int, optional
+        Tokens of a text; places beyond the tower's own begin as its last one. The tower's own without it.
+
+    Raises
+    ------
+    ConfigError
+        If the folder holds no such model, or its text tower is of another kind.
+    """
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    try:
+        model_cfg = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))["model_cfg"]
+        text_cfg = model_cfg["text_cfg"]
+        weights = {name.removeprefix("text."): value.float() for name, value in load_file(folder / _WEIGHTS).items()}
+        width, places = text_cfg["width"], weights["positional_embedding"]
+        length = context_length or len(places)
+        tower = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(weights["token_embedding.weight"]),
+                hidden_size=width,
+                intermediate_size=len(weights["transformer.resblocks.0.mlp.c_fc.bias"]),
+                num_hidden_layers=text_cfg["layers"],
+                num_attention_heads=text_cfg["heads"],
+                max_position_embeddings=length,
+                hidden_act="quick_gelu" if model_cfg.get("quick_gelu") else "gelu",
+                bos_token_id=len(weights["token_embedding.weight"]) - 2,
+                eos_token_id=len(weights["token_embedding.weight"]) - 1,
+                pad_token_id=0,
+            )
+        )
+        more = places[-1:].expand(max(0, length - len(places)), -1)
+        state = _renamed(weights, text_cfg["layers"]) | {
+            "embeddings.position_embedding.weight": torch.cat([places[:length], more])
+        }
+        # Some versions of transformers have the tower's parts below "text_model", and some at the top.
+        below = "text_model." if any(name.startswith("text_model.") for name in tower.state_dict()) else ""
+        missing, _ = tower.load_state_dict({below + name: value for name, value in state.items()}, strict=False)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as e:
+        reason = " ".join(f"{type(e).__name__}: {e}".split())[:200]
+        raise ConfigError(
+            f"{folder} is no open_clip model with a text transformer of its own ({reason}); it needs {_CONFIG} and "
+            f"{_WEIGHTS}, as flip finetune writes them"
+        ) from e
+    assert all(name.endswith("position_ids") for name in missing), missing
+    return tower
+
+
+def _renamed(weights: dict[str, torch.Tensor], layers: int) -> dict[str, torch.Tensor]:
+    state = {"embeddings.token_embedding.weight": weights["token_embedding.weight"]}
+    for kind in ("weight", "bias"):
+        state[f"final_layer_norm.{kind}"] = weights[f"ln_final.{kind}"]
+        for layer in range(layers):
+            old, new = f"transformer.resblocks.{layer}.", f"encoder.layers.{layer}."
+            for before, after in _BLOCK.items():
+                state[f"{new}{after}.{kind}"] = weights[f"{old}{before}.{kind}"]
+            parts = weights[f"{old}attn.in_proj_{kind}"].chunk(3)
+            for name, part in zip(("q_proj", "k_proj", "v_proj"), parts, strict=True):
+                state[f"{new}self_attn.{name}.{kind}"] = part
+    return state
