@@ -101,8 +101,8 @@ _WORTH_IT = 0.85
 def resolve_precision(precision: str, model: ClipModel, placement: Placement, memory: Path | None = None) -> str:
     """Return the number format that ``--precision`` means here: "fp32", "bf16" or "fp16".
 
-    ``auto`` is bf16 on a GPU that has it; on a processor that has it, bf16 where it was clearly faster than fp32 when both
-    were first timed with this model. The choice is remembered, since another choice would mean other embeddings.
+    ``auto`` is bf16 on a GPU that has it; on a processor that has it, bf16 where it was clearly faster than fp32 when
+    both were first timed with this model. The choice is remembered, since another would mean other embeddings.
 
     Parameters
     ----------

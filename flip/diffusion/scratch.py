@@ -28,7 +28,7 @@ OPEN_CLIP = "open_clip"
 _CHROMA = 3.0
 
 #: An autoencoder begins with convolutions that pass on what they get, plus this share of the usual random weights, and
-#: with this logarithm of its latents' variance: small, since noise as large as a latent hides the photo from the decoder.
+#: with this logarithm of its latents' variance: noise as large as a latent would hide the photo from the decoder.
 _RANDOM_SHARE, _LOG_VARIANCE = 0.2, -6.0
 
 #: Share of the steps in which the learning rate of an autoencoder rises; from there it falls to nothing.
@@ -42,8 +42,8 @@ def read_scratch_config(file: Path) -> dict[str, Any]:
     """Return a configuration: ``unet``, ``vae`` and ``text_encoder`` as diffusers and transformers configure them.
 
     A folder ``tokenizer`` beside the file is the model's vocabulary; without one it is CLIP's. The word ``sample`` is
-    the configuration of the model that comes with flip. A ``text_encoder`` with ``open_clip``, a folder (relative to the
-    file), begins as the text tower of that model, and reads as many tokens as ``max_position_embeddings`` says.
+    the configuration of the model that comes with flip. A ``text_encoder`` with ``open_clip``, a folder (relative to
+    the file), begins as the text tower of that model, and reads as many tokens as ``max_position_embeddings`` says.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def _silence_residuals(network: Any) -> None:
 
 
 def _pass_on(vae: Any) -> None:
-    """Begin an autoencoder's convolutions outside residual branches near the identity, its latents with little noise."""
+    """Begin an autoencoder's convolutions outside residual branches near the identity, with little noise on latents."""
     inside = {"conv1", "conv2"}
     with torch.no_grad():
         for name, module in vae.named_modules():
