@@ -99,13 +99,27 @@ class NeighborIndex:
         similarities, rows = self._index.search(np.ascontiguousarray(queries, dtype=np.float32), k)
         return Neighbors(similarities, rows)
 
-    def search_others(self, k: int) -> Neighbors:
-        """Return the ``k`` nearest *other* rows of each row of the index, shape (n, k)."""
+    def search_others(self, k: int, group: IntMatrix | None = None) -> Neighbors:
+        """Return the ``k`` nearest *other* rows of each row of the index, shape (n, k).
+
+        With ``group``, int array of shape (n,), rows of the same number are not others; where too few rows are left
+        the last ones are −1.
+        """
+        if group is not None:
+            return self._search_other_groups(k, group)
         similarities, rows = self.search(self.features, min(k + 1, len(self)))
         own = rows == np.arange(len(self))[:, None]
         # Among exact copies the row itself may not be returned; then the last neighbour is the one too many.
         own[~own.any(axis=1), -1] = True
         return Neighbors(similarities[~own].reshape(len(self), -1), rows[~own].reshape(len(self), -1))
+
+    def _search_other_groups(self, k: int, group: IntMatrix) -> Neighbors:
+        kin = int(np.unique(group, return_counts=True)[1].max())
+        similarities, rows = self.search(self.features, min(k + kin, len(self)))
+        own = group[rows] == group[:, None]
+        order = np.argsort(own, axis=1, kind="stable")[:, :k]
+        rows = np.where(np.take_along_axis(own, order, axis=1), -1, np.take_along_axis(rows, order, axis=1))
+        return Neighbors(np.take_along_axis(similarities, order, axis=1), rows)
 
     def recall(self, k: int, *, sample: int = 1000, seed: int = 0) -> float:
         """Return the share of true ``k`` nearest neighbours that this index finds, on a sample of its own rows."""
@@ -139,6 +153,8 @@ class KnnClassifier:
         How much each indexed row's vote counts; None for 1 each.
     real : bool array of shape (n,) or None
         Rows that leave-one-out scores; generated photos vote but are not scored.
+    group : int array of shape (n,) or None
+        Leave-one-out leaves out what has the row's own number with it: what was made from a photo does not name it.
     """
 
     index: NeighborIndex
@@ -150,6 +166,7 @@ class KnnClassifier:
     trials: tuple[KTrial, ...] = ()
     row_weight: FloatMatrix | None = None
     real: npt.NDArray[np.bool_] | None = None
+    group: IntMatrix | None = None
 
     def predict_proba(self, queries: FloatMatrix) -> FloatMatrix:
         """Return each class's share of the votes, shape (n, c)."""
@@ -165,7 +182,7 @@ class KnnClassifier:
 
     def leave_one_out_shares(self, k: int) -> FloatMatrix:
         """Return the vote shares of each indexed row's ``k`` nearest other rows, shape (n, c)."""
-        return self.vote_on(self.index.search_others(k))
+        return self.vote_on(self.index.search_others(k, self.group))
 
 
 def fit_knn(
@@ -180,6 +197,7 @@ def fit_knn(
     gpu: bool = False,
     sample_weight: FloatMatrix | None = None,
     real: npt.NDArray[np.bool_] | None = None,
+    group: IntMatrix | None = None,
 ) -> KnnClassifier:
     """Index the training photos and, where there is a choice, choose k by leave-one-out on them.
 
@@ -197,6 +215,8 @@ def fit_knn(
         How much each photo's vote counts.
     real : bool array of shape (n,), optional
         Photos that leave-one-out scores; False for generated ones, which vote only.
+    group : int array of shape (n,), optional
+        A photo and what was made from it have one number, and are left out together.
 
     Raises
     ------
@@ -207,7 +227,7 @@ def fit_knn(
     votes_alike = sample_weight is None or bool((sample_weight == 1).all())
     row_weight = None if votes_alike else np.asarray(sample_weight, dtype=np.float32)
     n = len(train_labels)
-    untuned = KnnClassifier(neighbor_index, train_labels, classes, 1, vote, temperature, (), row_weight, real)
+    untuned = KnnClassifier(neighbor_index, train_labels, classes, 1, vote, temperature, (), row_weight, real, group)
     if isinstance(k, int) or (k is not None and len(k) == 1):
         chosen = k if isinstance(k, int) else k[0]
         if chosen > n:
@@ -288,7 +308,7 @@ def _softmax_weights(similarities: FloatMatrix, temperature: float) -> FloatMatr
 
 
 def _leave_one_out(classifier: KnnClassifier, ks: Sequence[int]) -> list[KTrial]:
-    similarities, rows = classifier.index.search_others(max(ks))
+    similarities, rows = classifier.index.search_others(max(ks), classifier.group)
     scored = slice(None) if classifier.real is None else classifier.real
     trials = []
     for k in ks:

@@ -68,7 +68,7 @@ def finetune_clip(config: FinetuneConfig) -> None:
             config,
             folder,
             held_out=parts.held_out_choosing(),
-            augmented=_augmented(config),
+            augmented=_augmented(config, split.validation),
             listener=listener,
         )
     _warn(config, result)
@@ -124,13 +124,20 @@ def _starting_model(config: FinetuneConfig) -> ClipModel:
     return load_model(model_name(config), cache=cache_folder(config.cache))
 
 
-def _augmented(config: FinetuneConfig) -> Dataset | None:
+def _augmented(config: FinetuneConfig, validation: Dataset) -> Dataset | None:
+    """Return the photos of ``--augmented``, without those that were made from a photo that chooses the epoch."""
+    from flip.data.dataset import rows_of_sources
     from flip.data.open import open_dataset
 
     if config.augmented is None:
         return None
     dataset = open_dataset(config.augmented)
-    return dataset.select("train") if "train" in dataset.splits else dataset
+    dataset = dataset.select("train") if "train" in dataset.splits else dataset
+    made_from = rows_of_sources([r.source for r in dataset.records], [r.path for r in validation.records])
+    kept = [i for i, row in enumerate(made_from) if row is None]
+    if len(kept) < len(dataset):
+        note(config, f"{len(dataset) - len(kept)} generated photos are made from validation photos and are left out")
+    return dataset.take(kept)
 
 
 def _warn(config: FinetuneConfig, result: FinetuneResult) -> None:

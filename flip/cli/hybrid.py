@@ -189,7 +189,7 @@ class _Fitting:
             head, config.text, class_embeddings, scale, self.dataset.classnames, self._make_origin()
         )
         inputs = classifier.inputs(sample.features.image_features, sample.captions)
-        head.fit(inputs, training.labels, training.weight, training.real)
+        head.fit(inputs, training.labels, training.weight, training.real, training.group)
         self.fitted[:] = [classifier]
         return classifier
 

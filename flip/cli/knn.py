@@ -130,6 +130,7 @@ class _Fitting:
             gpu=place(config.device).device.type == "cuda",
             sample_weight=training.weight,
             real=training.real,
+            group=training.group,
         )
         if self.text is not None:
             text_votes = self._zero_shot(features.image_features)

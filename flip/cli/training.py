@@ -37,11 +37,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class Training:
-    """Training photos: the real ones first, then generated ones, which weigh less and validate nothing."""
+    """Training photos: the real ones first, then generated ones, which weigh less and validate nothing.
+
+    ``group`` is None without generated ones; else what was made from a real photo has its number, and other pictures
+    have numbers of their own from ``NO_SOURCE`` on.
+    """
 
     sample: Sample
     real: npt.NDArray[np.bool_]
     weight: npt.NDArray[np.float32]
+    group: npt.NDArray[np.int64] | None = None
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
@@ -49,12 +54,18 @@ class Training:
         return self.sample.features.labels
 
     def only(self, real_rows: Any) -> Training:
-        """Return these of the real photos, and every generated one."""
+        """Return these of the real photos, and every generated one that was not made from another."""
         import numpy as np
 
-        rows = np.concatenate([real_rows, np.flatnonzero(~self.real)])
-        return Training(self.sample.take(rows), self.real[rows], self.weight[rows])
+        if self.group is None:
+            return Training(self.sample.take(real_rows), self.real[real_rows], self.weight[real_rows])
+        allowed = ~self.real & ((self.group >= NO_SOURCE) | np.isin(self.group, real_rows))
+        rows = np.concatenate([real_rows, np.flatnonzero(allowed)])
+        return Training(self.sample.take(rows), self.real[rows], self.weight[rows], self.group[rows])
 
+
+#: From here on a number in ``Training.group`` means a picture that was made from no training photo.
+NO_SOURCE = 1 << 40
 
 #: From training photos and a seed to what returns class probabilities (n, c) of other photos.
 Fit = Callable[[Training, int], Callable[[Sample], "Array"]]
@@ -80,7 +91,7 @@ def make_training(config: TrainedConfig, train: Sample, extractor: FeatureExtrac
     n = len(train.features)
     if config.augmented is None or extractor is None:
         return Training(train, np.ones(n, bool), np.ones(n, np.float32))
-    generated = _generated(config, train.features.classnames, extractor)
+    generated, sources = _generated(config, train.features, extractor)
     note(
         config,
         f"{len(generated)} generated photos join the {n} real ones with weight {config.augmented_weight:g}",
@@ -90,7 +101,7 @@ def make_training(config: TrainedConfig, train: Sample, extractor: FeatureExtrac
     if captions is not None and train.captions is not None:
         sample = replace(sample, captions=np.concatenate([train.captions, captions]))
     weight = np.r_[np.ones(n), np.full(len(generated), config.augmented_weight)].astype(np.float32)
-    return Training(sample, np.arange(len(weight)) < n, weight)
+    return Training(sample, np.arange(len(weight)) < n, weight, np.r_[np.arange(n), sources])
 
 
 def caption_features(config: TrainedConfig, features: Features, extractor: FeatureExtractor) -> Array:
@@ -200,23 +211,36 @@ def without_neighbors(predict: Callable[[Array], Array]) -> Classify:
     return lambda image_features: (predict(image_features), None)
 
 
-def _generated(config: TrainedConfig, classnames: tuple[str, ...], extractor: FeatureExtractor) -> Features:
+def _generated(
+    config: TrainedConfig, train: Features, extractor: FeatureExtractor
+) -> tuple[Features, npt.NDArray[np.int64]]:
+    """Return the readable generated photos (m), and for each the row of the photo it was made from, or a number."""
     import numpy as np
 
     from flip.clip.feature_set import require_readable
+    from flip.data.dataset import rows_of_sources
     from flip.data.open import open_dataset
 
     assert config.augmented is not None
-    dataset = open_dataset(config.augmented)
+    dataset, classnames = open_dataset(config.augmented), train.classnames
     unknown = [name for name in dataset.classnames if name not in classnames]
     if unknown:
         raise DataError(
             f"{config.augmented} has class {unknown[0]!r}, which the data has not; it has {', '.join(classnames[:5])} …"
         )
     # Where the folder has splits of its own, only what it gives to training is taken.
-    features = extractor.features(dataset.select("train") if "train" in dataset.splits else dataset)
+    dataset = dataset.select("train") if "train" in dataset.splits else dataset
+    features = extractor.features(dataset)
     own = np.array([classnames.index(name) for name in dataset.classnames])
-    return require_readable(replace(features, labels=own[features.labels], classnames=classnames), "generated")
+    readable = require_readable(replace(features, labels=own[features.labels], classnames=classnames), "generated")
+    noted = {record.path: record.source for record in dataset.records}
+    found = rows_of_sources([noted[path] for path in readable.paths], train.paths)
+    alone = range(NO_SOURCE, NO_SOURCE + len(readable))
+    kept = [
+        row if row is not None and train.labels[row] == label else number
+        for row, label, number in zip(found, readable.labels, alone, strict=True)
+    ]
+    return readable, np.array(kept, np.int64)
 
 
 def _joined(a: Features, b: Features) -> Features:

@@ -35,7 +35,8 @@ class Record(NamedTuple):
     """One photo of a dataset.
 
     ``path`` is what reports print: relative to the dataset's root where the photo lies under it, and joined to the root
-    it is the file (an absolute path stays what it is).
+    it is the file (an absolute path stays what it is). ``source`` is the path of the photo that a generated picture
+    was made from, as it was noted then.
     """
 
     path: str
@@ -43,6 +44,7 @@ class Record(NamedTuple):
     split: str
     captions: tuple[str, ...] = ()
     box: Box | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,22 @@ def few_shot_indices(labels: npt.NDArray[np.int64], shots: int, seed: int) -> np
         order = np.random.default_rng([seed, int(c)]).permutation(len(rows))
         drawn.append(rows[order[:shots]])
     return np.concatenate(drawn) if drawn else np.empty(0, dtype=np.int64)
+
+
+def rows_of_sources(sources: Sequence[str | None], paths: Sequence[str]) -> list[int | None]:
+    """Return the row in ``paths`` of each generated picture's source, None where it has none or it is not there.
+
+    Paths are relative to the data's folder and sources as somebody wrote them, perhaps before the data moved: the
+    longest end of a source that is one of the paths is it.
+    """
+    row = {path: i for i, path in enumerate(paths)}
+
+    def find(source: str) -> int | None:
+        parts = source.replace("\\", "/").split("/")
+        ends = ("/".join(parts[start:]) for start in range(len(parts)))
+        return next((row[end] for end in ends if end in row), None)
+
+    return [find(source) if source else None for source in sources]
 
 
 def clean_class_name(raw: str) -> str:

@@ -36,6 +36,7 @@ class _Photo(NamedTuple):
     split: str | None
     captions: tuple[str, ...] = ()
     box: Box | None = None
+    source: str | None = None
 
 
 def read_split_folders(root: Path) -> Dataset:
@@ -43,7 +44,8 @@ def read_split_folders(root: Path) -> Dataset:
 
     A photo may lie in folders below its class. Captions, boxes and labels may come from ``metadata.csv``, ``.jsonl``
     or ``.parquet`` as Hugging Face's ImageFolder has them (``file_name``, and ``text``, ``caption`` or ``captions``,
-    ``label``, ``bbox`` or ``x``, ``y``, ``w``, ``h``), in any folder; a label there wins over the folder's name.
+    ``label``, ``bbox`` or ``x``, ``y``, ``w``, ``h``), in any folder; a label there wins over the folder's name. Its
+    ``source`` is the photo that a generated picture was made from.
 
     Raises
     ------
@@ -150,6 +152,7 @@ def _described(root: Path, photos: list[_Photo], tables: Sequence[str]) -> list[
                 split=photos[i].split or row.split(),
                 captions=row.captions(),
                 box=row.box(),
+                source=row.text("source"),
             )
     return photos
 
@@ -178,7 +181,7 @@ def _dataset(root: Path, layout: str, photos: Sequence[_Photo], test_fraction: f
     raw_names, labels = label_indices([photo.label or "" for photo in photos])
     hashed = hash_splits([photo.below for photo in photos], labels, test_fraction)
     records = tuple(
-        Record(photo.path, label, photo.split or split, photo.captions, photo.box)
+        Record(photo.path, label, photo.split or split, photo.captions, photo.box, photo.source)
         for photo, label, split in zip(photos, labels, hashed, strict=True)
     )
     return Dataset(root, layout, tuple(map(clean_class_name, raw_names)), raw_names, records)

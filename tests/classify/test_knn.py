@@ -108,3 +108,18 @@ def test_no_training_row_and_another_width_are_one_line_errors():
         NeighborIndex(np.zeros((0, 4), np.float32))
     with pytest.raises(FeatureMismatchError, match="queries have width 3, the index 4"):
         NeighborIndex(np.ones((2, 4), np.float32)).search(np.ones((1, 3), np.float32), 1)
+
+
+def test_leave_one_out_leaves_out_what_was_made_from_a_photo():
+    """Two photos of each of two classes, and an exact copy of each: a copy must not name its original."""
+    photos = np.array([[1, 0], [-1, 0.1], [0.1, 1], [0.1, -1]], np.float32)
+    photos /= np.linalg.norm(photos, axis=1, keepdims=True)
+    labels, group = np.array([0, 0, 1, 1] * 2), np.array([0, 1, 2, 3] * 2)
+    real = np.arange(8) < 4
+    told = fit_knn(np.tile(photos, (2, 1)), labels, 2, k=[1, 2], real=real, group=group)
+    untold = fit_knn(np.tile(photos, (2, 1)), labels, 2, k=[1, 2], real=real)
+    assert untold.trials[0].train_top1 == 100
+    assert told.trials[0].train_top1 == 0, "each photo's nearest other one is of the other class"
+    rows = told.index.search_others(7, group).rows
+    assert (rows[:, -1] == -1).all(), "six others are left of eight"
+    assert (np.sort(group[rows[:, :6]], axis=1) == [[x for x in range(4) if x != g for _ in "12"] for g in group]).all()

@@ -87,6 +87,24 @@ def test_the_result_is_a_model_for_every_command(flip, squares, tmp_path):
     assert json.loads(result.stdout)["n"] == 24
 
 
+def test_what_is_made_from_a_validation_photo_is_not_learned_from(tmp_path, capsys):
+    from flip.cli.finetune import _augmented
+    from flip.config import FinetuneConfig
+    from flip.data.dataset import Dataset, Record
+    from tests.conftest import write_squares
+
+    made = write_squares(tmp_path / "made" / "train", photos=2).parent
+    rows = [{"file_name": f"red_fox/{i}.png", "source": f"/moved/birds/train/red_fox/{i}.png"} for i in range(2)]
+    (made / "train" / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    validation = Dataset(
+        tmp_path, "split-folders", ("red fox",), ("red_fox",), (Record("train/red_fox/1.png", 0, "train"),)
+    )
+    left = _augmented(FinetuneConfig(augmented=made), validation)
+    assert [r.path for r in left.records if "red_fox" in r.path] == ["train/red_fox/0.png"]
+    assert len(left) == 7
+    assert "1 generated photos are made from validation photos" in capsys.readouterr().err
+
+
 def test_a_finished_run_is_not_trained_again(flip, tmp_path):
     first = flip("-o", tmp_path / "run", "--epochs", "1", "--no-scores")
     again = flip("-o", tmp_path / "run", "--epochs", "1", "--no-scores", "--resume")

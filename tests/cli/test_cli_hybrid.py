@@ -4,6 +4,7 @@ import json
 import shutil
 
 import numpy as np
+from PIL import Image
 
 from tests.cli.test_cli import flip, one_line, photo  # noqa: F401 - fixtures
 from tests.conftest import write_squares
@@ -114,6 +115,32 @@ def test_generated_photos_join_training_only(flip, squares, tmp_path):  # noqa: 
         assert evaluation["protocol"]["augmented_weight"] == 0.5
     weightless = run(flip, "knn", "--data", squares, "--augmented", generated, "--augmented-weight", "0", "-k", "36")
     assert weightless["n"] == 24
+
+
+def test_a_photo_is_not_named_by_what_was_made_from_it(flip, tmp_path):  # noqa: F811
+    """Noise cannot be told apart, but exact copies of the training photos would name each of them."""
+    rng = np.random.default_rng(0)
+    made = tmp_path / "made"
+    rows = []
+    for i in range(16):
+        file = tmp_path / "noise" / ("test" if i % 4 == 3 else "train") / f"class{i % 2}" / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).save(file)
+        if i % 4 != 3:
+            copy = made / "train" / file.parent.name / f"copy{i}.png"
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
+            rows.append({"file_name": f"{file.parent.name}/{copy.name}", "source": str(file)})
+    arguments = ["--data", tmp_path / "noise", "--augmented", made, "--augmented-weight", "1"]
+    untold = run(flip, "knn", *arguments, "-k", "1:2")
+    (made / "train" / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = run(flip, "knn", *arguments, "-k", "1:2")
+    assert untold["sweep"][0]["train_top1"] == 100
+    assert told["sweep"][0]["train_top1"] < 100
+    shots = run(flip, "knn", *arguments, "-k", "1", "--shots", "1", "--seeds", "1")
+    assert shots["protocol"]["train_photos"] == 4, "a photo of each class and its copy"
+    head = run(flip, "hybrid", *arguments, "--head", "gda")
+    assert head["n"] == 4
 
 
 def test_text_votes_beside_neighbours(flip, squares):  # noqa: F811

@@ -12,6 +12,7 @@ from flip.data.dataset import (
     few_shot_indices,
     hash_splits,
     label_indices,
+    rows_of_sources,
 )
 from flip.errors import ConfigError, DataError
 
@@ -149,3 +150,9 @@ def test_accents_composed_or_not_fall_into_the_same_split() -> None:
 def test_a_fraction_outside_the_range_is_refused(fraction: float) -> None:
     with pytest.raises(ConfigError, match=r"test fraction .* is outside \[0, 1\); pass for example 0.3"):
         hash_splits(["a"], [0], fraction)
+
+
+def test_sources_are_found_wherever_the_data_lay():
+    paths = ["train/a/1.jpg", "train/b/1.jpg", "1.jpg"]
+    sources = ["/old/place/train/b/1.jpg", None, "data\\train\\a\\1.jpg", "train/c/2.jpg", "elsewhere/1.jpg", ""]
+    assert rows_of_sources(sources, paths) == [1, None, 0, None, 2, None]
