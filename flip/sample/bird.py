@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
+from flip.sample.outlines import Point, around, bezier, disc, egg, hull, smooth
 from flip.sample.shapes import SHAPES, Shape
 from flip.sample.species import COLOURS, RGB, Marks, Species
-
-Point = tuple[float, float]
 
 _DARK: RGB = (34, 32, 34)
 _BILLS: dict[str, RGB] = {
@@ -123,16 +122,16 @@ class _Bird:
     def _silhouette(self) -> Image.Image:
         shape, unit = self.shape, self.pose.unit
         mask, pen = self._mask()
-        pen.polygon(self.body.all(_egg(shape.length, shape.depth)), fill=255)
+        pen.polygon(self.body.all(egg(shape.length, shape.depth)), fill=255)
         r = shape.head * unit
-        _disc(pen, self.head, r, 255)
+        disc(pen, self.head, r, 255)
         shoulder = self.body.at(shape.length * 0.42, shape.depth * 0.05)
         if shape.neck > 0.3:
             self._long_neck(pen, shoulder)
         else:
-            _hull(pen, shoulder, shape.depth * 0.80 * unit, self.head, r * 0.90)
+            hull(pen, shoulder, shape.depth * 0.80 * unit, self.head, r * 0.90)
         # A blur and a steep threshold round the corners between head, neck and body.
-        box = _around(mask, 8)
+        box = around(mask, 8)
         part = mask.crop(box).filter(ImageFilter.BoxBlur(max(2, unit * 0.045)))
         part = part.point(lambda v: max(0, min(255, (v - 104) * 11)))
         mask.paste(part, box)
@@ -146,8 +145,8 @@ class _Bird:
         back = (end[0] - sight * 0.20 * unit, end[1] + 0.24 * unit)
         for i in range(33):
             t = i / 32
-            point = _bezier(start, bend, back, end, t)
-            _disc(pen, point, unit * (0.135 * (1 - t) ** 2 + 0.06), 255)
+            point = bezier(start, bend, back, end, t)
+            disc(pen, point, unit * (0.135 * (1 - t) ** 2 + 0.06), 255)
 
     def _breast(self, mask: Image.Image) -> None:
         shape = self.shape
@@ -158,7 +157,7 @@ class _Bird:
             (-length * 0.15, -depth * 0.30), (-length * 0.75, -depth * 0.28), (-length * 1.1, -depth * 0.4),
             (-length * 0.6, -depth * 1.5), (length * 0.7, -depth * 1.6), (length * 1.5, -depth * 0.6),
         ]  # fmt: skip
-        pen.polygon(self.body.all(_smooth(under)), fill=255)
+        pen.polygon(self.body.all(smooth(under)), fill=255)
         if shape.neck > 0.3:
             pen.polygon([self._on_head(*p) for p in ((0.3, -0.5), (3, -0.6), (3, -5), (-0.2, -5))], fill=255)
         else:
@@ -176,7 +175,7 @@ class _Bird:
                 x = length * (0.92 - column * 0.19 - (row % 2) * 0.09) + self.chance.uniform(-0.012, 0.012)
                 y = -depth * (-0.12 + row * 0.19) + self.chance.uniform(-0.012, 0.012)
                 r = self.pose.unit * self.chance.uniform(0.020, 0.027)
-                _disc(pen, self.body.at(x, y), r, 255)
+                disc(pen, self.body.at(x, y), r, 255)
         self.canvas.paste((62, 44, 34), mask=ImageChops.multiply(spots, region))
 
     def _crown(self, mask: Image.Image) -> None:
@@ -185,12 +184,12 @@ class _Bird:
             (1.12, 0.22), (0.7, 0.30), (0.1, 0.34), (-0.5, 0.16), (-1.0, -0.35), (-1.45, -0.2), (-1.2, 1.0), (0, 1.4),
             (1.2, 0.9),
         ]  # fmt: skip
-        pen.polygon([self._on_head(*p) for p in _smooth(line)], fill=255)
+        pen.polygon([self._on_head(*p) for p in smooth(line)], fill=255)
         self.canvas.paste(self.colours["crown"], mask=ImageChops.multiply(cap, mask))
 
     def _shade(self, mask: Image.Image) -> None:
         """Darken the underside and lighten the top a little, as light from above does."""
-        box = _around(mask, 0)
+        box = around(mask, 0)
         width, height = box[2] - box[0], box[3] - box[1]
         part = mask.crop(box)
         ramp = Image.linear_gradient("L").resize((width, height))
@@ -209,7 +208,7 @@ class _Bird:
             (length * 0.42, -depth * 0.28),
         ]  # fmt: skip
         wing, pen = self._mask()
-        pen.polygon(self.body.all(_smooth(outline)), fill=255)
+        pen.polygon(self.body.all(smooth(outline)), fill=255)
         colour = self.colours["wing"]
         self.canvas.paste(colour, mask=wing)
         lines, pen = self._mask()
@@ -224,7 +223,7 @@ class _Bird:
             curve = [(x + length * 0.10, depth * 0.44), (x, depth * 0.05), (x + length * 0.02, -depth * 0.52)]
             pen.line(self.body.all(curve), fill=255, width=max(2, round(unit * 0.045)), joint="curve")
         self.canvas.paste((246, 244, 236), mask=ImageChops.multiply(bars, wing))
-        edge = self.body.all([*_smooth(outline), _smooth(outline)[0]])
+        edge = self.body.all([*smooth(outline), smooth(outline)[0]])
         self.pen.line(edge, fill=_scaled(colour, 0.6), width=thin)
 
     def _tail(self) -> None:
@@ -284,75 +283,17 @@ class _Bird:
         centre = self._on_head(0.36, 0.14)
         if self.marks.eye == "mask":
             band = [(1.0, 0.16), (0.4, 0.42), (-0.3, 0.30), (-0.85, -0.08), (-0.3, -0.14), (0.4, -0.16), (1.0, -0.06)]
-            self.pen.polygon([self._on_head(*p) for p in _smooth(band)], fill=(18, 18, 20))
+            self.pen.polygon([self._on_head(*p) for p in smooth(band)], fill=(18, 18, 20))
         if self.marks.eye == "ring":
-            _disc(self.pen, centre, r * 0.40, (250, 248, 240))
-        _disc(self.pen, centre, r * 0.23, (64, 40, 26) if self.marks.eye == "mask" else _DARK)
-        _disc(self.pen, (centre[0] + r * 0.07, centre[1] - r * 0.08), r * 0.075, (255, 255, 255))
+            disc(self.pen, centre, r * 0.40, (250, 248, 240))
+        disc(self.pen, centre, r * 0.23, (64, 40, 26) if self.marks.eye == "mask" else _DARK)
+        disc(self.pen, (centre[0] + r * 0.07, centre[1] - r * 0.08), r * 0.075, (255, 255, 255))
 
 
 def foot_of(pose: Pose, shape: Shape, at: float = 0.05) -> Point:
     """Return the pixel where a foot stands, ``at`` of a body unit before the middle."""
     x, y = _Pen(pose, shape.upright + pose.tilt).at(shape.length * (at - 0.05), -shape.depth * 0.95)
     return x + pose.sight * 0.02 * pose.unit, y + shape.legs * pose.unit
-
-
-def _egg(length: float, depth: float) -> list[Point]:
-    """Return a body: fuller ahead, drawn out behind."""
-    points = []
-    for i in range(48):
-        t = 2 * math.pi * i / 48
-        points.append((length * math.cos(t), depth * math.sin(t) * (1 + 0.20 * math.cos(t))))
-    return points
-
-
-def _smooth(points: Sequence[Point], steps: int = 6) -> list[Point]:
-    """Return a closed Catmull-Rom curve through points."""
-    n, curve = len(points), []
-    for i in range(n):
-        a, b, c, d = (points[(i + k) % n] for k in (-1, 0, 1, 2))
-        for s in range(steps):
-            t = s / steps
-            curve.append(tuple(
-                0.5 * (2 * b[k] + (c[k] - a[k]) * t + (2 * a[k] - 5 * b[k] + 4 * c[k] - d[k]) * t**2
-                       + (3 * b[k] - a[k] - 3 * c[k] + d[k]) * t**3)
-                for k in (0, 1)
-            ))  # fmt: skip
-    return [(x, y) for x, y in curve]
-
-
-def _bezier(a: Point, b: Point, c: Point, d: Point, t: float) -> Point:
-    weights = ((1 - t) ** 3, 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t**2, t**3)
-    x, y = (sum(w * p[k] for w, p in zip(weights, (a, b, c, d), strict=True)) for k in (0, 1))
-    return x, y
-
-
-def _disc(pen: ImageDraw.ImageDraw, centre: Point, r: float, fill: int | RGB) -> None:
-    pen.ellipse((centre[0] - r, centre[1] - r, centre[0] + r, centre[1] + r), fill=fill)
-
-
-def _hull(pen: ImageDraw.ImageDraw, a: Point, ra: float, b: Point, rb: float) -> None:
-    """Fill between two discs."""
-    _disc(pen, a, ra, 255)
-    angle = math.atan2(b[1] - a[1], b[0] - a[0]) + math.pi / 2
-    dx, dy = math.cos(angle), math.sin(angle)
-    pen.polygon(
-        [
-            (a[0] + dx * ra, a[1] + dy * ra), (b[0] + dx * rb, b[1] + dy * rb),
-            (b[0] - dx * rb, b[1] - dy * rb), (a[0] - dx * ra, a[1] - dy * ra),
-        ],
-        fill=255,
-    )  # fmt: skip
-
-
-def _around(mask: Image.Image, margin: int) -> tuple[int, int, int, int]:
-    left, top, right, bottom = mask.getbbox() or (0, 0, *mask.size)
-    return (
-        max(0, left - margin),
-        max(0, top - margin),
-        min(mask.width, right + margin),
-        min(mask.height, bottom + margin),
-    )
 
 
 def _scaled(colour: RGB, factor: float) -> RGB:

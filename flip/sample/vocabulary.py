@@ -54,7 +54,7 @@ def write_vocabulary(folder: Path) -> int:
     (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}", encoding="utf-8")
     settings = {"tokenizer_class": "CLIPTokenizer", "bos_token": _START, "eos_token": _END, "unk_token": _END}
     # "!" pads, as in OpenAI's CLIP: its id is smaller than the end mark's.
-    config = {**settings, "pad_token": "!", "model_max_length": 48}
+    config = {**settings, "pad_token": "!", "model_max_length": 40}
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     return len(words)
 
