@@ -311,7 +311,7 @@ class Trainer:
 def spread_timesteps(count: int, timesteps: int, generator: torch.Generator) -> torch.Tensor:
     """Return timesteps, int64 (count,), each uniform on 0 to ``timesteps`` - 1, and together spread evenly over them.
 
-    A step's loss then varies less by which timesteps it drew (Kingma et al., NeurIPS 2021, appendix I.1).
+    A step's loss then varies less by which timesteps it drew (low-discrepancy sampling: Kingma et al., NeurIPS 2021).
     """
     start = torch.rand((), generator=generator)
     spread = (start + torch.randperm(count, generator=generator) / count) % 1
