@@ -14,12 +14,13 @@ import torch
 
 from flip.data.dataset import Dataset
 from flip.device import bf16_in_hardware, keep_freed_memory, place, training_accelerator
+from flip.diffusion.autoencoder import train_autoencoder
 from flip.diffusion.checkpoint import INDEX_FILE, Loaded, load_pipeline, save_pipeline
 from flip.diffusion.diffusers_api import diffusers
 from flip.diffusion.examples import Example, TextBank, Views, affordable_views, encode_views, read_examples
 from flip.diffusion.painter import DrawSettings, Painter, Picture, picture_seed
 from flip.diffusion.pictures import contact_sheet, save_sheet
-from flip.diffusion.scratch import build_pipeline, train_autoencoder
+from flip.diffusion.scratch import build_pipeline
 from flip.diffusion.trainer import DiffusionTraining, Trainer
 from flip.errors import ConfigError
 from flip.results import write_json
