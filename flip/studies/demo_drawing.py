@@ -23,7 +23,7 @@ from flip.diffusion.texts import drawing_prompts
 from flip.diffusion.trainer import DiffusionTraining
 
 PER_SPECIES = 5
-_STEPS, _GUIDANCE, _DRAWS = 15, 3.0, 2
+_STEPS, _GUIDANCE, _DRAWS = 15, 5.0, 2
 _COLUMNS = 6
 
 

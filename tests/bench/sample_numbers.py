@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--ckpt", default="sample")
     parser.add_argument("--seeds", default="0,1")
     parser.add_argument("--pictures", type=int, default=8, help="generated birds a species; 0 draws none")
-    parser.add_argument("--guidance", type=float, default=3.0)
+    parser.add_argument("--guidance", type=float, default=5.0)
     parser.add_argument("--prompts", default="auto")
     parser.add_argument("--sheet", type=Path, help="contact sheet of the generated birds, unfiltered")
     given = parser.parse_args()

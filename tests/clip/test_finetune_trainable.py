@@ -4,6 +4,7 @@ import copy
 import math
 
 import numpy as np
+import open_clip
 import pytest
 import timm
 import torch
@@ -22,6 +23,7 @@ from flip.clip.finetune.trainable import (
 from flip.clip.finetune.wise import WisePoint, ZeroShot, choose, interpolate, sweep
 from flip.clip.model import load_model
 from flip.errors import ConfigError
+from tests.conftest import TINY_CONFIG
 
 
 @pytest.fixture
@@ -136,6 +138,17 @@ def test_low_rank_additions_start_at_nothing_train_alone_and_merge(network):
     assert "transformer.resblocks.0.attn.in_proj_weight" in moved
     assert "visual.transformer.resblocks.1.mlp.c_fc.weight" in moved
     assert "visual.conv1.weight" not in moved
+
+
+def test_a_text_projection_with_a_bias_gets_no_low_rank_additions():
+    """open_clip multiplies by whatever is no ``Linear`` there, and peft's stand-in is none."""
+    config = TINY_CONFIG["model_cfg"]
+    network = open_clip.CLIP(**{**config, "text_cfg": {**config["text_cfg"], "proj_bias": True}}).eval()
+    assert isinstance(network.text_projection, nn.Linear)
+    before = outputs(network)
+    tuner = add_lora(network, 2, "full", seed=0)
+    torch.testing.assert_close(outputs(network), before)
+    assert outputs(merge_lora(tuner)).shape == before.shape
 
 
 def test_low_rank_additions_get_a_gradient_in_every_layer(network):

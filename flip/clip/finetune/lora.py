@@ -53,7 +53,10 @@ def add_lora(network: nn.Module, rank: int, part: str, seed: int) -> Any:
 
 
 def lora_targets(network: nn.Module, part: str) -> list[str]:
-    """Return the names of the layers that get low-rank additions."""
+    """Return the names of the layers that get low-rank additions.
+
+    Not a text projection with a bias: open_clip asks whether it is a ``Linear``, which peft's stand-in is not.
+    """
     attention = {name for name, module in network.named_modules() if isinstance(module, nn.MultiheadAttention)}
     return [
         name
@@ -62,6 +65,7 @@ def lora_targets(network: nn.Module, part: str) -> list[str]:
         and (name in attention or _is_linear(module))
         # peft adds to the output layer of an attention with the attention itself.
         and name.rpartition(".")[0] not in attention
+        and name.rpartition(".")[2] != "text_projection"
     ]
 
 
