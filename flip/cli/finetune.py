@@ -136,8 +136,11 @@ def _augmented(config: FinetuneConfig, validation: Dataset) -> Dataset | None:
     made_from = rows_of_sources([r.source for r in dataset.records], [r.path for r in validation.records])
     kept = [i for i, row in enumerate(made_from) if row is None]
     if len(kept) < len(dataset):
-        note(config, f"{len(dataset) - len(kept)} generated photos are made from validation photos and are left out")
-    return dataset.take(kept)
+        note(
+            config,
+            f"left out {len(dataset) - len(kept)} of {len(dataset)} generated photos: made from validation photos",
+        )
+    return dataset.take(kept) if kept else None
 
 
 def _warn(config: FinetuneConfig, result: FinetuneResult) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-CONFIG_FILE = "open_clip_config.json"
+CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
 
 #: What a tokenizer of Hugging Face consists of; open_clip reads it from the model's own folder.
 TOKENIZER_FILES = (
@@ -122,7 +122,7 @@ def _load_folder(name: str, folder: Path, cache: Path | None) -> ClipModel:
     with _quiet():
         weights = _find_checkpoint_in_dir(folder)
     if weights is None:
-        raise ModelError(f"{folder} has {CONFIG_FILE} but no weights; put open_clip_model.safetensors beside it")
+        raise ModelError(f"{folder} has {CONFIG_FILE} but no weights; put {WEIGHTS_FILE} beside it")
     # Two towers' own pretrained weights are never fetched: the folder's file holds both.
     return _build(name, f"local-dir:{folder}", Path(weights), model_cfg, cache)
 

@@ -42,7 +42,7 @@ def read_manifest(file: Path, test_fraction: float = DEFAULT_TEST_FRACTION) -> D
     else:
         splits = hash_splits(paths, labels, test_fraction)
     records = tuple(
-        Record(path, label, split, row.captions(), row.box())
+        Record(path, label, split, row.captions(), row.box(), row.text("source"))
         for path, label, split, row in zip(paths, labels, splits, table.rows, strict=True)
     )
     return Dataset(root, "manifest", tuple(map(clean_class_name, raw_names)), raw_names, records)

@@ -31,7 +31,8 @@ def read_scratch_config(file: Path) -> dict[str, Any]:
 
     A folder ``tokenizer`` beside the file is the model's vocabulary; without one it is CLIP's. The word ``sample`` is
     the configuration of the model that comes with flip. A ``text_encoder`` with ``open_clip``, a folder (relative to
-    the file), begins as the text tower of that model, and reads as many tokens as ``max_position_embeddings`` says.
+    the file), begins as the text tower of that model, reads as many tokens as ``max_position_embeddings`` says, and
+    brings its vocabulary along.
 
     Raises
     ------
@@ -57,6 +58,7 @@ def read_scratch_config(file: Path) -> dict[str, Any]:
     if OPEN_CLIP in content["text_encoder"]:
         clip = file.parent / str(content["text_encoder"][OPEN_CLIP])
         content["text_encoder"] = {**content["text_encoder"], OPEN_CLIP: str(clip)}
+        own = own if own.is_dir() or not (clip / "vocab.json").is_file() else clip
     return {**VAE_DEFAULTS, **content, **({"tokenizer": str(own)} if own.is_dir() else {})}
 
 
@@ -86,6 +88,12 @@ def build_pipeline(config: dict[str, Any], seed: int) -> Any:
         raise ConfigError(
             f"--from-scratch: text_encoder has hidden_size {width}, unet cross_attention_dim {cross}; make them equal"
         )
+    tokenizer = _tokenizer(config.get("tokenizer"), text_encoder.config.max_position_embeddings)
+    if len(tokenizer) > text_encoder.config.vocab_size:
+        raise ConfigError(
+            f"--from-scratch: text_encoder knows {text_encoder.config.vocab_size} tokens, the tokenizer has "
+            f"{len(tokenizer)}; put the vocabulary's files into a folder tokenizer beside the configuration"
+        )
     for network in (unet, vae):
         _silence_residuals(network)
     _pass_on(vae)
@@ -93,7 +101,7 @@ def build_pipeline(config: dict[str, Any], seed: int) -> Any:
         unet=unet,
         vae=vae,
         text_encoder=text_encoder,
-        tokenizer=_tokenizer(config.get("tokenizer"), text_encoder.config.max_position_embeddings),
+        tokenizer=tokenizer,
         scheduler=diffusers.DDIMScheduler.from_config({**ldm.SCHEDULER, **config.get("scheduler", {})}),
         safety_checker=None,
         feature_extractor=None,
@@ -113,7 +121,7 @@ def _silence_residuals(network: Any) -> None:
     """Set the last layer of every residual branch to zero, and that of a U-Net."""
     last = {"ResnetBlock2D": "conv2", "Transformer2DModel": "proj_out", "UNet2DConditionModel": "conv_out"}
     for module in network.modules():
-        layer = last.get(type(module).__name__)
+        layer = "to_out" if getattr(module, "residual_connection", False) else last.get(type(module).__name__)
         if layer:
             for parameter in getattr(module, layer).parameters():
                 torch.nn.init.zeros_(parameter)

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 
+from flip.clip.model import CONFIG_FILE, WEIGHTS_FILE
 from flip.errors import ConfigError
 
-_CONFIG, _WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+#: open_clip's default.
+_HEADS = 8
 
 #: open_clip's names within a block, and transformers'.
 _BLOCK = {
@@ -41,43 +43,57 @@ def read_text_tower(folder: Path, context_length: int | None = None) -> Any:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     try:
-        model_cfg = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))["model_cfg"]
-        text_cfg = model_cfg["text_cfg"]
-        weights = {name.removeprefix("text."): value.float() for name, value in load_file(folder / _WEIGHTS).items()}
-        width, places = text_cfg["width"], weights["positional_embedding"]
+        model_cfg = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))["model_cfg"]
+        weights = _text_weights(folder)
+        layers = len({name.split(".")[2] for name in weights if name.startswith("transformer.resblocks.")})
+        state, places = _renamed(weights, layers), weights["positional_embedding"]
+        if model_cfg["text_cfg"].get("no_causal_mask"):
+            raise ValueError("its texts are read in both directions")
+        words, width = weights["token_embedding.weight"].shape
         length = context_length or len(places)
         tower = CLIPTextModel(
             CLIPTextConfig(
-                vocab_size=len(weights["token_embedding.weight"]),
+                vocab_size=words,
                 hidden_size=width,
                 intermediate_size=len(weights["transformer.resblocks.0.mlp.c_fc.bias"]),
-                num_hidden_layers=text_cfg["layers"],
-                num_attention_heads=text_cfg["heads"],
+                num_hidden_layers=layers,
+                num_attention_heads=model_cfg["text_cfg"].get("heads", _HEADS),
                 max_position_embeddings=length,
                 hidden_act="quick_gelu" if model_cfg.get("quick_gelu") else "gelu",
-                bos_token_id=len(weights["token_embedding.weight"]) - 2,
-                eos_token_id=len(weights["token_embedding.weight"]) - 1,
+                bos_token_id=words - 2,
+                eos_token_id=words - 1,
                 pad_token_id=0,
             )
         )
         more = places[-1:].expand(max(0, length - len(places)), -1)
-        state = _renamed(weights, text_cfg["layers"]) | {
-            "embeddings.position_embedding.weight": torch.cat([places[:length], more])
-        }
+        state["embeddings.position_embedding.weight"] = torch.cat([places[:length], more])
         # Some versions of transformers have the tower's parts below "text_model", and some at the top.
         below = "text_model." if any(name.startswith("text_model.") for name in tower.state_dict()) else ""
         missing, _ = tower.load_state_dict({below + name: value for name, value in state.items()}, strict=False)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as e:
         reason = " ".join(f"{type(e).__name__}: {e}".split())[:200]
         raise ConfigError(
-            f"{folder} is no open_clip model with a text transformer of its own ({reason}); it needs {_CONFIG} and "
-            f"{_WEIGHTS}, as flip finetune writes them"
+            f"{folder} is no open_clip model with a text transformer of its own ({reason}); it needs {CONFIG_FILE} and "
+            f"{WEIGHTS_FILE}, as flip finetune writes them"
         ) from e
     assert all(name.endswith("position_ids") for name in missing), missing
     return tower
 
 
+def _text_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Return the weights of the text side, under the names they have in a model that is not of two towers apart."""
+    with safe_open(folder / WEIGHTS_FILE, "pt") as file:
+        names = [name for name in file.keys() if not name.startswith("visual.")]  # noqa: SIM118
+        return {name.removeprefix("text."): file.get_tensor(name).float() for name in names}
+
+
 def _renamed(weights: dict[str, torch.Tensor], layers: int) -> dict[str, torch.Tensor]:
+    """Return the weights under transformers' names; a block with further layers is a ValueError."""
+    known = {f"{before}.{kind}" for before in _BLOCK for kind in ("weight", "bias")}
+    known |= {f"attn.in_proj_{kind}" for kind in ("weight", "bias")}
+    for name in weights:
+        if name.startswith("transformer.") and name.split(".", 3)[-1] not in known:
+            raise ValueError(f"{name} is in no text transformer of CLIP's kind")
     state = {"embeddings.token_embedding.weight": weights["token_embedding.weight"]}
     for kind in ("weight", "bias"):
         state[f"final_layer_norm.{kind}"] = weights[f"ln_final.{kind}"]

@@ -102,7 +102,7 @@ def test_what_is_made_from_a_validation_photo_is_not_learned_from(tmp_path, caps
     left = _augmented(FinetuneConfig(augmented=made), validation)
     assert [r.path for r in left.records if "red_fox" in r.path] == ["train/red_fox/0.png"]
     assert len(left) == 7
-    assert "1 generated photos are made from validation photos" in capsys.readouterr().err
+    assert "left out 1 of 8 generated photos: made from validation photos" in capsys.readouterr().err
 
 
 def test_a_finished_run_is_not_trained_again(flip, tmp_path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from flip.diffusion.examples import (
 )
 from flip.diffusion.finetune import Hooks, finetune, resolve_training_precision
 from flip.diffusion.scratch import build_pipeline, read_scratch_config
+from flip.diffusion.text_tower import read_text_tower
 from flip.diffusion.trainer import DiffusionTraining, Trainer, snr_weights, spread_timesteps
 from flip.errors import CheckpointError, ConfigError, DataError
 from tests.diffusion.tiny import SIZE, make_pipeline
@@ -281,9 +283,7 @@ def test_a_new_autoencoder_gives_a_blurred_photo_back_and_a_new_unet_says_nothin
     file = tmp_path / "tiny.json"
     file.write_text(json.dumps(SCRATCH))
     made = build_pipeline(read_scratch_config(file), 0)
-    photo = (
-        torch.linspace(-1, 1, 16)[None, None, None, :].expand(1, 3, 16, 16) * torch.tensor([1, -1, 0.5])[:, None, None]
-    )
+    photo = torch.linspace(-1, 1, 16).expand(1, 3, 16, 16) * torch.tensor([1, -1, 0.5])[:, None, None]
     with torch.inference_mode():
         posterior = made.vae.encode(photo).latent_dist
         back = made.vae.decode(posterior.mean).sample
@@ -310,6 +310,40 @@ def test_a_text_encoder_from_open_clip_reads_as_it_did(tiny_model: Path, tmp_pat
             states = made.text_encoder(padded)[0]
             ours = states[torch.arange(2), tokens.argmax(dim=1)] @ network.text_projection
             torch.testing.assert_close(ours, network.encode_text(tokens), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda folder: (folder / "open_clip_model.safetensors").write_bytes(b"cut"), "SafetensorError"),
+        (lambda folder: (folder / "open_clip_config.json").write_text("[]"), "TypeError"),
+        (lambda folder: edit_text_cfg(folder, no_causal_mask=True), "read in both directions"),
+    ],
+)
+def test_a_text_tower_that_cannot_be_taken_is_one_line(spoil: Any, said: str, tiny_model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "clip")
+    spoil(folder)
+    with pytest.raises(ConfigError, match=f"clip is no open_clip model with a text transformer of its own .*{said}"):
+        read_text_tower(folder)
+
+
+def edit_text_cfg(folder: Path, **change: Any) -> None:
+    file = folder / "open_clip_config.json"
+    config = json.loads(file.read_text())
+    config["model_cfg"]["text_cfg"] |= change
+    file.write_text(json.dumps(config))
+
+
+def test_a_text_tower_brings_its_vocabulary_and_another_is_refused(tmp_path: Path) -> None:
+    from flip.sample.weights import clip_folder
+
+    file = tmp_path / "config.json"
+    unet = {**SCRATCH["unet"], "cross_attention_dim": 128}
+    file.write_text(json.dumps({**SCRATCH, "unet": unet, "text_encoder": {"open_clip": str(clip_folder())}}))
+    config = read_scratch_config(file)
+    assert len(build_pipeline(config, 0).tokenizer) == 772
+    with pytest.raises(ConfigError, match="text_encoder knows 772 tokens, the tokenizer has 49408; put"):
+        build_pipeline({**config, "tokenizer": None}, 0)
 
 
 @pytest.mark.parametrize("count", [1, 3, 32])

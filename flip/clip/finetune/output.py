@@ -14,12 +14,11 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from flip.clip.finetune.checkpoint import sync
-from flip.clip.model import CONFIG_FILE, TOKENIZER_FILES, ClipModel
+from flip.clip.model import CONFIG_FILE, TOKENIZER_FILES, WEIGHTS_FILE, ClipModel
 from flip.config import FinetuneConfig
 from flip.errors import CheckpointError, ConfigError
 from flip.results import plain, versions, write_json, write_text
 
-WEIGHTS_FILE = "open_clip_model.safetensors"
 CHECKPOINTS, METRICS, CONFIG, ENVIRONMENT, RESULT = (
     "checkpoints",
     "metrics.jsonl",
