@@ -1,35 +1,55 @@
-"""What a command reports: an evaluation, prediction rows, and how they are written and read back."""
+"""What is reported: an evaluation, prediction rows, and a run's folder; how each is written and read back."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import io
 import json
 import math
-import os
 import platform
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from flip.errors import ConfigError, DataError
+from flip.errors import DataError
+from flip.files import plain, write_json, written_aside
 
 if TYPE_CHECKING:
-    from flip.metrics import Array
+    from flip.arrays import Array
 
 #: The packages whose versions decide a number.
 PACKAGES = ("flip-clip", "torch", "torchvision", "open_clip_torch", "timm", "numpy", "scikit-learn", "pillow")
 
+#: The form of every result file; a reader refuses a newer one.
+FORMAT = 1
+
+RESULT_FILE, CONFIG_FILE, ENVIRONMENT_FILE, ROWS_FILE = (
+    "result.json",
+    "config.json",
+    "environment.json",
+    "predictions.jsonl",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """One method's numbers on one split; accuracies are percentages.
+    """One method's numbers on one split; accuracies are percentages (0 to 100).
 
-    ``extra`` holds what only some commands report (``sweep``, ``shots``, ``calibration``...); its keys stand beside the
-    others when the evaluation is written.
+    Attributes
+    ----------
+    ci95 : (float, float)
+        95 % Wilson interval of top1.
+    protocol : dict
+        How every choice was made, and what was seen at test time.
+    per_class : list of dict
+        ``label``, ``n`` and ``top1`` of each class that has photos.
+    unreadable : int
+        Photos of the split that could not be read; they are not among the n.
+    details : dict
+        What only some commands report (``sweep``, ``shots``, ``ece``, …); these keys stand beside the others when the
+        evaluation is written.
     """
 
     command: str
@@ -46,28 +66,62 @@ class Evaluation:
     per_class: list[dict[str, Any]]
     unreadable: int = 0
     seconds: float = 0.0
-    extra: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # As JSON will hold them, so that what is read back equals what was written.
+        for name in ("protocol", "per_class", "details"):
+            object.__setattr__(self, name, plain(getattr(self, name)))
+
+    def __str__(self) -> str:
+        low, high = self.ci95
+        left_out = f" ({self.unreadable:,} unreadable)" if self.unreadable else ""
+        return f"{self.top1:.1f} % (95 %: {low:.1f} to {high:.1f}), n {self.n:,}{left_out}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what json prints: plain values, ``extra`` merged in, NaN as None."""
-        fields = asdict(self)
-        merged: dict[str, Any] = plain({**fields, **fields.pop("extra")})
+        """Return what JSON holds: plain values, ``details`` merged in, and the ``format``."""
+        values = asdict(self)
+        merged: dict[str, Any] = plain({**values, "format": FORMAT, **values.pop("details")})
         return merged
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Return the evaluation that ``to_dict`` described.
 
-def evaluate(
+        Raises
+        ------
+        DataError
+            If it is none, or of a newer flip.
+        """
+        require_format(values, "the result")
+        own = {f.name for f in fields(cls)} - {"details"}
+        absent = own - values.keys()
+        if absent:
+            raise DataError(f"this is no evaluation: it has no {', '.join(sorted(absent))}; pass what --run wrote")
+        given = {name: values[name] for name in own} | {"ci95": tuple(values["ci95"])}
+        return cls(**given, details={k: v for k, v in values.items() if k not in own and k != "format"})
+
+
+def require_format(values: Mapping[str, Any], what: str) -> None:
+    """Raise a DataError if something was written by a newer flip; files before formats count as the first."""
+    found = values.get("format", FORMAT)
+    if not isinstance(found, int) or found > FORMAT:
+        raise DataError(f"{what} has format {found}, and this flip reads {FORMAT}; upgrade flip, or run it again")
+
+
+def score_predictions(
     scores: Array,
     labels: Array,
     classnames: Sequence[str],
     *,
-    command: str,
-    data: str,
-    model: str,
-    split: str,
-    protocol: dict[str, Any],
+    command: str = "evaluate",
+    data: str = "",
+    model: str = "",
+    split: str = "",
+    protocol: Mapping[str, Any] | None = None,
     unreadable: int = 0,
     seconds: float = 0.0,
-    extra: dict[str, Any] | None = None,
+    details: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """Score predictions against the truth.
 
@@ -87,7 +141,7 @@ def evaluate(
 
     if len(labels) == 0:
         raise DataError(f"split {split!r} of {data} has no readable photo to score; check the files it names")
-    predicted = scores.argmax(axis=1)
+    predicted = scores.argmax(axis=1)  # (n,)
     correct = predicted == labels
     per_class = [
         {"label": name, "n": int((labels == c).sum()), "top1": 100.0 * float(correct[labels == c].mean())}
@@ -105,18 +159,18 @@ def evaluate(
         top5=metrics.topk_accuracy(scores, labels, 5),
         mean_per_class=metrics.mean_per_class(predicted, labels),
         ci95=metrics.wilson_interval(int(correct.sum()), len(labels)),
-        protocol=protocol,
+        protocol=dict(protocol or {}),
         per_class=per_class,
         unreadable=unreadable,
         seconds=seconds,
-        extra=extra or {},
+        details=dict(details or {}),
     )
 
 
-def doubt(
+def calibration_report(
     probabilities: Array, labels: Array, classnames: Sequence[str], reject: float | None = None
 ) -> dict[str, Any]:
-    """Return how far the stated probabilities can be trusted, for an evaluation's ``extra``.
+    """Return how far the stated probabilities can be trusted, for an evaluation's ``details``.
 
     ``ece`` (expected calibration error, a fraction), ``reliability`` (its bins), ``coverage`` (accuracy when only the
     surest are answered), ``confused`` (the most confused pairs of classes) and, with ``reject``, ``rejected``.
@@ -130,7 +184,7 @@ def doubt(
     from flip import metrics
 
     predicted = probabilities.argmax(axis=1)
-    extra: dict[str, Any] = {
+    report: dict[str, Any] = {
         "ece": metrics.expected_calibration_error(probabilities, labels),
         "reliability": [bin._asdict() for bin in metrics.reliability(probabilities, labels)],
         "coverage": [
@@ -145,13 +199,27 @@ def doubt(
     if reject is not None:
         kept = probabilities.max(axis=1) >= reject
         top1 = 100.0 * float((predicted == labels)[kept].mean()) if kept.any() else math.nan
-        extra["rejected"] = {"below": reject, "answered": int(kept.sum()), "coverage": float(kept.mean()), "top1": top1}
-    return extra
+        report["rejected"] = {
+            "below": reject,
+            "answered": int(kept.sum()),
+            "coverage": float(kept.mean()),
+            "top1": top1,
+        }
+    return report
+
+
+@dataclass(frozen=True)
+class Neighbor:
+    """One training photo that a kNN vote counted: ``score`` is its cosine similarity."""
+
+    path: str
+    label: str
+    score: float
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is said of one input: a label with its probability, or the error that kept it from being read."""
+    """The answer for one input: a label with its probability, or the error that kept it from being read."""
 
     path: str
     label: str | None = None
@@ -159,19 +227,23 @@ class Prediction:
     top: tuple[tuple[str, float], ...] = ()
     truth: str | None = None
     error: str | None = None
-    neighbors: tuple[dict[str, Any], ...] | None = None
+    neighbors: tuple[Neighbor, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the row as jsonl prints it."""
-        if self.error is not None:
-            return {"path": self.path, "error": self.error}
-        row: dict[str, Any] = {"path": self.path, "label": self.label, "score": self.score, "top": self.top}
-        if self.truth is not None:
+        """Return the row as jsonl holds it."""
+        row: dict[str, Any] = {"path": self.path}
+        row |= {"label": self.label, "score": self.score, "top": self.top} if self.error is None else {}
+        row |= {} if self.error is None else {"error": self.error}
+        if self.truth is not None and self.error is None:
             row["truth"] = self.truth
         if self.neighbors is not None:
-            row["neighbors"] = self.neighbors
+            row["neighbors"] = [asdict(neighbor) for neighbor in self.neighbors]
         written: dict[str, Any] = plain(row)
         return written
+
+
+#: Columns of prediction rows as csv.
+PREDICTION_COLUMNS = ("path", "label", "score", "truth", "error")
 
 
 def predict_row(
@@ -182,7 +254,7 @@ def predict_row(
     top: int,
     reject: float | None = None,
     truth: str | None = None,
-    neighbors: tuple[dict[str, Any], ...] | None = None,
+    neighbors: tuple[Neighbor, ...] | None = None,
 ) -> Prediction:
     """Return the prediction row of one photo from its class probabilities, shape (c,)."""
     # A stable sort of the negatives puts the lower class index first among equals, as argmax does.
@@ -194,114 +266,62 @@ def predict_row(
     )
 
 
-def plain(value: Any) -> Any:
-    """Return a value as JSON can hold it: NumPy numbers as Python's, tuples as lists, NaN and infinity as None."""
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value
-
-
-class PredictionWriter:
-    """Writes prediction rows as they come, each flushed, as jsonl or csv.
+class RowWriter:
+    """Write mappings as they come, each flushed: jsonl, csv, or json as one array. Safe to call from threads.
 
     Parameters
     ----------
     stream : text stream
+        Stays open.
     format : {"jsonl", "json", "csv"}
-        ``json`` writes one array.
+    columns : sequence of str
+        Of csv; other keys are left out there.
     """
 
-    CSV_COLUMNS = ("path", "label", "score", "truth", "error")
-
-    def __init__(self, stream: TextIO, format: str) -> None:
-        self._stream = stream
-        self._format = format
-        self._rows = 0
+    def __init__(self, stream: TextIO, format: str, columns: Sequence[str]) -> None:
+        self._stream, self._format = stream, format
+        self._count = 0
+        self._lock = threading.Lock()
         if format == "csv":
-            self._csv = csv.DictWriter(stream, self.CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
+            self._csv = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
             self._csv.writeheader()
 
-    def write(self, rows: Iterable[Prediction]) -> None:
-        """Write rows and flush them."""
-        for row in rows:
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Write one row and flush it."""
+        with self._lock:
             if self._format == "csv":
-                self._csv.writerow(row.to_dict())
+                self._csv.writerow({key: plain(value) for key, value in row.items()})
             else:
-                text = json.dumps(row.to_dict(), ensure_ascii=False)
-                opening = ("[\n" if self._rows == 0 else ",\n") if self._format == "json" else ""
-                self._stream.write(opening + text + ("" if self._format == "json" else "\n"))
-            self._rows += 1
-        self._stream.flush()
+                self._stream.write(self._text(row))
+            self._count += 1
+            self._stream.flush()
 
     def close(self) -> None:
-        """Write what ends the file; the stream stays open."""
+        """Write what ends the file."""
         if self._format == "json":
-            self._stream.write("\n]\n" if self._rows else "[]\n")
+            self._stream.write("\n]\n" if self._count else "[]\n")
         self._stream.flush()
 
-
-def read_predictions(file: Path) -> Iterator[dict[str, Any]]:
-    """Read back rows that PredictionWriter wrote as jsonl or csv."""
-    with file.open(encoding="utf-8", newline="") as stream:
-        if file.suffix == ".csv":
-            yield from csv.DictReader(stream)
-        else:
-            yield from (json.loads(line) for line in stream if line.strip())
+    def _text(self, row: Mapping[str, Any]) -> str:
+        line = json.dumps(plain(row), ensure_ascii=False)
+        if self._format == "json":
+            return ("[\n" if self._count == 0 else ",\n") + line
+        return line + "\n"
 
 
-def evaluation_csv(evaluations: Sequence[Evaluation]) -> str:
-    """Return evaluations as csv, one row each: the scalar columns of the contract."""
-    columns = [
-        "command",
-        "data",
-        "model",
-        "split",
-        "n",
-        "classes",
-        "top1",
-        "ci95_low",
-        "ci95_high",
-        "top5",
-        "mean_per_class",
-        "unreadable",
-        "seconds",
-    ]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    for evaluation in evaluations:
-        writer.writerow({**evaluation.to_dict(), "ci95_low": evaluation.ci95[0], "ci95_high": evaluation.ci95[1]})
-    return text.getvalue()
-
-
-def write_text(file: Path, text: str) -> None:
-    """Write a file aside and rename it, so that a reader sees the old file or the new one and nothing between.
+def write_predictions(file: Path, rows: Sequence[Prediction]) -> None:
+    """Write prediction rows atomically, as csv where the name ends so, else as jsonl.
 
     Raises
     ------
     ConfigError
-        If the file cannot be written.
+        If the file cannot be written, or would replace a file of another kind.
     """
-    aside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(file)
-    except OSError as e:
-        with contextlib.suppress(OSError):
-            aside.unlink()
-        raise ConfigError(f"{file} cannot be written ({e.strerror or e}); pass a file in a folder that can") from e
-
-
-def write_json(file: Path, content: object) -> None:
-    """Write JSON aside and rename it."""
-    write_text(file, json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n")
+    with written_aside(file, kind="text") as aside, aside.open("w", encoding="utf-8", newline="") as stream:
+        writer = RowWriter(stream, "csv" if file.suffix == ".csv" else "jsonl", PREDICTION_COLUMNS)
+        for row in rows:
+            writer.write(row.to_dict())
+        writer.close()
 
 
 def versions() -> dict[str, str]:
@@ -315,21 +335,93 @@ def versions() -> dict[str, str]:
     return found
 
 
-def require_new_folder(folder: Path, *, overwrite: bool = False) -> None:
-    """Raise a ConfigError if a folder to be written already holds something."""
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder} is a file; pass a folder")
-    if not overwrite and folder.is_dir() and any(folder.iterdir()):
-        raise ConfigError(f"{folder} already holds files; pass another folder, or --overwrite to replace them")
+@dataclass(frozen=True)
+class Run:
+    """A folder that ``--run`` wrote: what it takes to trust and repeat a number.
+
+    Attributes
+    ----------
+    folder : Path
+    evaluation : Evaluation
+    config : dict
+        The command's options.
+    versions : dict of str to str
+    data_fingerprint, model_fingerprint : str
+    """
+
+    folder: Path
+    evaluation: Evaluation
+    config: dict[str, Any]
+    versions: dict[str, str]
+    data_fingerprint: str
+    model_fingerprint: str
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Self:
+        """Read the folder back, but for its rows.
+
+        Raises
+        ------
+        DataError
+            If it is no run, half written, damaged, or of a newer flip.
+        """
+        folder = Path(folder)
+        result, config, environment = (
+            _read_json(folder / name, folder) for name in (RESULT_FILE, CONFIG_FILE, ENVIRONMENT_FILE)
+        )
+        try:
+            evaluation = Evaluation.from_dict(result)
+            data, model = str(environment["data_fingerprint"]), str(environment["model_fingerprint"])
+            return cls(folder, evaluation, config, dict(environment["versions"]), data, model)
+        except DataError as e:
+            raise DataError(f"{folder}: {e}") from e
+        except (KeyError, TypeError, ValueError) as e:
+            raise DataError(f"{folder} holds a damaged run ({e!r}); run the command again with --run") from e
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the prediction rows, as they were written.
+
+        Raises
+        ------
+        DataError
+            If they are absent or damaged.
+        """
+        file = self.folder / ROWS_FILE
+        try:
+            with file.open(encoding="utf-8") as stream:
+                for line in stream:
+                    row = json.loads(line)
+                    if not isinstance(row, dict):
+                        raise ValueError("a row is no object")
+                    yield row
+        except (OSError, ValueError) as e:
+            raise DataError(f"{file} cannot be read ({e}); run the command again with --run") from e
 
 
 def write_run(
-    folder: Path, evaluation: Evaluation, config: object, data_fingerprint: str, model_fingerprint: str
-) -> None:
-    """Write what it takes to trust and repeat a number: result, config, versions, fingerprints."""
-    write_json(folder / "result.json", evaluation.to_dict())
-    write_json(folder / "config.json", asdict(config))  # type: ignore[call-overload]
-    write_json(
-        folder / "environment.json",
-        {"versions": versions(), "data_fingerprint": data_fingerprint, "model_fingerprint": model_fingerprint},
-    )
+    folder: Path,
+    evaluation: Evaluation,
+    rows: Sequence[Prediction],
+    config: Mapping[str, Any],
+    data_fingerprint: str,
+    model_fingerprint: str,
+) -> Run:
+    """Write a run into a folder: rows, config, versions and fingerprints, and the result last."""
+    write_predictions(folder / ROWS_FILE, rows)
+    write_json(folder / CONFIG_FILE, {"command": evaluation.command, "format": FORMAT, **config})
+    environment = {"versions": versions(), "data_fingerprint": data_fingerprint, "model_fingerprint": model_fingerprint}
+    write_json(folder / ENVIRONMENT_FILE, {"command": evaluation.command, "format": FORMAT, **environment})
+    write_json(folder / RESULT_FILE, evaluation.to_dict())
+    return Run.open(folder)
+
+
+def _read_json(file: Path, folder: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as e:
+        raise DataError(f"{folder} is no run of flip: it has no {file.name}; pass a folder that --run wrote") from e
+    except (OSError, ValueError, RecursionError) as e:
+        raise DataError(f"{file} cannot be read ({e}); run the command again with --run") from e
+    if not isinstance(content, dict):
+        raise DataError(f"{file} holds no object; run the command again with --run")
+    return content

@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 from flip import __version__
 from flip.errors import FlipError
 
-#: Command modules under ``flip.cli``, in the order in which ``--help`` lists them.
+#: Command modules under ``flip.cli.commands``, in the order in which ``--help`` lists them.
 COMMANDS = ("demo", "embed", "zeroshot", "knn", "hybrid", "finetune", "generate", "augment", "models", "data")
 
 
@@ -105,7 +105,7 @@ def _root(
 
 
 for _name in COMMANDS:
-    register: Callable[[typer.Typer], None] = importlib.import_module(f"flip.cli.{_name}").register
+    register: Callable[[typer.Typer], None] = importlib.import_module(f"flip.cli.commands.{_name}").register
     register(app)
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flip.cli.common import STDIN, implied_model, note, result_format
+from flip.cli.context import STDIN, implied_model, note, result_format
 from flip.config import DrawConfig, parse_size
 from flip.errors import DataError
-from flip.results import plain
+from flip.files import plain
 
 if TYPE_CHECKING:
     from flip.device import Placement

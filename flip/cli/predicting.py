@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from flip.cli.common import finish, input_paths
-from flip.cli.render import prediction_writer, save_evaluation, write_evaluation
+from flip.cli.context import finish, input_paths
+from flip.cli.output import prediction_writer, save_evaluation, write_evaluation
 from flip.config import PredictConfig
-from flip.results import Evaluation, Prediction, predict_row
+from flip.results import Evaluation, Neighbor, Prediction, predict_row
 
 if TYPE_CHECKING:
-    from flip.clip.feature_set import Features
-    from flip.clip.features import FeatureExtractor
+    from flip.embed.extractor import FeatureExtractor
+    from flip.features import Features
     from flip.metrics import Array
 
 #: From image features (n, d) to class probabilities (n, c) and, where asked for, each photo's neighbours.
-Classify = Callable[["Array"], "tuple[Array, list[tuple[dict[str, Any], ...]] | None]"]
+Classify = Callable[["Array"], "tuple[Array, list[tuple[Neighbor, ...]] | None]"]
 
 
 def predict_photos(
@@ -27,12 +27,13 @@ def predict_photos(
         return
     unreadable = 0
     paths = input_paths(config.images or [], null=config.null)
-    with prediction_writer(config) as writer:
+    with prediction_writer(config) as write:
         for batch in extractor.stream(paths):
             names = [source.file for source in batch.sources]
             rows = list(_rows(config, names, batch.embeddings, batch.errors, classnames, classify))
             unreadable += sum(row.error is not None for row in rows)
-            writer.write(rows)
+            for row in rows:
+                write(row)
     finish(config, unreadable)
 
 

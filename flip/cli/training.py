@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from flip.cli.common import data_name, model_name, note, open_extractor, progress, read_features
+from flip.cli.context import data_name, model_name, note, open_extractor, progress, read_features
 from flip.config import HybridConfig, KnnConfig, TrainedConfig, parse_shots
 from flip.errors import DataError
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from flip.cli.predicting import Classify
-    from flip.clip.feature_set import Features
-    from flip.clip.features import FeatureExtractor
     from flip.data.dataset import Dataset
+    from flip.embed.extractor import FeatureExtractor
+    from flip.features import Features
     from flip.metrics import Array
     from flip.results import Evaluation
 
@@ -77,7 +77,7 @@ def open_features(
     """Return the features of these splits; a table of embeddings is read without a model where no text is needed."""
     used = dataset if "all" in splits else dataset.take(i for i, r in enumerate(dataset.records) if r.split in splits)
     if dataset.embeddings is not None and not config.model and not with_text and not config.augmented:
-        from flip.clip.table import read_table_features
+        from flip.embed.table import read_table_features
 
         return read_table_features(used), None
     extractor = open_extractor(config, dataset)
@@ -143,8 +143,8 @@ def few_shot(
     -------
     list of rows, one for each number of shots, and the first fit of the last number
     """
-    from flip.classify.fewshot import Draw, draws, few_shot_rows, short_classes
     from flip.data.dataset import few_shot_indices
+    from flip.studies.few_shot import Draw, draws, few_shot_rows, short_classes
 
     labels = training.labels[training.real]
     shots = parse_shots(config.shots)
@@ -181,7 +181,7 @@ def evaluation_of(
     """Return the evaluation of class probabilities (n, c) of the readable photos of a split."""
     from flip import results
 
-    evaluation = results.evaluate(
+    evaluation = results.score_predictions(
         probabilities,
         test.labels,
         dataset.classnames,
@@ -192,16 +192,16 @@ def evaluation_of(
         protocol={**protocol, "crop": config.crop, "tta": config.tta},
         unreadable=unreadable,
         seconds=time.perf_counter() - start,
-        extra={**extra, **results.doubt(probabilities, test.labels, dataset.classnames, config.reject)},
+        details={**extra, **results.calibration_report(probabilities, test.labels, dataset.classnames, config.reject)},
     )
     if config.plot:
-        from flip.report.curves import plot_doubt, plot_few_shot
+        from flip.report.plots import plot_doubt, plot_few_shot
 
         title = f"{command}, {len(dataset.classnames)} classes, n {evaluation.n}"
         if "shots" in extra:
             plot_few_shot(config.plot, {command: extra["shots"]}, title)
         else:
-            plot_doubt(config.plot, evaluation.extra, title)
+            plot_doubt(config.plot, evaluation.details, title)
         note(config, f"drew {config.plot}")
     return evaluation
 
@@ -217,7 +217,6 @@ def _generated(
     """Return the readable generated photos (m), and for each the row of the photo it was made from, or a number."""
     import numpy as np
 
-    from flip.clip.feature_set import require_readable
     from flip.data.dataset import rows_of_sources
     from flip.data.open import open_dataset
 
@@ -232,7 +231,7 @@ def _generated(
     dataset = dataset.select("train") if "train" in dataset.splits else dataset
     features = extractor.features(dataset)
     own = np.array([classnames.index(name) for name in dataset.classnames])
-    readable = require_readable(replace(features, labels=own[features.labels], classnames=classnames), "generated")
+    readable = replace(features, labels=own[features.labels], classnames=classnames).require_readable("generated")
     noted = {record.path: record.source for record in dataset.records}
     found = rows_of_sources([noted[path] for path in readable.paths], train.paths)
     alone = range(NO_SOURCE, NO_SOURCE + len(readable))

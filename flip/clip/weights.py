@@ -6,7 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from flip.results import write_json
+from flip.files import write_json
 
 
 def weights_hash(file: Path, cache: Path | None) -> str:

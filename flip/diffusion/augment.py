@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 
 from flip.data.dataset import Dataset
-from flip.diffusion.files import require_own_folder
 from flip.diffusion.generate import in_the_background
 from flip.diffusion.judge import Judge, Verdict
 from flip.diffusion.painter import DrawSettings, Painter, Picture, picture_seed
 from flip.diffusion.pictures import read_about, save_picture, slug
 from flip.errors import ConfigError, DataError
-from flip.results import write_json, write_text
+from flip.files import claim_folder, write_json, write_text
 
 #: In the folder: how its pictures were drawn, and what became of all drawings.
 REPORT_FILE = "augment.json"
@@ -207,7 +206,7 @@ def begin(folder: Path, decides: dict[str, Any], *, overwrite: bool) -> None:
     ConfigError
         If it holds other work, or pictures that were drawn otherwise.
     """
-    require_own_folder(folder, REPORT_FILE, overwrite=overwrite)
+    claim_folder(folder, REPORT_FILE, overwrite=overwrite)
     ours = (folder / REPORT_FILE).is_file()
     if ours and not overwrite:
         before = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8")).get("drawn_with", {})

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 from flip.clip.weights import weights_hash
 from flip.config import cache_folder
 from flip.diffusion import ldm
-from flip.diffusion.files import written_aside
 from flip.diffusion.pickles import read_pickled_tensors
 from flip.diffusion.tokenizer import make_tokenizer
 from flip.errors import CheckpointError, ConfigError, near_names
-from flip.results import require_new_folder
+from flip.files import claim_folder, written_aside
 from flip.sample import weights as sample
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ def save_pipeline(pipeline: Any, folder: Path, *, overwrite: bool = False) -> No
         If the folder holds something, or cannot be written.
     """
     # Only another model is ever replaced: what else a folder may hold is not this function's to delete.
-    require_new_folder(folder, overwrite=overwrite and (folder / INDEX_FILE).is_file())
+    claim_folder(folder, overwrite=overwrite and (folder / INDEX_FILE).is_file())
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         pipeline.save_pretrained(aside, safe_serialization=True)

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from flip.diffusion.checkpoint import Loaded
-from flip.diffusion.files import require_own_folder
 from flip.diffusion.painter import DrawSettings, Painter, Picture, picture_seed
 from flip.diffusion.pictures import save_picture, slug
-from flip.results import write_json
+from flip.files import claim_folder, write_json
 
 #: In a folder of generated pictures: the settings of the last run, and the sign that the folder is one.
 MARK_FILE = "generate.json"
@@ -129,5 +128,5 @@ def prepare_folder(folder: Path, loaded: Loaded, settings: DrawSettings, *, over
     ConfigError
         If the folder holds other work.
     """
-    require_own_folder(folder, MARK_FILE, overwrite=overwrite)
+    claim_folder(folder, MARK_FILE, overwrite=overwrite)
     write_json(folder / MARK_FILE, {"ckpt": loaded.name, "fingerprint": loaded.fingerprint, **asdict(settings)})

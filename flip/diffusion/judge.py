@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from flip.classify.zeroshot import zero_shot_logits
-from flip.clip.feature_set import Features
-from flip.clip.features import FeatureExtractor
 from flip.clip.prompts import class_prompts
 from flip.diffusion.copies import PhotoHashes
+from flip.embed.extractor import FeatureExtractor
+from flip.features import Features
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flip.diffusion.files import written_aside
 from flip.errors import ConfigError
+from flip.files import written_aside
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from flip.classify.fewshot import Draw, draws
 from flip.classify.heads import Head, Inputs
 from flip.data.dataset import few_shot_indices
 from flip.errors import ConfigError
 from flip.metrics import Array, paired_interval_over_draws
+from flip.studies.few_shot import Draw, draws
 
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]

@@ -12,21 +12,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flip.classify.fewshot import draws, few_shot_rows
 from flip.classify.heads import make_head
 from flip.classify.knn import fit_knn
 from flip.classify.text_side import build_text_side
 from flip.classify.zeroshot import zero_shot_logits
-from flip.clip.feature_set import Features
-from flip.clip.features import FeatureExtractor, make_extractor
 from flip.clip.model import load_model
 from flip.clip.prompts import class_prompts
 from flip.config import SAMPLE, FinetuneConfig, ReadConfig, worker_count
 from flip.data.dataset import Dataset, few_shot_indices
+from flip.embed.extractor import FeatureExtractor, make_extractor
+from flip.features import Features
+from flip.files import write_json
 from flip.metrics import paired_interval, wilson_interval
-from flip.report.curves import plot_few_shot
-from flip.results import write_json
+from flip.report.plots import plot_few_shot
 from flip.studies import demo_drawing
+from flip.studies.few_shot import draws, few_shot_rows
 
 Scores = npt.NDArray[Any]
 
@@ -178,8 +178,8 @@ class Demo:
         )
 
     def _finetune(self) -> FeatureExtractor:
-        from flip.clip.finetune import finetune
-        from flip.clip.finetune.validation import split_validation
+        from flip.training.clip.pipeline import finetune
+        from flip.training.clip.validation import split_validation
 
         config = FinetuneConfig(
             model=SAMPLE,

@@ -7,20 +7,20 @@ from pathlib import Path
 
 from PIL import Image
 
-from flip.clip.features import FeatureExtractor
 from flip.config import SAMPLE, ReadConfig, worker_count
 from flip.data.dataset import Dataset
 from flip.data.open import open_dataset
 from flip.device import place
 from flip.diffusion import augment as augmenting
-from flip.diffusion import finetune as tuning
 from flip.diffusion.checkpoint import load_pipeline
 from flip.diffusion.copies import PhotoHashes
 from flip.diffusion.judge import ClipFilter, Judge, Verdict
 from flip.diffusion.painter import DrawSettings, Painter
 from flip.diffusion.pictures import contact_sheet, save_sheet
 from flip.diffusion.texts import drawing_prompts
-from flip.diffusion.trainer import DiffusionTraining
+from flip.embed.extractor import FeatureExtractor
+from flip.training.diffusion import finetune as tuning
+from flip.training.diffusion.trainer import DiffusionTraining
 
 PER_SPECIES = 5
 _STEPS, _GUIDANCE, _DRAWS = 15, 5.0, 2

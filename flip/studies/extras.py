@@ -17,13 +17,13 @@ from flip.diffusion.generate import Planned
 from flip.diffusion.painter import Picture, picture_seed
 from flip.diffusion.pictures import read_about, save_picture, slug
 from flip.errors import DataError
-from flip.results import write_text
+from flip.files import write_text
 from flip.studies.augmentation import CONTROL, IMAGE
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from flip.clip.features import FeatureExtractor
+    from flip.embed.extractor import FeatureExtractor
 
 #: A random view: its share of the photo's area, and by how much its shape may differ from the photo's.
 VIEW_AREA, VIEW_STRETCH = (0.5, 1.0), 4 / 3

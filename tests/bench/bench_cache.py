@@ -24,7 +24,7 @@ PROGRAM = """
 import json, resource, sys, time
 import torch, open_clip, accelerate, pyarrow.parquet
 from pathlib import Path
-from flip.clip.features import make_extractor
+from flip.embed.extractor import make_extractor
 from flip.clip.model import load_model
 from flip.config import ReadConfig
 from flip.data.open import open_dataset

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from flip.clip.features import make_extractor
 from flip.clip.model import load_model
 from flip.config import ReadConfig
 from flip.data.open import open_dataset
+from flip.embed.extractor import make_extractor
 
 
 def main() -> None:

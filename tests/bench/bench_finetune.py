@@ -40,9 +40,9 @@ def bare(options: argparse.Namespace) -> float:
     """Return the photos a second of a loop that decodes nothing."""
     import torch
 
-    from flip.clip.finetune.loss import contrastive_loss
     from flip.clip.model import load_model
     from flip.data.images import decode_image
+    from flip.training.clip.loss import contrastive_loss
 
     model = load_model(options.model)
     network: Any = model.network.requires_grad_(True).to(memory_format=torch.channels_last)
@@ -71,11 +71,11 @@ def bare(options: argparse.Namespace) -> float:
 
 def flip(options: argparse.Namespace) -> float:
     """Return the photos a second of flip's loop, which decodes and augments them."""
-    from flip.clip.finetune import finetune
-    from flip.clip.finetune.state import Listener, StepReport
-    from flip.clip.finetune.validation import Split
     from flip.clip.model import load_model
     from flip.config import FinetuneConfig
+    from flip.training.clip import finetune
+    from flip.training.clip.state import Listener, StepReport
+    from flip.training.clip.validation import Split
 
     times: list[float] = []
 

@@ -16,17 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from flip.classify.fewshot import draws, few_shot_rows
 from flip.classify.heads import HEADS, make_head
 from flip.classify.knn import fit_knn
 from flip.classify.text_side import build_text_side
-from flip.clip.features import make_extractor
 from flip.clip.model import load_model
 from flip.clip.prompts import class_prompts
 from flip.config import ReadConfig, parse_shots
 from flip.data.dataset import few_shot_indices
 from flip.data.open import open_dataset
-from flip.report.curves import plot_few_shot
+from flip.embed.extractor import make_extractor
+from flip.report.plots import plot_few_shot
+from flip.studies.few_shot import draws, few_shot_rows
 
 SHOTS = "1,2,4,8,16,all"
 

@@ -18,7 +18,6 @@ from sklearn.preprocessing import StandardScaler
 from flip.classify.heads import make_head
 from flip.classify.knn import fit_knn
 from flip.classify.text_side import build_text_side
-from flip.clip.features import make_extractor
 from flip.clip.model import load_model
 from flip.clip.prompts import class_prompts
 from flip.config import ReadConfig
@@ -28,6 +27,7 @@ from flip.diffusion.checkpoint import load_pipeline
 from flip.diffusion.painter import DrawSettings, Painter, Picture, picture_seed
 from flip.diffusion.pictures import contact_sheet, save_sheet
 from flip.diffusion.texts import drawing_prompts
+from flip.embed.extractor import make_extractor
 from flip.metrics import wilson_interval
 from flip.sample.fieldguide import sample_guide, write_guide
 

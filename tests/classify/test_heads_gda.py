@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flip.classify.heads import Inputs, make_head
-from flip.classify.heads.features import Features
+from flip.classify.heads.columns import Features
 from flip.classify.heads.gda import discriminant, fit_gda, moments_of, shrunk_precision
 from tests.classify.heads_data import CLASSES, birds, misnamed, photos
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flip.classify.heads import Inputs, linear, make_head
-from flip.classify.heads.features import Features
+from flip.classify.heads.columns import Features
 from flip.classify.heads.regression import BIAS_VARIANCE, Problem, basis_of, regress, weights_of
 from tests.classify.heads_data import CLASSES, WIDTH, birds, photos
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from flip.classify.heads import Inputs, make_head, mlp
-from flip.classify.heads.features import Features
+from flip.classify.heads.columns import Features
 from tests.classify.heads_data import CLASSES, birds, photos
 
 

@@ -43,7 +43,7 @@ def test_beta_and_alpha_come_from_held_out_rows():
 def test_tuning_the_keys_lowers_the_training_loss():
     from flip.classify.calibration import row_losses
     from flip.classify.heads.base import check_training
-    from flip.classify.heads.features import Features
+    from flip.classify.heads.columns import Features
 
     features, labels = photos(10, seed=1, noise=0.6)
     training = check_training(Inputs(features), labels, None, None, CLASSES, 0)
@@ -61,7 +61,7 @@ def test_tuned_keys_step_down_the_gradient():
     from flip.classify.calibration import row_losses
     from flip.classify.heads import tip
     from flip.classify.heads.base import check_training
-    from flip.classify.heads.features import Features
+    from flip.classify.heads.columns import Features
 
     features, labels = photos(3, seed=1)
     training = check_training(Inputs(features), labels, None, None, CLASSES, 0)

@@ -88,7 +88,7 @@ def test_the_result_is_a_model_for_every_command(flip, squares, tmp_path):
 
 
 def test_what_is_made_from_a_validation_photo_is_not_learned_from(tmp_path, capsys):
-    from flip.cli.finetune import _augmented
+    from flip.cli.commands.finetune import _augmented
     from flip.config import FinetuneConfig
     from flip.data.dataset import Dataset, Record
     from tests.conftest import write_squares

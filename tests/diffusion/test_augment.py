@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from flip.clip.features import extract_features, make_extractor, make_features
 from flip.clip.model import load_model
 from flip.config import ReadConfig, parse_filter
 from flip.data.dataset import Dataset, Record
@@ -19,6 +18,7 @@ from flip.diffusion.copies import PhotoHashes
 from flip.diffusion.judge import COPY, LABEL, SIMILARITY, ClipFilter, Judge, class_thresholds
 from flip.diffusion.painter import DrawSettings, Painter
 from flip.diffusion.texts import caption_prompt, drawing_prompts
+from flip.embed.extractor import extract_features, make_extractor, make_features
 from flip.errors import ConfigError, DataError
 from tests.diffusion.tiny import make_pipeline
 

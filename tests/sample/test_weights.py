@@ -7,7 +7,6 @@ import pytest
 
 from flip.classify.heads import make_head
 from flip.classify.text_side import build_text_side
-from flip.clip.features import make_extractor
 from flip.clip.model import load_model
 from flip.clip.prompts import class_prompts
 from flip.config import ReadConfig
@@ -16,6 +15,7 @@ from flip.device import place
 from flip.diffusion.checkpoint import load_pipeline
 from flip.diffusion.painter import DrawSettings, Painter, Picture, picture_seed
 from flip.diffusion.texts import drawing_prompts
+from flip.embed.extractor import make_extractor
 from flip.sample import weights
 from flip.sample.fieldguide import FieldGuide, write_guide
 from flip.sample.species import SPECIES, other_species

@@ -10,7 +10,7 @@ import numpy as np
 
 from flip.classify.calibration import fit_logit_weights, temperature_of
 from flip.classify.heads.base import Array, Floats, Head, Inputs, OutOfFold, Training
-from flip.classify.heads.features import Features, held_out_mean_scores
+from flip.classify.heads.columns import Features, held_out_mean_scores
 from flip.classify.heads.folds import describe
 
 #: Prior variance of a class's bias, in squared nats: names differ in how readily zero-shot says them.

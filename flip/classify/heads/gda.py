@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flip.classify.heads.base import Array, Floats, Training
-from flip.classify.heads.features import Features, class_means, class_sums
+from flip.classify.heads.columns import Features, class_means, class_sums
 from flip.classify.heads.fused import FusedHead, Setting
 
 

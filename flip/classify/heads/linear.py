@@ -8,7 +8,7 @@ import numpy as np
 
 from flip.classify.calibration import fit_logit_weights, temperature_of
 from flip.classify.heads.base import Array, Floats, Inputs, OutOfFold, Training
-from flip.classify.heads.features import Features
+from flip.classify.heads.columns import Features
 from flip.classify.heads.folds import describe, stratified_subset, weight_without
 from flip.classify.heads.fused import FeatureHead, text_evidence
 from flip.classify.heads.regression import Basis, Precision, Problem, basis_of, regress, weights_of

@@ -10,7 +10,7 @@ import numpy as np
 
 from flip.classify.calibration import row_losses
 from flip.classify.heads.base import Floats, Rows, Training
-from flip.classify.heads.features import Features, centre_and_scale
+from flip.classify.heads.columns import Features, centre_and_scale
 from flip.classify.heads.folds import weight_without
 from flip.classify.heads.fused import FusedHead, Setting
 from flip.device import place

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from flip.classify.heads.base import Array, Floats, Rows
-from flip.classify.heads.features import Features
+from flip.classify.heads.columns import Features
 from flip.classify.heads.fused import BIAS_VARIANCE
 
 Precision = type[np.float32] | type[np.float64]

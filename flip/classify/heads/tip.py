@@ -9,7 +9,7 @@ import numpy as np
 
 from flip.classify.calibration import fit_logit_weights, softmax
 from flip.classify.heads.base import Array, Floats, Rows, Training
-from flip.classify.heads.features import Features
+from flip.classify.heads.columns import Features
 from flip.classify.heads.folds import weight_without
 from flip.classify.heads.fused import FusedHead, Setting, fuse
 

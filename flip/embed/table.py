@@ -1,0 +1,122 @@
+"""The joined table that ``flip embed -o`` writes: photos, labels and embeddings in Parquet, for any reader."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flip.arrays import FloatArray
+from flip.data.dataset import Dataset
+from flip.embed.cache import embedding_column, embedding_matrix
+from flip.errors import DataError, FeatureMismatchError
+from flip.features import Features
+from flip.files import claim_folder
+
+TABLE_FILE = "embeddings.parquet"
+METADATA_KEY = b"flip"
+
+
+def write_table(folder: Path, features: Features, dataset: Dataset, model: str, *, overwrite: bool = False) -> Path:
+    """Write ``path``, ``label``, ``split``, ``captions``, ``embedding`` (float16, unit) and ``error``.
+
+    Raises
+    ------
+    ConfigError
+        If the folder holds something else and ``overwrite`` is false.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    claim_folder(folder, overwrite=overwrite)
+    rows = [
+        None if error else row.astype(np.float16)
+        for row, error in zip(features.image_features, features.errors, strict=True)
+    ]
+    about = {
+        "fingerprint": features.fingerprint,
+        "model": model,
+        "classnames": features.classnames,
+        "raw_names": features.raw_names,
+        "root": str(dataset.root.absolute()),
+        "layout": dataset.layout,
+    }
+    table = pa.table(
+        {
+            "path": pa.array(features.paths, pa.string()),
+            "label": pa.array([features.raw_names[c] for c in features.labels], pa.string()),
+            "split": pa.array(features.splits, pa.string()),
+            "captions": pa.array([list(c) for c in features.captions], pa.list_(pa.string())),
+            "embedding": embedding_column(rows, features.image_features.shape[1]),
+            "error": pa.array(features.errors, pa.string()),
+        }
+    ).replace_schema_metadata({METADATA_KEY: json.dumps(about).encode()})
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = folder / f".{TABLE_FILE}.tmp"
+    pq.write_table(table, aside, compression="zstd")
+    aside.replace(folder / TABLE_FILE)
+    return folder / TABLE_FILE
+
+
+def table_metadata(dataset: Dataset) -> dict[str, Any]:
+    """Return what the table of an ``embeddings`` dataset says of itself: fingerprint, model, class names, root."""
+    import pyarrow.parquet as pq
+
+    metadata = pq.read_schema(_files(dataset)[0]).metadata or {}
+    about = json.loads(metadata.get(METADATA_KEY, b"{}"))
+    if "fingerprint" not in about:
+        raise DataError(f"{dataset.embeddings} was not written by flip embed -o; write it again")
+    return dict(about)
+
+
+def read_table_features(dataset: Dataset, fingerprint: str | None = None, model: str = "") -> Features:
+    """Return the features of a dataset that was read from such a table; the photos need not exist.
+
+    Raises
+    ------
+    FeatureMismatchError
+        If ``fingerprint`` is given and the table was made by another model.
+    """
+    import pyarrow.parquet as pq
+
+    about = table_metadata(dataset)
+    if fingerprint is not None and about["fingerprint"] != fingerprint:
+        raise FeatureMismatchError(
+            f"{dataset.embeddings} was made by {about['model']} ({about['fingerprint']}), "
+            f"not by {model} ({fingerprint}); "
+            f"pass --model {about['model']}, or embed the photos again"
+        )
+    tables = [pq.read_table(file, columns=["path", "embedding", "error"]) for file in _files(dataset)]
+    # A selection of the dataset (one split) holds fewer records than the file has rows.
+    row_of = {path: i for i, path in enumerate(p for t in tables for p in t["path"].to_pylist())}
+    width = tables[0].schema.field("embedding").type.list_size
+    matrix = np.concatenate([embedding_matrix(t["embedding"], width) for t in tables])
+    errors = [e for t in tables for e in t["error"].to_pylist()]
+    rows = [row_of[r.path] for r in dataset.records]
+    return make_features(dataset, matrix[rows], [errors[i] for i in rows], str(about["fingerprint"]))
+
+
+def _files(dataset: Dataset) -> list[Path]:
+    assert dataset.embeddings is not None
+    files = [dataset.embeddings] if dataset.embeddings.is_file() else sorted(dataset.embeddings.glob("*.parquet"))
+    if not files:
+        raise DataError(f"{dataset.embeddings} holds no .parquet file; write it with flip embed -o")
+    return files
+
+
+def make_features(dataset: Dataset, embeddings: FloatArray, errors: Sequence[str | None], fingerprint: str) -> Features:
+    """Join a dataset with its embeddings, float32 (n, d)."""
+    return Features(
+        image_features=embeddings,
+        labels=dataset.labels,
+        paths=tuple(r.path for r in dataset.records),
+        splits=tuple(r.split for r in dataset.records),
+        captions=tuple(r.captions for r in dataset.records),
+        errors=tuple(errors),
+        classnames=dataset.classnames,
+        raw_names=dataset.raw_names,
+        fingerprint=fingerprint,
+    )

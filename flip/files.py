@@ -1,0 +1,314 @@
+"""Atomic file writes and output folders: the one place that creates, replaces and claims what users keep."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import math
+import os
+import platform
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from flip.errors import ConfigError
+
+#: Temporary files are named ``.flip-tmp-<host>-<process>-<random>-<name>``, so that those of a killed run can be told.
+ASIDE_PREFIX = ".flip-tmp-"
+
+_WRITABLE = "pass a file in a folder that can be written"
+
+#: What a file of each kind begins with. Text is told by its bytes.
+_MAGIC = (
+    (b"\x89PNG", "image"),
+    (b"\xff\xd8\xff", "image"),
+    (b"GIF8", "image"),
+    (b"RIFF", "image"),
+    (b"%PDF", "image"),
+    (b"PAR1", "table"),
+    (b"PK\x03\x04", "weights"),
+)
+
+
+@contextlib.contextmanager
+def written_aside(file: Path, advice: str = _WRITABLE, *, durable: bool = False, kind: str = "") -> Iterator[Path]:
+    """Yield a temporary path beside a file; it replaces the file when the block ends well, and is removed otherwise.
+
+    Links are resolved first, so that a link stays one. What is no plain file (a FIFO, a device) is written through.
+
+    Parameters
+    ----------
+    file : Path
+    advice : str
+        What to do when it cannot be written, such as "pass -o with a folder that can be written".
+    durable : bool
+        Return only when the file and its folder are on the disk.
+    kind : {"", "text", "image", "table", "weights"}
+        What is written; a file of another kind is not replaced. Without it any file is.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be written, or would replace a file of another kind.
+    """
+    try:
+        target = file.resolve()
+        through = _is_special(target)
+        if kind and not through:
+            _require_kind(file, target, kind)
+        folder = Path(tempfile.gettempdir()) if through else target.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_stale_asides(folder)
+        aside = _new_aside(folder, target.name)
+    except OSError as e:
+        raise ConfigError(f"{file} cannot be written ({e.strerror or e}); {advice}") from e
+    try:
+        yield aside
+        if through:
+            with aside.open("rb") as source, target.open("wb") as sink:
+                shutil.copyfileobj(source, sink)
+            return
+        if durable:
+            sync(aside)
+        aside.replace(target)
+        if durable:
+            sync(target.parent)
+    except OSError as e:
+        raise ConfigError(f"{file} cannot be written ({e.strerror or e}); {advice}") from e
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+
+
+@contextlib.contextmanager
+def folder_aside(folder: Path, *, durable: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder beside a folder; it replaces the folder when the block ends well.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; a folder that was there is left as it was.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    remove_stale_asides(folder.parent)
+    aside = Path(tempfile.mkdtemp(prefix=_aside_prefix(), suffix=f"-{folder.name}", dir=folder.parent))
+    try:
+        yield aside
+        if durable:
+            for file in aside.rglob("*"):
+                sync(file)
+        aside.chmod(0o777 & ~_umask())
+        shutil.rmtree(folder, ignore_errors=True)
+        aside.replace(folder)
+        if durable:
+            sync(folder.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_text(file: Path, text: str, *, kind: str = "text") -> None:
+    """Write a text file (UTF-8) atomically.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be written, or would replace a file of another kind.
+    """
+    with written_aside(file, kind=kind) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def write_json(file: Path, content: object) -> None:
+    """Write JSON atomically; see :func:`plain` for what it may hold."""
+    write_text(file, json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n")
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON can hold it: NumPy numbers as Python's, tuples as lists, NaN and infinity as None."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def claim_folder(folder: Path, mark: str | None = None, *, overwrite: bool = False, flag: str = "-o") -> bool:
+    """Make an output folder, or check that it may be written; return whether it holds earlier work of its kind.
+
+    Nothing is removed: with ``overwrite`` the caller replaces its own files and leaves all others.
+
+    Parameters
+    ----------
+    folder : Path
+    mark : str, optional
+        The file that work of this kind leaves in its folder. Without it every folder that holds something is refused.
+    overwrite : bool
+        Write also into a folder that holds other work.
+    flag : str
+        The option that named the folder, for messages.
+
+    Raises
+    ------
+    ConfigError
+        If it is a file, holds other work and ``overwrite`` is false, or cannot be made.
+    """
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"{flag} {folder} is a file; pass a folder")
+        ours = mark is not None and (folder / mark).is_file()
+        holds = folder.is_dir() and any(not path.name.startswith(ASIDE_PREFIX) for path in folder.iterdir())
+        if holds and not ours and not overwrite:
+            raise ConfigError(
+                f"{flag} {folder} already holds files; pass another folder, or --overwrite to replace what flip wrote there"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_stale_asides(folder)
+    except OSError as e:
+        raise ConfigError(f"{flag} {folder} cannot be made ({e.strerror or e}); pass a folder that can") from e
+    return ours
+
+
+def require_same_key(folder: Path, before: Mapping[str, Any], key: Mapping[str, Any], advice: str) -> None:
+    """Check that work in a folder was begun with the same settings, data and model, so that it can be resumed.
+
+    Parameters
+    ----------
+    folder : Path
+    before, key : mappings
+        What decided the work when it was begun, and what decides it now.
+    advice : str
+        What to do otherwise.
+
+    Raises
+    ------
+    ConfigError
+        If they differ; the message names every difference, with both values where they are short.
+    """
+    now = plain(key)
+    changed = [name for name in now if before.get(name) != now[name]]
+    if changed:
+        differences = ", ".join(_difference(name, before.get(name), now[name]) for name in changed)
+        raise ConfigError(f"{folder} was begun with other settings: {differences}; {advice}")
+
+
+def cache_folder(given: Path | None = None) -> Path:
+    """Return the folder of what is kept between runs: as given, else ``FLIP_CACHE``, else the platform's."""
+    if given is None and os.environ.get("FLIP_CACHE"):
+        given = Path(os.environ["FLIP_CACHE"])
+    if given is not None:
+        return given.expanduser()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("flip")
+
+
+def remove_stale_asides(folder: Path) -> None:
+    """Remove temporary files and folders that killed processes of this machine left in a folder."""
+    host = _host()
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if path.name.startswith(f"{ASIDE_PREFIX}{host}-"):
+                process = path.name[len(ASIDE_PREFIX) + len(host) + 1 :].partition("-")[0]
+                if process.isdigit() and not _is_alive(int(process)):
+                    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Return when a file or folder is on the disk rather than in the system's memory."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _difference(name: str, before: object, now: object) -> str:
+    shown = f"{name.replace('_', '-')} {now} (was {before})"
+    return shown if len(shown) <= 80 else name.replace("_", "-")
+
+
+def _new_aside(folder: Path, name: str) -> Path:
+    """Create an empty file that no other process can have: a name that is taken, or a link, is never opened."""
+    descriptor, aside = tempfile.mkstemp(prefix=_aside_prefix(), suffix=f"-{name[-80:]}", dir=folder)
+    try:
+        os.fchmod(descriptor, 0o666 & ~_umask())
+    finally:
+        os.close(descriptor)
+    return Path(aside)
+
+
+def _aside_prefix() -> str:
+    return f"{ASIDE_PREFIX}{_host()}-{os.getpid()}-"
+
+
+def _host() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:6]
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+@functools.cache
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def _is_special(file: Path) -> bool:
+    try:
+        mode = file.stat().st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def _require_kind(file: Path, target: Path, kind: str) -> None:
+    if target.is_file() and (found := _kind_of(target)) not in ("", kind):
+        raise ConfigError(f"{file} holds {_KINDS[found]} and is not replaced by {_KINDS[kind]}; pass another name")
+
+
+_KINDS = {
+    "text": "text",
+    "image": "an image",
+    "table": "a table",
+    "weights": "a model's weights",
+    "other": "data of another kind",
+}
+
+
+def _kind_of(file: Path) -> str:
+    """Return what a file holds, "" for nothing."""
+    with file.open("rb") as stream:
+        head = stream.read(4096)
+    if not head:
+        return ""
+    for magic, kind in _MAGIC:
+        if head.startswith(magic):
+            return kind
+    if b"<svg" in head:
+        return "image"
+    if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 30:
+        return "weights"
+    try:
+        # The last character may be cut.
+        head[:-4].decode("utf-8") if len(head) == 4096 else head.decode("utf-8")
+    except UnicodeDecodeError:
+        return "other"
+    return "other" if b"\0" in head else "text"

@@ -1,0 +1,23 @@
+"""The words that options accept, and other fixed names. Standard library only: the command line reads them at start.
+
+A head, a layout or a sampler is one file and one word here; a test holds the registries to these tuples.
+"""
+
+from __future__ import annotations
+
+DEFAULT_MODEL = "ViT-B-32/openai"
+
+#: The embedded field guide, as ``--data``, ``--model`` and ``--ckpt`` call it.
+SAMPLE = "sample"
+SAMPLE_DATA = (SAMPLE, "sample-train")
+
+SPLITS = ("train", "val", "test")
+LAYOUTS = ("cub", "split-folders", "images-folder", "class-folders", "manifest", "embeddings")
+HEADS = ("auto", "mlp", "linear", "svm-linear", "svm-rbf", "gda", "tip", "ensemble")
+TEXT_SIDES = ("none", "prompts", "captions")
+PROMPTS = ("plain", "paper", "bird", "clip")
+VOTES = ("uniform", "softmax")
+INDEXES = ("auto", "flat", "ivf", "hnsw")
+SAMPLERS = ("ddim", "dpm++", "euler")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")

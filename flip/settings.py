@@ -1,0 +1,53 @@
+"""How settings are declared: frozen dataclasses beside the code they set, from which the command line makes its options.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import field, fields
+from typing import Any, TypeVar
+
+from flip.errors import ConfigError
+
+Settings = TypeVar("Settings")
+
+#: Called with the number of items that were just finished.
+Progress = Callable[[int], None]
+
+
+def option(default: Any, help: str, **metadata: Any) -> Any:
+    """Return a dataclass field with its default and the sentence that ``--help`` and the reference print for it.
+
+    Parameters
+    ----------
+    default : object
+    help : str
+    **metadata
+        ``envvar``: an environment variable that sets it. ``choices``: the words that it accepts.
+    """
+    return field(default=default, metadata={"help": help, **metadata})
+
+
+def settings_from(source: object, kind: type[Settings], **changes: Any) -> Settings:
+    """Return the settings of a kind that an object's attributes of the same names hold, with some of them changed."""
+    values = {f.name: getattr(source, f.name) for f in fields(kind) if hasattr(source, f.name)}  # type: ignore[arg-type]
+    return kind(**values | changes)
+
+
+def flag(name: str) -> str:
+    """Return an option as the command line spells it: ``--weight-decay``."""
+    return "--" + name.replace("_", "-")
+
+
+def at_least(name: str, value: float, least: float) -> None:
+    """Raise a ConfigError if a setting is too small."""
+    if not value >= least:
+        raise ConfigError(f"{name} {value:g} is too small; pass {least:g} or more")
+
+
+def in_range(name: str, value: float, low: float, high: float, example: str) -> None:
+    """Raise a ConfigError if a setting is outside ``low`` to ``high``, both allowed."""
+    if not low <= value <= high:
+        raise ConfigError(f"{name} {value:g} is outside {low:g} to {high:g}; pass for example {example}")

@@ -1,0 +1,1 @@
+"""Fine-tuning: what both kinds share, and the two loops."""

@@ -1,0 +1,1 @@
+"""Contrastive fine-tuning of a dual encoder on labelled photos (FLYP: Goyal et al., CVPR 2023)."""

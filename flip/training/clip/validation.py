@@ -1,0 +1,177 @@
+"""Photos of the training split that are not learned from: they choose the epoch and show when to stop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from flip.classify.zeroshot import build_zero_shot_classifier, softmax, zero_shot_logits
+from flip.clip.encoder import FloatMatrix, ImageEncoder, encode_texts
+from flip.clip.model import ClipModel
+from flip.clip.prompts import ClassPrompts
+from flip.data.dataset import Dataset
+from flip.data.images import decode_image
+from flip.device import Placement
+from flip.embed.stream import Source
+from flip.errors import DataError
+from flip.training.clip.examples import Examples
+from flip.training.clip.loss import contrastive_loss
+from flip.training.clip.wise import ZeroShot
+
+#: Photos that the validation loss compares with each other.
+LOSS_BATCH = 256
+
+
+class Split(NamedTuple):
+    """Photos to learn from, and photos that choose; no photo is in both, and none is of the test split."""
+
+    training: Dataset
+    validation: Dataset
+
+
+def split_validation(dataset: Dataset, fraction: float, seed: int) -> Split:
+    """Divide the training split: its own val split chooses where there is one, else a share of each class.
+
+    A class always keeps a photo to learn from. The photos of the test split are left out.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    fraction : float
+        Share of each class's training photos, rounded.
+    seed : int
+        The draw of a class depends on it and on the class alone.
+    """
+    train = [i for i, r in enumerate(dataset.records) if r.split == "train"]
+    val = [i for i, r in enumerate(dataset.records) if r.split == "val"]
+    if not val:
+        labels = dataset.labels[train]
+        for c in np.unique(labels):
+            rows = np.flatnonzero(labels == c)
+            count = min(int(fraction * len(rows) + 0.5), len(rows) - 1)
+            drawn = np.random.default_rng([seed, int(c)]).permutation(rows)[:count]
+            val += [train[i] for i in sorted(drawn)]
+        chosen = set(val)
+        train = [i for i in train if i not in chosen]
+    return Split(dataset.take(train), dataset.take(sorted(val)))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How a network does on photos it did not learn from."""
+
+    loss: float
+    top1: float
+
+
+class Validation:
+    """Scores a network as it is now, on the same photos and texts each time.
+
+    Parameters
+    ----------
+    model : ClipModel
+        Its network is the one in training.
+    examples : Examples
+        The validation photos.
+    prompts : ClassPrompts
+    placement : Placement
+    seed : int
+        Of the text that each photo is paired with in the loss.
+    caption_share : float
+    workers : int
+        Threads that decode.
+    """
+
+    def __init__(
+        self,
+        model: ClipModel,
+        examples: Examples,
+        prompts: ClassPrompts,
+        placement: Placement,
+        *,
+        seed: int,
+        caption_share: float,
+        batch_size: int,
+        workers: int,
+    ) -> None:
+        self._model, self.examples, self._prompts, self._placement = model, examples, prompts, placement
+        self._batch_size, self._workers = batch_size, workers
+        rows = np.random.default_rng(seed).permutation(len(examples))
+        self._rows, self._texts = rows, examples.draw_texts(rows, caption_share, np.random.default_rng(seed))
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def scores(self) -> Scores | None:
+        """Return the contrastive loss and the zero-shot top-1 in percent; None without photos."""
+        if not len(self):
+            return None
+        sources = [self.examples.sources[i] for i in self._rows]
+        image, readable = embed_photos(self._model, sources, self._placement, self._batch_size, self._workers)
+        if not len(image):
+            raise DataError("none of the validation photos can be read; check the files, or pass --val-fraction 0")
+        labels = self.examples.labels[self._rows][readable]
+        top1 = zero_shot(self._model, image, labels, self._prompts, self._placement).top1()
+        return Scores(self._loss(image, self._texts[readable], labels), top1)
+
+    def _loss(self, image: FloatMatrix, texts: np.ndarray, labels: np.ndarray) -> float:
+        network, device = self._model.network, self._placement.device
+        unique, which = np.unique(texts, return_inverse=True)
+        with torch.inference_mode():
+            parts = [
+                network.encode_text(self.examples.tokens[part].to(device), normalize=True).float()  # type: ignore[operator]
+                for part in np.array_split(unique, max(1, len(unique) // 64))
+            ]
+            text = torch.cat(parts)[torch.from_numpy(which).to(device)]
+            scale = torch.tensor(self._model.logit_scale, device=device)
+            images, numbers = torch.from_numpy(image).to(device), torch.from_numpy(labels).to(device)
+            total = 0.0
+            for start in range(0, len(images), LOSS_BATCH):
+                here = slice(start, start + LOSS_BATCH)
+                total += float(contrastive_loss(images[here], text[here], numbers[here], scale)) * len(images[here])
+        return total / len(images)
+
+
+def embed_photos(
+    model: ClipModel, sources: list[Source], placement: Placement, batch_size: int, workers: int
+) -> tuple[FloatMatrix, np.ndarray]:
+    """Return unit features (m, d) of the photos that can be read, in fp32, and which they are (n,).
+
+    For a network that is in training, whose features no cache should keep.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    encoder = ImageEncoder(model, placement, "fp32")
+
+    def prepare(source: Source) -> np.ndarray | None:
+        try:
+            return encoder.prepare(decode_image(Path(source.file), source.box))
+        except DataError:
+            return None
+
+    features = [np.zeros((0, model.dim), np.float32)]
+    readable = np.zeros(len(sources), bool)
+    model.network.eval()
+    with ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(sources), batch_size):
+            prepared = list(pool.map(prepare, sources[start : start + batch_size]))
+            readable[start : start + len(prepared)] = [p is not None for p in prepared]
+            if any(p is not None for p in prepared):
+                features.append(encoder.encode([p for p in prepared if p is not None]))
+    return np.concatenate(features), readable
+
+
+def zero_shot(
+    model: ClipModel, image_features: FloatMatrix, labels: np.ndarray, prompts: ClassPrompts, placement: Placement
+) -> ZeroShot:
+    """Return how zero-shot names n photos."""
+    texts = encode_texts(model, [text for texts in prompts.texts for text in texts], placement)
+    class_of_text = np.repeat(np.arange(len(prompts.texts)), [len(texts) for texts in prompts.texts])
+    classifier = build_zero_shot_classifier(texts, class_of_text)
+    logits = zero_shot_logits(image_features, classifier, model.logit_scale)
+    probabilities = softmax(logits)[np.arange(len(labels)), labels]
+    return ZeroShot(logits.argmax(axis=1) == labels, -np.log(np.maximum(probabilities, 1e-12)))

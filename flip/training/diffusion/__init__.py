@@ -1,0 +1,1 @@
+"""Fine-tune a diffusion model on the captions of a dataset."""
