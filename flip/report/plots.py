@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def plot_few_shot(file: Path, curves: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -> None:
-    """Draw top-1 against the number of shots, with a 95 % interval over draws, one line a method.
+    """Draw top-1 against the number of shots, with a 95 % interval over draws, one line per method.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def plot_few_shot(file: Path, curves: Mapping[str, Sequence[Mapping[str, Any]]],
     """
     figure, (axes,) = _figure(1)
     _draw_curves(axes, curves, "top1", "ci95")
-    axes.set(xlabel="training photos a class", ylabel="top-1, %", title=title)
+    axes.set(xlabel="training photos per class", ylabel="top-1, %", title=title)
     if len(curves) > 1:
         axes.legend(frameon=False)
     _save(figure, file)
@@ -50,7 +50,7 @@ def plot_augmentation(file: Path, rows: Sequence[Mapping[str, Any]], title: str)
         _draw_curves(above, {"none": none, **arms}, "top1", None)
         _draw_curves(below, {"none": none, **arms}, "over_none", "over_none_ci95")
         above.set(title=f"weight {weight:g}", ylabel="top-1, %")
-        below.set(xlabel="training photos a class", ylabel="gain over none, points")
+        below.set(xlabel="training photos per class", ylabel="gain over none, points")
     for row in (panels[: len(weights)], panels[len(weights) :]):
         for axes in row[1:]:
             axes.sharey(row[0])
@@ -60,20 +60,20 @@ def plot_augmentation(file: Path, rows: Sequence[Mapping[str, Any]], title: str)
     _save(figure, file)
 
 
-def plot_doubt(file: Path, extra: Mapping[str, Any], title: str) -> None:
+def plot_calibration(file: Path, details: Mapping[str, Any], title: str) -> None:
     """Draw the reliability curve, and accuracy against coverage, side by side.
 
     Parameters
     ----------
-    extra : mapping
+    details : mapping
         ``reliability``, ``ece`` and ``coverage`` as ``flip.results.calibration_report`` returns them.
     """
     figure, (left, right) = _figure(2)
-    bins = extra["reliability"]
+    bins = details["reliability"]
     left.plot([0, 100], [0, 100], color="0.7", linewidth=1)
     left.plot([100 * b["confidence"] for b in bins], [100 * b["accuracy"] for b in bins], marker="o", markersize=4)
     left.set(xlabel="stated probability, %", ylabel="share correct, %", title=f"calibration error {extra['ece']:.3f}")
-    right.plot([100 * c["coverage"] for c in extra["coverage"]], [c["top1"] for c in extra["coverage"]], marker="o")
+    right.plot([100 * c["coverage"] for c in details["coverage"]], [c["top1"] for c in details["coverage"]], marker="o")
     right.set(xlabel="photos answered, the surest first, %", ylabel="top-1, %", title=title)
     for axes in (left, right):
         axes.grid(alpha=0.3)
