@@ -15,7 +15,6 @@ import numpy as np
 from flip.arrays import FloatArray
 from flip.classify.base import Classifier
 from flip.classify.training_set import TrainingSet
-from flip.errors import DataError
 from flip.features import Features
 from flip.results import Evaluation, Neighbor, Prediction, calibration_report, predict_row, score_predictions
 from flip.settings import Progress
@@ -139,7 +138,8 @@ def evaluate(classifier: Classifier, features: Features, about: Description = De
 def score(classifier: Classifier, features: Features, about: Description = Description()) -> Outcome:
     """Score a fitted classifier as :func:`evaluate` does, and keep its probabilities for prediction rows."""
     began = time.perf_counter()
-    readable = _require_same_classes(classifier, features).require_readable(about.split or "given")
+    classifier.require_classes(features.classnames, about.data or "the data")
+    readable = features.require_readable(about.split or "given")
     probabilities = classifier.predict_proba(readable)  # (readable, c)
     evaluation = score_predictions(
         probabilities,
@@ -206,7 +206,7 @@ def run_protocol(
     for draw in draws(labels, shots, seeds):
         classifier = fit(training.only(draw.rows), draw.seed)
         right = classifier.predict_proba(readable).argmax(axis=1) == readable.labels
-        scored.append(DrawScore(draw, 100.0 * float(right.mean()), classifier.chosen_name))
+        scored.append(DrawScore(draw, 100.0 * float(right.mean()), classifier.head_name))
         shown.setdefault(draw.shots, classifier)
         if progress:
             progress(1)
@@ -215,18 +215,6 @@ def run_protocol(
     outcome = score(shown[shots[-1]], test, replace(about, protocol=own))
     details = {"shots": few_shot_rows(scored), **outcome.evaluation.details}
     return replace(outcome, evaluation=replace(outcome.evaluation, details=details))
-
-
-def _require_same_classes(classifier: Classifier, features: Features) -> Features:
-    """Check that the classes are the classifier's, in order; labels are indices into them."""
-    if classifier.classes_ == features.classnames:
-        return features
-    odd = next((n for n in features.classnames if n not in classifier.classes_), None)
-    which = f", such as {odd!r}" if odd is not None else " in another order"
-    raise DataError(
-        f"the classifier knows {len(classifier.classes_)} classes and the data has {len(features.classnames)}{which}; "
-        "score it on data with the same classes"
-    )
 
 
 def _with_unreadable(features: Features, probabilities: FloatArray) -> FloatArray:

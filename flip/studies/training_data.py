@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from flip.arrays import IntArray
-from flip.classify.training_set import NO_SOURCE, TrainingSet
+from flip.classify.training_set import TrainingSet
 from flip.data.dataset import Dataset, rows_of_sources
 from flip.data.matching import match_classes
 from flip.data.open import open_dataset
@@ -32,7 +32,7 @@ class Generated:
     features : Features
         Labelled as the training photos are.
     sources : int array of shape (m,)
-        The training row that each was made from; numbers from ``NO_SOURCE`` on where there is none.
+        The training row that each was made from; −1 where there is none.
     """
 
     features: Features
@@ -67,12 +67,7 @@ def read_generated(
     ).require_readable("generated")
     noted = {record.path: record.source for record in dataset.records}
     rows = rows_of_sources([noted[path] for path in readable.paths], train.paths)
-    alone = range(NO_SOURCE, NO_SOURCE + len(readable))
-    kept = [
-        row if row is not None and train.labels[row] == label else number
-        for row, label, number in zip(rows, readable.labels, alone, strict=True)
-    ]
-    return Generated(readable, np.array(kept, np.int64))
+    return Generated(readable, np.array([-1 if row is None else row for row in rows], np.int64))
 
 
 def make_training_set(
