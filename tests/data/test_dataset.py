@@ -148,7 +148,7 @@ def test_accents_composed_or_not_fall_into_the_same_split() -> None:
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.0, 1.5, float("nan")])
 def test_a_fraction_outside_the_range_is_refused(fraction: float) -> None:
-    with pytest.raises(ConfigError, match=r"test fraction .* is outside \[0, 1\); pass for example 0.3"):
+    with pytest.raises(ConfigError, match=r"test.fraction .* is outside \[0, 1\); pass for example 0.3"):
         hash_splits(["a"], [0], fraction)
 
 
