@@ -5,6 +5,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from flip.data.files import list_files
@@ -246,3 +248,10 @@ def test_bad_captions_are_named(draw: Draw, write: Write, tmp_path: Path, text: 
     write("captions.json", text)
     with pytest.raises(DataError, match=message):
         read_images_folder(tmp_path)
+
+
+def test_the_source_of_a_generated_image_is_read_from_parquet_metadata(draw: Draw, tmp_path: Path) -> None:
+    draw("train/wren/1.png")
+    rows = [{"file_name": "wren/1.png", "source": "train/wren/7.jpg"}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train" / "metadata.parquet")
+    assert [r.source for r in read_split_folders(tmp_path).records] == ["train/wren/7.jpg"]

@@ -270,3 +270,9 @@ def test_the_shared_manifest(shared: Path) -> None:
     dataset = read_manifest(shared / "data" / "birds-clean.jsonl")
     assert dataset.splits == {"train": 396, "test": 405}
     assert len(dataset.classnames) == 30
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_the_source_of_a_generated_image_is_read_from_every_kind_of_file(tmp_path: Path, suffix: str) -> None:
+    rows = [{"path": "a/1.jpg", "label": "x", "source": "b/1.jpg"}, {"path": "a/2.jpg", "label": "x", "source": ""}]
+    assert [r.source for r in read_manifest(written(tmp_path, suffix, rows)).records] == ["b/1.jpg", None]
