@@ -1,4 +1,4 @@
-"""What every reader returns: records, class names and splits."""
+"""Labelled photos: records, class names, splits, and draws of few photos per class."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 from unicodedata import normalize
 
 import numpy as np
-import numpy.typing as npt
 
+from flip.arrays import IntArray
+from flip.data.settings import require_test_fraction
 from flip.errors import ConfigError, DataError
-
-SPLITS = ("train", "val", "test")
+from flip.names import SPLITS
 
 #: What people call the splits, as folders and columns.
 SPLIT_NAMES = {
@@ -23,9 +24,6 @@ SPLIT_NAMES = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-
-#: Share of photos held out for testing where a layout has no split of its own.
-DEFAULT_TEST_FRACTION = 0.3
 
 #: Left, top, width and height in pixels of the file as it is stored (after EXIF orientation).
 Box = tuple[float, float, float, float]
@@ -35,8 +33,8 @@ class Record(NamedTuple):
     """One photo of a dataset.
 
     ``path`` is what reports print: relative to the dataset's root where the photo lies under it, and joined to the root
-    it is the file (an absolute path stays what it is). ``source`` is the path of the photo that a generated picture
-    was made from, as it was noted then.
+    it is the file (an absolute path stays what it is). ``source`` is the path of the photo that a generated image was
+    made from, as it was noted then.
     """
 
     path: str
@@ -45,6 +43,11 @@ class Record(NamedTuple):
     captions: tuple[str, ...] = ()
     box: Box | None = None
     source: str | None = None
+
+
+#: The fields of a record that a dataset's fingerprint covers, in this order. A field that is added to ``Record`` does
+#: not join them: what was begun with a dataset must be resumable by a later flip.
+_FINGERPRINTED = attrgetter("path", "label", "split", "captions", "box", "source")
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Dataset:
         return len(self.records)
 
     @property
-    def labels(self) -> npt.NDArray[np.int64]:
+    def labels(self) -> IntArray:
         """Labels of shape (n,)."""
         return np.fromiter((r.label for r in self.records), dtype=np.int64, count=len(self.records))
 
@@ -88,7 +91,7 @@ class Dataset:
         return {split: counts[split] for split in SPLITS if counts[split]}
 
     def file(self, record: Record) -> Path:
-        """Return where the photo of a record lies."""
+        """Return the file of a record's photo."""
         return self.root / record.path
 
     def take(self, indices: Iterable[int]) -> Dataset:
@@ -97,6 +100,10 @@ class Dataset:
 
     def select(self, split: str) -> Dataset:
         """Return the records of one split (``"all"`` for every record).
+
+        Parameters
+        ----------
+        split : {"train", "val", "test", "all"}
 
         Raises
         ------
@@ -124,15 +131,23 @@ class Dataset:
                 "add one to the train split, or leave the class out"
             )
 
+    def require_photos(self) -> None:
+        """Raise a DataError if the dataset is a table of embeddings, for what needs the photos themselves."""
+        if self.embeddings is not None:
+            raise DataError(f"{self.root} is a table of embeddings, and training needs the photos; pass their folder")
+
     def fingerprint(self) -> str:
-        """Return a hash of paths, labels, splits, captions and class names (not of the pixels), 16 hex digits."""
-        digest = hashlib.sha256()
-        for item in (self.classnames, *self.records):
-            digest.update(repr(tuple(item)).encode())
+        """Return a hash of class names, paths, labels, splits, captions, boxes and sources, 16 hex digits.
+
+        The pixels are not part of it.
+        """
+        digest = hashlib.sha256(repr(self.classnames).encode())
+        for record in self.records:
+            digest.update(repr(_FINGERPRINTED(record)).encode())
         return digest.hexdigest()[:16]
 
 
-def few_shot_indices(labels: npt.NDArray[np.int64], shots: int, seed: int) -> npt.NDArray[np.int64]:
+def few_shot_indices(labels: IntArray, shots: int, seed: int) -> IntArray:
     """Draw ``shots`` rows of every class without replacement; a class that has fewer gives all it has.
 
     The draw of a class depends on the seed and the class alone, and a draw of more shots contains the draw of fewer.
@@ -146,8 +161,13 @@ def few_shot_indices(labels: npt.NDArray[np.int64], shots: int, seed: int) -> np
 
     Returns
     -------
-    int array
+    int array of shape (m,)
         Row indices, grouped by class in ascending class order.
+
+    Raises
+    ------
+    ConfigError
+        If ``shots`` is below 1.
     """
     if shots < 1:
         raise ConfigError(f"shots is {shots}; pass 1 or more")
@@ -160,7 +180,7 @@ def few_shot_indices(labels: npt.NDArray[np.int64], shots: int, seed: int) -> np
 
 
 def rows_of_sources(sources: Sequence[str | None], paths: Sequence[str]) -> list[int | None]:
-    """Return the row in ``paths`` of each generated picture's source, None where it has none or it is not there.
+    """Return the row in ``paths`` of each generated image's source, None where it has none or it is not there.
 
     Paths are relative to the data's folder and sources as somebody wrote them, perhaps before the data moved: the
     longest end of a source that is one of the paths is it.
@@ -210,8 +230,7 @@ def hash_splits(paths: Sequence[str], labels: Sequence[int], test_fraction: floa
     ConfigError
         If ``test_fraction`` is outside that range.
     """
-    if not 0 <= test_fraction < 1:
-        raise ConfigError(f"test fraction {test_fraction} is outside [0, 1); pass for example {DEFAULT_TEST_FRACTION}")
+    require_test_fraction(test_fraction)
     hashes = [_path_hash(path) for path in paths]
     smallest: dict[int, int] = {}
     for i, c in enumerate(labels):

@@ -17,7 +17,7 @@ _CAPTIONS = ("captions", "caption", "text")
 _BOX = ("x", "y", "w", "h")
 
 #: The columns that are looked at; of a Parquet file no other is read.
-COLUMNS = frozenset({"path", "file_name", "label", "split", "bbox", *_CAPTIONS, *_BOX})
+COLUMNS = frozenset({"path", "file_name", "label", "split", "bbox", "source", *_CAPTIONS, *_BOX})
 
 
 class Row(NamedTuple):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flip.data.open import LAYOUTS, describe, open_dataset
+from flip.data.open import describe, open_dataset
 from flip.errors import ConfigError, DataError
 
 Cub = Callable[[str], Path]
@@ -85,7 +85,6 @@ def test_the_layout_can_be_given(cub: Cub) -> None:
     root = cub("CUB")
     assert open_dataset(root, layout="images-folder").layout == "images-folder"
     assert open_dataset(root / "images", layout="class-folders").raw_names == ("001.Red_Wren", "002.Sea_Gull")
-    assert set(LAYOUTS) == {"cub", "split-folders", "images-folder", "class-folders", "manifest", "embeddings"}
 
 
 def test_the_test_fraction_reaches_the_reader(draw: Draw, tmp_path: Path) -> None:
@@ -97,7 +96,8 @@ def test_the_test_fraction_reaches_the_reader(draw: Draw, tmp_path: Path) -> Non
 
 def test_an_unknown_layout_names_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"layout 'class-folder' is unknown; did you mean class-folders.* pass one of cub, "
+        ConfigError,
+        match=r"layout 'class-folder' is unknown; did you mean class-folders.* pass one of embeddings, cub, ",
     ):
         open_dataset(tmp_path, layout="class-folder")
     with pytest.raises(ConfigError, match=r"layout 'webdataset' is unknown"):
@@ -115,14 +115,14 @@ def test_what_is_not_there_is_reported_with_near_names(draw: Draw, tmp_path: Pat
 
 
 def test_an_empty_folder_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"is empty; flip reads CUB-200-2011, train/<class>/\*"):
+    with pytest.raises(DataError, match=r"is empty; flip reads .*CUB-200-2011, train/<class>/\*"):
         open_dataset(tmp_path)
 
 
 def test_what_no_layout_fits_is_reported_with_what_is_there(write: Write, tmp_path: Path) -> None:
     write("notes/a.txt", "x")
     write("b.txt", "x")
-    with pytest.raises(DataError, match=r"no layout fits .*, which holds notes/, b.txt; flip reads CUB-200-2011"):
+    with pytest.raises(DataError, match=r"no layout fits .*, which holds notes/, b.txt; flip reads .*CUB-200-2011"):
         open_dataset(tmp_path)
 
 

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from flip.data.captions import parse_captions
-from flip.data.dataset import SPLITS, Dataset, Record
+from flip.data.dataset import Dataset, Record
+from flip.data.layout import Layout
+from flip.data.settings import DEFAULTS, ReadSettings
 from flip.errors import DataError, FeatureMismatchError
+from flip.names import SPLITS
 
 #: Key of the Parquet metadata that says which model made a table, and its classes.
 METADATA_KEY = b"flip"
@@ -22,7 +25,7 @@ def is_embeddings(data: Path) -> bool:
     return file is not None and file.suffix.lower() == ".parquet" and _about(file) is not None
 
 
-def read_embeddings(data: Path) -> Dataset:
+def read_embeddings(data: Path, settings: ReadSettings = DEFAULTS) -> Dataset:
     """Read the rows of such a table without the embeddings; records are in the order of files (by name) and rows.
 
     Parameters
@@ -78,3 +81,6 @@ def _about(file: Path) -> dict[str, Any] | None:
     except (pa.ArrowException, ValueError, OSError):
         return None
     return about if isinstance(about, dict) else None
+
+
+LAYOUT = Layout("embeddings", is_embeddings, read_embeddings, "what flip embed -o wrote", files=True)

@@ -5,10 +5,16 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from flip.data.files import list_files
-from flip.data.folder import has_photos, read_class_folders, read_images_folder, read_split_folders
+from flip.data.layouts.class_folders import read_class_folders
+from flip.data.layouts.images_folder import read_images_folder
+from flip.data.layouts.split_folders import read_split_folders
+from flip.data.photo_folders import has_photos
+from flip.data.settings import ReadSettings
 from flip.errors import ConfigError, DataError
 
 Draw = Callable[..., Path]
@@ -102,23 +108,23 @@ def test_class_folders_are_split_by_a_hash_that_new_photos_do_not_move(draw: Dra
     for i in range(30):
         draw(f"wren/{i}.jpg")
         draw(f"gull/{i}.jpg")
-    before = {r.path: r.split for r in read_class_folders(tmp_path, 0.4).records}
+    before = {r.path: r.split for r in read_class_folders(tmp_path, ReadSettings(test_fraction=0.4)).records}
     assert set(before.values()) == {"train", "test"}
     for i in range(30, 40):
         draw(f"wren/{i}.jpg")
     draw("owl/0.jpg")
-    after = {r.path: r.split for r in read_class_folders(tmp_path, 0.4).records}
+    after = {r.path: r.split for r in read_class_folders(tmp_path, ReadSettings(test_fraction=0.4)).records}
     # Only a photo that was train for having the smallest hash of its class may lose that place to a new one.
     assert sum(before[path] != after[path] for path in before) == 0
     assert after["owl/0.jpg"] == "train"
-    assert {r.split for r in read_class_folders(tmp_path, 0.0).records} == {"train"}
-    read_class_folders(tmp_path, 0.99).require_training_photos()
+    assert {r.split for r in read_class_folders(tmp_path, ReadSettings(test_fraction=0.0)).records} == {"train"}
+    read_class_folders(tmp_path, ReadSettings(test_fraction=0.99)).require_training_photos()
 
 
 def test_a_test_fraction_of_all_is_refused(draw: Draw, tmp_path: Path) -> None:
     draw("wren/1.jpg")
-    with pytest.raises(ConfigError, match=r"test fraction 1.0 is outside \[0, 1\)"):
-        read_class_folders(tmp_path, 1.0)
+    with pytest.raises(ConfigError, match=r"test.fraction 1.0 is outside \[0, 1\)"):
+        read_class_folders(tmp_path, ReadSettings(test_fraction=1.0))
 
 
 def test_a_split_in_the_metadata_wins_over_the_hash(draw: Draw, write: Write, tmp_path: Path) -> None:
@@ -242,3 +248,10 @@ def test_bad_captions_are_named(draw: Draw, write: Write, tmp_path: Path, text: 
     write("captions.json", text)
     with pytest.raises(DataError, match=message):
         read_images_folder(tmp_path)
+
+
+def test_the_source_of_a_generated_image_is_read_from_parquet_metadata(draw: Draw, tmp_path: Path) -> None:
+    draw("train/wren/1.png")
+    rows = [{"file_name": "wren/1.png", "source": "train/wren/7.jpg"}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train" / "metadata.parquet")
+    assert [r.source for r in read_split_folders(tmp_path).records] == ["train/wren/7.jpg"]

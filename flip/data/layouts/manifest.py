@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path, PurePath
 
-from flip.data.dataset import DEFAULT_TEST_FRACTION, Dataset, Record, clean_class_name, hash_splits, label_indices
-from flip.data.files import FileIndex
-from flip.data.tables import Row, Table, read_table
+from flip.data.dataset import Dataset, Record, clean_class_name, hash_splits, label_indices
+from flip.data.files import FileIndex, subfolders
+from flip.data.layout import Layout
+from flip.data.photo_folders import METADATA_FILES, has_photos
+from flip.data.settings import DEFAULTS, ReadSettings
+from flip.data.tables import READERS, Row, Table, read_table
 from flip.errors import DataError
 
 _PATHS = ("path", "file_name")
 
 
-def read_manifest(file: Path, test_fraction: float = DEFAULT_TEST_FRACTION) -> Dataset:
+def is_manifest(data: Path) -> bool:
+    """Return whether a file is a table by its suffix, or a folder holds a metadata file and no folders of photos."""
+    if data.is_file():
+        return data.suffix.lower() in READERS
+    described = any((data / name).is_file() for name in METADATA_FILES)
+    return described and not any(has_photos(data / name) for name in subfolders(data))
+
+
+def read_manifest(data: Path, settings: ReadSettings = DEFAULTS) -> Dataset:
     """Read a ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` file with a row for each photo.
 
     Columns: ``path`` or ``file_name`` (absolute, or relative to the file's folder) and ``label``; optional ``split``,
@@ -21,15 +32,16 @@ def read_manifest(file: Path, test_fraction: float = DEFAULT_TEST_FRACTION) -> D
 
     Parameters
     ----------
-    file : Path
-    test_fraction : float
-        Share of photos held out for testing where there is no column ``split``.
+    data : Path
+        The table, or a folder that holds one named ``metadata.csv``, ``.jsonl`` or ``.parquet``.
+    settings : ReadSettings
 
     Raises
     ------
     DataError
         If a column is missing, or a row is malformed, names no file or names one twice; the message names the line.
     """
+    file = _manifest_in(data)
     table = read_table(file)
     if not table.rows:
         raise DataError(f"{file} has no rows; it needs one for each photo, with path and label")
@@ -40,12 +52,21 @@ def read_manifest(file: Path, test_fraction: float = DEFAULT_TEST_FRACTION) -> D
     if "split" in table.columns:
         splits = [_split(row) for row in table.rows]
     else:
-        splits = hash_splits(paths, labels, test_fraction)
+        splits = hash_splits(paths, labels, settings.test_fraction)
     records = tuple(
         Record(path, label, split, row.captions(), row.box(), row.text("source"))
         for path, label, split, row in zip(paths, labels, splits, table.rows, strict=True)
     )
     return Dataset(root, "manifest", tuple(map(clean_class_name, raw_names)), raw_names, records)
+
+
+def _manifest_in(data: Path) -> Path:
+    if not data.is_dir():
+        return data
+    file = next((data / name for name in METADATA_FILES if (data / name).is_file()), None)
+    if file is None:
+        raise DataError(f"{data} is a folder without {', '.join(METADATA_FILES)}; pass the manifest file itself")
+    return file
 
 
 def _path_column(file: Path, table: Table) -> str:
@@ -94,3 +115,6 @@ def _split(row: Row) -> str:
     if split is None:
         raise DataError(f"{row.where}: no split; write train, val or test in every row, or leave the column out")
     return split
+
+
+LAYOUT = Layout("manifest", is_manifest, read_manifest, f"a manifest file ({', '.join(READERS)})", files=True)

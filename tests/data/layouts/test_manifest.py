@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from flip.data.dataset import Record, hash_splits
-from flip.data.embeddings import is_embeddings, read_embeddings
-from flip.data.manifest import read_manifest
+from flip.data.layouts.embeddings import is_embeddings, read_embeddings
+from flip.data.layouts.manifest import read_manifest
+from flip.data.settings import ReadSettings
 from flip.errors import DataError, FeatureMismatchError
 
 Draw = Callable[..., Path]
@@ -121,7 +122,9 @@ def test_without_a_split_column_the_hash_decides(tmp_path: Path, draw: Draw) -> 
     for path in paths:
         draw(path)
     file = written(tmp_path, ".csv", [{"path": path, "label": "x"} for path in paths])
-    assert [r.split for r in read_manifest(file, 0.5).records] == hash_splits(paths, [0] * 20, 0.5)
+    assert [r.split for r in read_manifest(file, ReadSettings(test_fraction=0.5)).records] == hash_splits(
+        paths, [0] * 20, 0.5
+    )
 
 
 def test_columns_are_found_in_any_case_and_others_left_alone(tmp_path: Path, write: Write) -> None:
@@ -267,3 +270,9 @@ def test_the_shared_manifest(shared: Path) -> None:
     dataset = read_manifest(shared / "data" / "birds-clean.jsonl")
     assert dataset.splits == {"train": 396, "test": 405}
     assert len(dataset.classnames) == 30
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_the_source_of_a_generated_image_is_read_from_every_kind_of_file(tmp_path: Path, suffix: str) -> None:
+    rows = [{"path": "a/1.jpg", "label": "x", "source": "b/1.jpg"}, {"path": "a/2.jpg", "label": "x", "source": ""}]
+    assert [r.source for r in read_manifest(written(tmp_path, suffix, rows)).records] == ["b/1.jpg", None]

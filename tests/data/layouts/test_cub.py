@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flip.data.cub import find_cub, read_cub
+from flip.data.layouts.cub import find_cub, read_cub
 from flip.errors import DataError
 
 Cub = Callable[[str], Path]

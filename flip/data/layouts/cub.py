@@ -9,6 +9,8 @@ from typing import NamedTuple
 from flip.data.captions import read_captions_json
 from flip.data.dataset import Box, Dataset, Record, clean_class_name
 from flip.data.files import FileIndex
+from flip.data.layout import Layout
+from flip.data.settings import DEFAULTS, ReadSettings
 from flip.errors import DataError
 
 INDEX_FILES = ("images.txt", "classes.txt", "train_test_split.txt")
@@ -28,12 +30,12 @@ def find_cub(folder: Path) -> Path | None:
     return None
 
 
-def read_cub(root: Path) -> Dataset:
+def read_cub(root: Path, settings: ReadSettings = DEFAULTS) -> Dataset:
     """Read CUB-200-2011 with its official split.
 
     ``bounding_boxes.txt`` gives boxes where it is there. Captions come from the first that has any of ``text/`` and
-    ``text_c10/`` (``<class>/<image>.txt``, one a line) and ``captions.json``, inside the folder of the index files and
-    then beside it.
+    ``text_c10/`` (``<class>/<image>.txt``, one per line) and ``captions.json``, inside the folder of the index files
+    and then beside it.
 
     Parameters
     ----------
@@ -179,3 +181,6 @@ def _caption_lines(file: Path) -> tuple[str, ...]:
     # A few of the caption files in circulation hold broken bytes; a caption is not worth refusing the dataset for.
     text = file.read_bytes().decode("utf-8-sig", errors="replace")
     return tuple(caption for line in text.split("\n") if (caption := line.strip()))
+
+
+LAYOUT = Layout("cub", lambda root: find_cub(root) is not None, read_cub, "CUB-200-2011")
