@@ -114,7 +114,7 @@ def test_a_view_is_a_part_of_the_photo_and_the_same_every_time() -> None:
     ("arguments", "code", "said"),
     [
         (["augment", "--study"], 2, "no --ckpt;"),
-        ([*QUICK, "-o", "data"], 1, "data holds other work"),
+        ([*QUICK, "-o", "data"], 1, "data already holds files"),
         ([*QUICK, "-o", "tiny.ckpt"], 1, "tiny.ckpt is a file"),
         ([*QUICK, "--weights", "0.1,0"], 1, "--weights '0.1,0': '0' is no positive number"),
         ([*QUICK, "--weights", "some"], 1, "'some' is no positive number"),
