@@ -12,6 +12,7 @@ from flip.arrays import FloatArray, IntArray
 from flip.classify.training_set import TrainingSet
 from flip.errors import ConfigError, DataError, FeatureMismatchError
 from flip.features import Features
+from flip.results import Neighbor
 
 
 class Classifier(ABC):
@@ -135,14 +136,24 @@ class Classifier(ABC):
         features = features.require_readable("given")
         return float(np.mean(self.predict(features) == features.labels))
 
+    def listed_neighbors(self, features: Features) -> list[tuple[Neighbor, ...]] | None:
+        """Return the training photos that decided about each of n photos, where the settings ask for them."""
+        return None
+
+    def details_on(self, test: Features) -> dict[str, Any]:
+        """Return what an evaluation on these photos reports beside the numbers of every method."""
+        return {}
+
     def require_classes(self, classnames: Sequence[str], data: str = "the data") -> None:
         """Raise a DataError unless these are the classifier's classes, in order; ``data`` names them in the message."""
-        if self.classes_ != tuple(classnames):
-            odd = next((name for name in classnames if name not in self.classes_), next(iter(classnames), ""))
-            raise DataError(
-                f"the head knows {len(self.classes_)} classes and {data} has {len(classnames)}, "
-                f"such as {odd!r}; score it on data with the same classes"
-            )
+        if self.classes_ == tuple(classnames):
+            return
+        odd = next((name for name in classnames if name not in self.classes_), None)
+        which = " in another order" if odd is None else f", such as {odd!r}"
+        raise DataError(
+            f"the head knows {len(self.classes_)} classes and {data} has {len(classnames)}{which}; "
+            "score it on data with the same classes"
+        )
 
     @abstractmethod
     def _fit(self, train: TrainingSet) -> None:

@@ -83,6 +83,15 @@ class KnnClassifier(Classifier):
                 named[row] = self._named(similarities, neighbors)
         return named
 
+    def listed_neighbors(self, features: Features) -> list[tuple[Neighbor, ...]] | None:
+        """Return the neighbours of each photo where ``settings.neighbors`` asks for them."""
+        return self.neighbors(features) if self.settings.neighbors else None
+
+    def details_on(self, test: Features) -> dict[str, Any]:
+        """Return the sweep over k, where there was a choice."""
+        rows = self.sweep(test)
+        return {"sweep": rows} if rows else {}
+
     def sweep(self, test: Features) -> list[dict[str, Any]]:
         """Return a row for each k that was tried; empty when k was given.
 

@@ -21,7 +21,7 @@ from flip import __version__
 from flip.errors import FlipError, Interrupted
 
 #: Command modules under ``flip.cli.commands``, in the order in which ``--help`` lists them.
-COMMANDS = ("demo", "embed", "zeroshot", "knn", "hybrid", "finetune", "generate", "augment", "models", "data")
+COMMANDS = ("demo", "embed", "zeroshot", "knn", "hybrid", "models", "data")
 
 
 class ErrorBoundary(TyperGroup):
@@ -62,7 +62,9 @@ class ErrorBoundary(TyperGroup):
             raise typer.Exit(1) from e
         except KeyboardInterrupt as e:
             with contextlib.suppress(OSError):
-                typer.echo("flip: interrupted; finished work is kept, and the same command resumes from there", err=True)
+                typer.echo(
+                    "flip: interrupted; finished work is kept, and the same command resumes it", err=True
+                )
             raise typer.Exit(128 + getattr(e, "signal_number", signal.SIGINT)) from e
         except BrokenPipeError as e:
             # The reader has seen enough. Python would complain once more when it closes stdout.

@@ -129,9 +129,8 @@ class Context:
     def encoder(self) -> Encoder:
         """Open ``--model``; its network is loaded when the first photo or text has to be encoded."""
         from flip.clip.model import load_model
-        from flip.files import cache_folder
 
-        return load_model(self.model_name, cache=cache_folder(getattr(self.options, "cache", None)))
+        return load_model(self.model_name, cache=getattr(self.options, "cache", None))
 
     @cached_property
     def extractor(self) -> FeatureExtractor:
@@ -140,19 +139,22 @@ class Context:
         from flip.embed.settings import EmbedSettings
 
         assert isinstance(self.options, ModelOptions)
-        extractor = FeatureExtractor.make(self.encoder, settings_from(self.options, EmbedSettings), self.options.cache)
-        log.debug("model %s (%s), %s", self.encoder.name, self.encoder.fingerprint, extractor.describe())
+        extractor = FeatureExtractor(self.encoder, settings_from(self.options, EmbedSettings), self.options.cache)
+        log.debug("model %s (%s), precision %s", self.encoder.name, self.encoder.fingerprint, extractor.precision)
         return extractor
 
     def zero_shot(self, prompts: ClassPrompts) -> ZeroShotClassifier:
         """Return the zero-shot classifier of these prompts."""
+        from flip.embed.settings import EmbedSettings
         from flip.embed.texts import build_zero_shot_classifier
 
         if prompts.unmatched:
             named = ", ".join(prompts.unmatched[:5]) + (" …" if len(prompts.unmatched) > 5 else "")
             n = len(prompts.unmatched)
             log.info("%s says nothing of %d classes, which get the plain prompt: %s", prompts.source, n, named)
-        return build_zero_shot_classifier(prompts, self.extractor)
+        device = getattr(self.options, "device", "auto")
+        cache = getattr(self.options, "cache", None)
+        return build_zero_shot_classifier(prompts, self.encoder, settings=EmbedSettings(device=device), cache=cache)
 
     def zero_shot_of_data(self, prompts: str) -> ZeroShotClassifier:
         """Return the zero-shot classifier of the data's classes, with prompts as ``--prompts`` takes them."""
@@ -172,7 +174,7 @@ class Context:
     @property
     def needs_no_model(self) -> bool:
         """Whether the data is a table of embeddings and no other model is asked for."""
-        return self.dataset.embeddings is not None and not getattr(self.options, "model", None)
+        return not getattr(self.options, "model", None) and self.dataset.embeddings is not None
 
     def features(self, dataset: Dataset, *, with_model: bool = True) -> Features:
         """Return the features of a dataset, with a bar; without a model those of its table."""

@@ -15,7 +15,6 @@ from flip.cli.output import prediction_writer, report_outcome
 
 if TYPE_CHECKING:
     from flip.classify.base import Classifier
-    from flip.classify.training_set import TrainingSet
     from flip.data.dataset import Dataset
     from flip.results import Evaluation
     from flip.studies.protocol import Description, Fit, Outcome
@@ -38,7 +37,7 @@ def name_photos(options: PredictOptions, context: Context, classifier: Classifie
                 features.errors,
                 classifier.predict_proba(features),
                 classifier.classes_,
-                neighbors=classifier.neighbors_of(features),
+                neighbors=classifier.listed_neighbors(features),
                 top=options.top,
                 reject=options.reject,
             )
@@ -67,18 +66,23 @@ def show(options: PredictOptions, context: Context, outcome: Outcome, dataset: D
     """Write the evaluation of a split and what else the options ask for."""
     seconds = time.perf_counter() - context.began
     outcome = replace(outcome, evaluation=replace(outcome.evaluation, seconds=seconds))
-    neighbors = outcome.classifier.neighbors_of
     report_outcome(
         options,
         outcome,
-        lambda: outcome.rows(top=options.top, reject=options.reject, neighbors=neighbors(outcome.features)),
+        lambda: outcome.rows(top=options.top, reject=options.reject),
         dataset.select(options.split).fingerprint(),
     )
     finish(options, outcome.evaluation.unreadable)
 
 
 def run_fit(
-    options: TrainedOptions, context: Context, command: str, fit: Fit, *, with_model: bool, captions: bool = False,
+    options: TrainedOptions,
+    context: Context,
+    command: str,
+    fit: Fit,
+    *,
+    with_model: bool,
+    captions: bool = False,
     protocol: Mapping[str, object] | None = None,
 ) -> Classifier | None:
     """Fit on the training photos, then score a split or name photos; return the classifier, None in other processes.

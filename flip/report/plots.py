@@ -72,7 +72,7 @@ def plot_calibration(file: Path, details: Mapping[str, Any], title: str) -> None
     bins = details["reliability"]
     left.plot([0, 100], [0, 100], color="0.7", linewidth=1)
     left.plot([100 * b["confidence"] for b in bins], [100 * b["accuracy"] for b in bins], marker="o", markersize=4)
-    left.set(xlabel="stated probability, %", ylabel="share correct, %", title=f"calibration error {extra['ece']:.3f}")
+    left.set(xlabel="stated probability, %", ylabel="share correct, %", title=f"calibration error {details['ece']:.3f}")
     right.plot([100 * c["coverage"] for c in details["coverage"]], [c["top1"] for c in details["coverage"]], marker="o")
     right.set(xlabel="photos answered, the surest first, %", ylabel="top-1, %", title=title)
     for axes in (left, right):

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-
 from flip.arrays import BoolArray
 from flip.classify.base import Classifier
 from flip.classify.classifier import make_head
@@ -137,7 +136,7 @@ class Demo:
         self._step += 1
 
     def _extractor(self, model: str) -> FeatureExtractor:
-        return FeatureExtractor.make(load_model(model, cache=self.cache), self.settings, self.cache)
+        return FeatureExtractor(load_model(model, cache=self.cache), self.settings, self.cache)
 
     def _features(self, extractor: FeatureExtractor) -> tuple[Features, Features]:
         features = extractor.features(self.dataset)
@@ -145,7 +144,7 @@ class Demo:
 
     def _names(self, extractor: FeatureExtractor, prompts: str) -> ZeroShotClassifier:
         texts = class_prompts(prompts, self.dataset.classnames, self.dataset.raw_names)
-        return build_zero_shot_classifier(texts, extractor)
+        return build_zero_shot_classifier(texts, extractor.model, settings=self.settings, cache=self.cache)
 
     def _add(self, method: str, sees: str, outcome: Outcome) -> BoolArray:
         """Add a row to the table, and return whether each test photo was named right, shape (n,)."""

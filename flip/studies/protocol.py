@@ -64,14 +64,19 @@ class Outcome:
     features: Features
     probabilities: FloatArray
 
-    def rows(
-        self, *, top: int = 5, reject: float | None = None, neighbors: Sequence[tuple[Neighbor, ...]] | None = None
-    ) -> list[Prediction]:
+    def rows(self, *, top: int = 5, reject: float | None = None) -> list[Prediction]:
         """Return the prediction row of each photo of the split, in its order; see :func:`prediction_rows`."""
         truths = [self.features.classnames[c] for c in self.features.labels]
-        names = self.features.classnames
-        paths, errors = self.features.paths, self.features.errors
-        return prediction_rows(paths, errors, self.probabilities, names, truths, neighbors, top=top, reject=reject)
+        return prediction_rows(
+            self.features.paths,
+            self.features.errors,
+            self.probabilities,
+            self.features.classnames,
+            truths,
+            self.classifier.listed_neighbors(self.features),
+            top=top,
+            reject=reject,
+        )
 
 
 def prediction_rows(
@@ -137,6 +142,10 @@ def evaluate(classifier: Classifier, features: Features, about: Description = De
 
 def score(classifier: Classifier, features: Features, about: Description = Description()) -> Outcome:
     """Score a fitted classifier as :func:`evaluate` does, and keep its probabilities for prediction rows."""
+    return _score(classifier, features, about, classifier.details_on(features))
+
+
+def _score(classifier: Classifier, features: Features, about: Description, details: Mapping[str, Any]) -> Outcome:
     began = time.perf_counter()
     classifier.require_classes(features.classnames, about.data or "the data")
     readable = features.require_readable(about.split or "given")
@@ -152,7 +161,10 @@ def score(classifier: Classifier, features: Features, about: Description = Descr
         protocol={**classifier.protocol, **(about.protocol or {})},
         unreadable=features.unreadable,
         seconds=time.perf_counter() - began,
-        details=calibration_report(probabilities, readable.labels, readable.classnames, about.reject),
+        details={
+            **details,
+            **calibration_report(probabilities, readable.labels, readable.classnames, about.reject),
+        },
     )
     return Outcome(classifier, evaluation, features, _with_unreadable(features, probabilities))
 
@@ -212,9 +224,7 @@ def run_protocol(
             progress(1)
     last = "all" if shots[-1] is None else shots[-1]
     own = {**(about.protocol or {}), "shown_fit": f"{last} shots, seed 0"}
-    outcome = score(shown[shots[-1]], test, replace(about, protocol=own))
-    details = {"shots": few_shot_rows(scored), **outcome.evaluation.details}
-    return replace(outcome, evaluation=replace(outcome.evaluation, details=details))
+    return _score(shown[shots[-1]], test, replace(about, protocol=own), {"shots": few_shot_rows(scored)})
 
 
 def _with_unreadable(features: Features, probabilities: FloatArray) -> FloatArray:

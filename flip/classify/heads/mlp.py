@@ -14,7 +14,7 @@ from flip.classify.heads.checks import TrainingRows
 from flip.classify.heads.columns import Columns, centre_and_scale
 from flip.classify.heads.folds import weight_without
 from flip.classify.heads.fused import Candidate, FusedHead, Setting
-from flip.device import place
+from flip.device import resolve_device
 
 HIDDEN = 512
 BATCH = 128
@@ -145,7 +145,7 @@ class Network:
         self.mean, scale = centre_and_scale(columns)
         # Inputs of unit variance per dimension, on average, whatever the model's cone of features.
         self.gain = np.float32(np.sqrt(columns.width) / scale)
-        self.device = place(device).device
+        self.device = resolve_device(device).device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             layers = (torch.nn.Linear(columns.width, HIDDEN), torch.nn.ReLU(), torch.nn.BatchNorm1d(HIDDEN))

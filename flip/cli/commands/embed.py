@@ -72,7 +72,7 @@ def embed(options: EmbedOptions) -> None:
         "cached": known,
         "unreadable": features.unreadable,
         "precision": extractor.precision,
-        "device": extractor.device_name,
+        "device": extractor.device,
         "images_per_second": new / seconds if new else None,
         "seconds": time.perf_counter() - start,
         "cache": str(extractor.folder / extractor.fingerprint),

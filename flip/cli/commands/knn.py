@@ -43,7 +43,7 @@ def knn(options: KnnOptions) -> None:
 
     context = Context(options)
     with_text = options.text != "none"
-    text = context.zero_shot_of_data(options.prompts) if with_text else None
+    text = context.zero_shot_of_data(options.prompts).text if with_text else None
     settings = settings_from(options, KnnSettings)
 
     def fit(training: TrainingSet, seed: int) -> KnnClassifier:
