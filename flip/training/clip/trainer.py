@@ -1,53 +1,71 @@
-"""The training loop: an epoch's draw, step by step, checkpoints between steps, a validation after each epoch."""
+"""The training loop of a dual encoder: an epoch's draw, its steps, checkpoints between steps, validation after it."""
 
 from __future__ import annotations
 
+import logging
 import math
-import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from flip.clip.model import ClipModel
-from flip.config import FinetuneConfig, worker_count
 from flip.device import agree, keep_freed_memory, training_accelerator
 from flip.errors import ConfigError, ModelError
-from flip.training.clip.checkpoint import Checkpoint, CheckpointFolder, Tensors, optimizer_tensors, restore_optimizer
-from flip.training.clip.examples import Draw, Examples, draw_epoch
+from flip.training.clip.examples import EpochDraw, Examples, draw_epoch
 from flip.training.clip.lora import attention_weights
 from flip.training.clip.photos import TrainingPhotos
-from flip.training.clip.state import Listener, RunState, StepReport, interrupts
 from flip.training.clip.step import Batch, PairEncoder, backward_step
-from flip.training.clip.trainable import (
-    LearningRates,
-    clamp_scale,
-    parameter_groups,
-    schedule,
-    trained,
-    training_mode,
-)
+from flip.training.clip.trainable import LearningRates, clamp_scale, parameter_groups, trained, training_mode
 from flip.training.clip.validation import Validation
+from flip.training.listener import Listener, StepReport, StopRequest, interrupts
+from flip.training.resume import Checkpoint, CheckpointFolder, Tensors, optimizer_tensors, restore_optimizer
+from flip.training.schedule import lr_factor
+from flip.training.settings import ClipSettings, Hardware
+
+log = logging.getLogger(__name__)
 
 
-class Training:
+@dataclass
+class TrainingState:
+    """How far a run is, beside weights and optimiser; what a checkpoint's ``state.json`` holds."""
+
+    step: int = 0
+    #: Sum of the losses of the present epoch's steps.
+    loss_sum: float = 0.0
+    seconds: float = 0.0
+    #: Zero-shot top-1 of the validation photos before training, in percent.
+    start_top1: float | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best_epoch: int = 0
+    best_file: str | None = None
+    stopped: bool = False
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The row of the best epoch."""
+        return self.history[self.best_epoch - 1]
+
+
+class ClipTrainer:
     """One run of contrastive training.
 
     Parameters
     ----------
     model : ClipModel
-        Its network is trained in place; which parameters is set already.
+        Its network is trained in place: the parameters that require gradients.
     examples : Examples
     validation : Validation
     rates : LearningRates
-    config : FinetuneConfig
+    settings : ClipSettings
     checkpoints : Path
         Folder of this run's checkpoints.
-    precision : {"fp32", "bf16"}
-        bf16 is autocast over fp32 weights.
-    listener : Listener
+    hardware : Hardware
+        Its precision is "fp32" or "bf16" (autocast over fp32 weights).
+    listener : Listener, optional
     """
 
     def __init__(
@@ -56,30 +74,41 @@ class Training:
         examples: Examples,
         validation: Validation,
         rates: LearningRates,
-        config: FinetuneConfig,
+        settings: ClipSettings,
         checkpoints: Path,
-        precision: str = "fp32",
+        hardware: Hardware,
         listener: Listener | None = None,
     ) -> None:
-        self._model, self._examples, self._validation = model, examples, validation
-        self._config, self._listener = config, listener or Listener()
+        self.model, self.validation, self.rates = model, validation, rates
+        self._examples = examples
+        self._settings, self._workers = settings, hardware.workers
+        self._listener = listener or Listener()
         self._checkpoints = CheckpointFolder(checkpoints)
-        self._accelerator = training_accelerator(config.device, precision)
+        self._accelerator = training_accelerator(hardware.device, hardware.precision)
         if self._accelerator.device.type == "cpu":
             keep_freed_memory()
         self._photos = TrainingPhotos(examples, model.config["preprocess_cfg"])
         model.network.to(device=self._accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._encoder = self._accelerator.prepare_model(PairEncoder(model.network, keep=config.keep > 0))
-        groups = parameter_groups(model.network, rates, config.weight_decay)
+        self._encoder = self._accelerator.prepare_model(PairEncoder(model.network, keep=settings.keep > 0))
+        groups = parameter_groups(model.network, rates, settings.weight_decay)
         self._optimizer = torch.optim.AdamW(groups, lr=rates.image)
         self.batch = self._whole_batch()
-        self.steps_per_epoch = max(1, round(examples.own / self.batch))
-        self.state = RunState()
+        self.steps_per_epoch = max(1, round(examples.real / self.batch))
+        self.state = TrainingState()
 
     @property
     def steps(self) -> int:
         """Steps of the whole run."""
-        return self.steps_per_epoch * self._config.epochs
+        return self.steps_per_epoch * self._settings.epochs
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes results."""
+        return bool(self._accelerator.is_main_process)
+
+    def wait_for_everyone(self) -> None:
+        """Return when every process has come here."""
+        self._accelerator.wait_for_everyone()
 
     @property
     def unreadable(self) -> dict[int, str]:
@@ -87,9 +116,9 @@ class Training:
         return self._photos.unreadable
 
     def _whole_batch(self) -> int:
-        """Return how many photos the loss compares: no more than there are, in equal parts."""
-        parts = int(self._accelerator.num_processes) * self._config.grad_accum
-        batch = parts * min(self._config.batch_size, max(1, self._examples.own // parts))
+        """Return the number of photos that the loss compares: no more than there are, in equal parts."""
+        parts = int(self._accelerator.num_processes) * self._settings.grad_accum
+        batch = parts * min(self._settings.batch_size, max(1, self._examples.real // parts))
         if batch < 2:
             raise ConfigError(
                 "a batch of one photo gives the contrastive loss nothing to compare; pass --batch-size 2 or more, "
@@ -98,14 +127,14 @@ class Training:
         return batch
 
     def resume(self) -> bool:
-        """Take up the latest checkpoint; returns whether there was one."""
+        """Load the latest checkpoint; returns whether there was one."""
         checkpoint = self._checkpoints.load()
         if checkpoint is None:
             return False
-        self._load_weights(checkpoint.weights)
-        restore_optimizer(self._optimizer, checkpoint.optimizer, dict(trained(self._model.network)))
-        known = {k: v for k, v in checkpoint.state.items() if k in RunState.__dataclass_fields__}
-        self.state = RunState(**known)
+        self._load_weights(checkpoint.tensors["weights"])
+        restore_optimizer(self._optimizer, checkpoint.tensors["optimizer"], dict(trained(self.model.network)))
+        known = {k: v for k, v in checkpoint.state.items() if k in TrainingState.__dataclass_fields__}
+        self.state = TrainingState(**known)
         self._photos.unreadable.update({int(k): v for k, v in checkpoint.state["unreadable"].items()})
         return True
 
@@ -118,22 +147,22 @@ class Training:
             If the loss is no longer a number.
         CheckpointError
             If a checkpoint cannot be written.
-        KeyboardInterrupt
+        Interrupted
             After the step in progress, with a checkpoint written.
         """
         if self.state.step == 0:
-            scores = self._validation.scores()
+            scores = self.validation.scores()
             self.state.start_top1 = scores.top1 if scores else None
-        with interrupts() as interrupted:
+        with interrupts() as request:
             while self.state.step < self.steps and not self.state.stopped:
-                self._train_epoch(interrupted)
+                self._train_epoch(request)
         self.take_best()
 
     def take_best(self) -> bool:
         """Give the network the weights of the best epoch; returns whether there was one."""
         if self.state.best_file is not None:
             self._load_weights(self._checkpoints.load_best(self.state.best_file))
-        self._model.network.eval()
+        self.model.network.eval()
         return self.state.best_file is not None
 
     def finish(self) -> None:
@@ -141,52 +170,50 @@ class Training:
         if self._accelerator.is_main_process:
             self._checkpoints.remove()
 
-    def _train_epoch(self, interrupted: threading.Event) -> None:
-        config, start = self._config, time.perf_counter()
+    def _train_epoch(self, request: StopRequest) -> None:
+        settings, start = self._settings, time.perf_counter()
         epoch, first = divmod(self.state.step, self.steps_per_epoch)
         draw = draw_epoch(
             self._examples,
             self.steps_per_epoch * self.batch,
-            seed=config.seed,
+            seed=settings.seed,
             epoch=epoch,
-            caption_share=config.caption_share,
-            extra_share=config.augmented_weight,
+            caption_share=settings.caption_share,
+            generated_share=settings.augmented_weight,
         )
         before = self.state.seconds
         for batches, labels in self._steps_of(draw, first):
             self._step(batches, labels)
             self.state.seconds = before + time.perf_counter() - start
-            stop = agree(self._accelerator, interrupted.is_set())
             last = self.state.step % self.steps_per_epoch == 0
-            if not last and (stop or self.state.step % config.save_every == 0):
+            stop = not last and agree(self._accelerator, bool(request))
+            if stop or (not last and self.state.step % settings.save_every == 0):
                 self._save()
-            if stop and not last:
-                raise KeyboardInterrupt
+            if stop:
+                raise request.interruption()
         self._end_epoch(epoch + 1)
         self.state.seconds = before + time.perf_counter() - start
         self._save()
-        if interrupted.is_set():
-            raise KeyboardInterrupt
+        if agree(self._accelerator, bool(request)):
+            raise request.interruption()
 
-    def _steps_of(self, draw: Draw, first: int) -> Iterator[tuple[list[Batch], torch.Tensor]]:
+    def _steps_of(self, draw: EpochDraw, first: int) -> Iterator[tuple[list[Batch], torch.Tensor]]:
         """Yield this process's batches of each step from ``first`` on, and the labels of the whole step."""
         device, part = self._accelerator.device, self.batch // self._accelerator.num_processes
-        size, offset = part // self._config.grad_accum, self._accelerator.process_index * part
+        size, offset = part // self._settings.grad_accum, self._accelerator.process_index * part
         slices = [
             slice(step * self.batch + offset + i * size, step * self.batch + offset + (i + 1) * size)
             for step in range(first, self.steps_per_epoch)
-            for i in range(self._config.grad_accum)
+            for i in range(self._settings.grad_accum)
         ]
-        pixels = self._photos.batches(
-            [draw.rows[s] for s in slices], [draw.views[s] for s in slices], worker_count(self._config.workers)
-        )
+        pixels = self._photos.batches([draw.rows[s] for s in slices], [draw.crops[s] for s in slices], self._workers)
         labels = torch.from_numpy(self._examples.labels[draw.rows])
         batches: list[Batch] = []
         try:
             for s, decoded in zip(slices, pixels, strict=True):
                 tokens = self._examples.tokens[torch.from_numpy(draw.texts[s])].to(device)
                 batches.append(Batch(self._photos.to_network(decoded, device), tokens))
-                if len(batches) == self._config.grad_accum:
+                if len(batches) == self._settings.grad_accum:
                     start = s.stop - offset - part
                     yield batches, labels[start : start + self.batch].to(device)
                     batches = []
@@ -194,18 +221,18 @@ class Training:
             pixels.close()
 
     def _step(self, batches: list[Batch], labels: torch.Tensor) -> None:
-        config, step = self._config, self.state.step
-        training_mode(self._model.network, batch_norm=config.from_scratch is not None)
-        factor = schedule(step, self.steps, config.warmup)
+        settings, step = self._settings, self.state.step
+        training_mode(self.model.network, batch_norm=settings.from_scratch is not None)
+        factor = lr_factor(step, self.steps, settings.warmup, then="cosine")
         for group in self._optimizer.param_groups:
             group["lr"] = factor * group["peak_lr"]
         self._optimizer.zero_grad(set_to_none=True)
-        loss = backward_step(self._encoder, batches, labels, self._accelerator, config.seed + step, config.keep)
-        norm = torch.nn.utils.clip_grad_norm_([p for _, p in trained(self._model.network)], config.clip_grad)
+        loss = backward_step(self._encoder, batches, labels, self._accelerator, settings.seed + step, settings.keep)
+        norm = torch.nn.utils.clip_grad_norm_([p for _, p in trained(self.model.network)], settings.clip_grad)
         if not (math.isfinite(loss) and bool(torch.isfinite(norm))):
             raise ModelError(self._diverged(loss))
         self._optimizer.step()
-        clamp_scale(self._model.network)
+        clamp_scale(self.model.network)
         self.state.step, self.state.loss_sum = step + 1, self.state.loss_sum + loss
         self._listener.on_step(StepReport(self.state.step, self.steps, loss, self.batch))
 
@@ -220,7 +247,7 @@ class Training:
         return f"{what} is not a number at step {self.state.step + 1} of {self.steps}; {kept}; pass --lr below {peak:g}"
 
     def _end_epoch(self, epoch: int) -> None:
-        scores = self._validation.scores()
+        scores = self.validation.scores()
         state = self.state
         row = {
             "epoch": epoch,
@@ -228,24 +255,25 @@ class Training:
             "loss": state.loss_sum / self.steps_per_epoch,
             "val_loss": scores.loss if scores else None,
             "val_top1": scores.top1 if scores else None,
-            "logit_scale": self._model.logit_scale,
+            "logit_scale": self.model.logit_scale,
             "seconds": state.seconds,
         }
         row = agree(self._accelerator, row)
         state.history.append(row)
         state.loss_sum = 0.0
-        if not state.best_epoch or self._rank(row) > self._rank(state.history[state.best_epoch - 1]):
+        if not state.best_epoch or self._rank(row) > self._rank(state.best):
             state.best_epoch = epoch
             if self._accelerator.is_main_process:
                 state.best_file = self._checkpoints.save_best(epoch, self._weights())
             state.best_file = agree(self._accelerator, state.best_file)
-        elif self._config.patience and epoch - state.best_epoch >= self._config.patience:
+        elif self._settings.patience and epoch - state.best_epoch >= self._settings.patience:
             state.stopped = True
+        log.info(_epoch_line(row, self._settings.epochs))
         self._listener.on_epoch(row)
 
     @staticmethod
     def _rank(row: dict[str, Any]) -> float:
-        """Return what makes an epoch better: a lower validation loss; without validation a later one is.
+        """Return the rank of an epoch, the best highest: by validation loss; without validation by age.
 
         The accuracy of the few photos that training can spare moves by whole photos, and by chance prefers an epoch in
         the middle of the schedule.
@@ -253,12 +281,12 @@ class Training:
         return float(row["epoch"] if row["val_loss"] is None else -row["val_loss"])
 
     def _weights(self) -> Tensors:
-        """Return what training changes: parameters, and BatchNorm's statistics where they are learned."""
-        network = self._model.network
+        """Return the tensors that training changes: parameters, and BatchNorm's statistics where they are learned."""
+        network = self.model.network
         weights: Tensors = {name: p.detach() for name, p in trained(network)}
-        if self._config.lora is not None:
+        if self._settings.lora is not None:
             weights |= {name: p.detach() for name, p in attention_weights(network)}
-        if self._config.from_scratch is not None:
+        if self._settings.from_scratch is not None:
             persistent = network.state_dict()
             weights |= {name: buffer for name, buffer in network.named_buffers() if name in persistent}
         return weights
@@ -271,7 +299,15 @@ class Training:
 
     def _save(self) -> None:
         if self._accelerator.is_main_process:
-            names = {p: name for name, p in trained(self._model.network)}
+            names = {p: name for name, p in trained(self.model.network)}
             state = vars(self.state) | {"unreadable": self._photos.unreadable}
-            self._checkpoints.save(Checkpoint(self._weights(), optimizer_tensors(self._optimizer, names), state))
+            tensors = {"weights": self._weights(), "optimizer": optimizer_tensors(self._optimizer, names)}
+            self._checkpoints.save(Checkpoint(tensors, state))
         self._accelerator.wait_for_everyone()
+
+
+def _epoch_line(row: dict[str, Any], epochs: int) -> str:
+    line = f"epoch {row['epoch']} of {epochs}: loss {row['loss']:.3f}"
+    if row["val_top1"] is not None:
+        line += f", validation loss {row['val_loss']:.3f}, zero-shot {row['val_top1']:.1f} %"
+    return f"{line}, {row['seconds']:.0f} s"
