@@ -9,23 +9,15 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
-from unicodedata import normalize
 
 import numpy as np
 
 from flip.arrays import IntArray
-from flip.data.settings import require_test_fraction
 from flip.errors import ConfigError, DataError
 from flip.names import SPLITS
 
-#: What people call the splits, as folders and columns.
-SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-
-#: Left, top, width and height in pixels of the file as it is stored (after EXIF orientation).
+#: Left, top, width and height in pixels of the upright photo. An infinite width reaches to the right edge, and a height
+#: of 0 or less with it counts from the lower edge: (0, 0, inf, -20) is all but the last 20 rows, whatever the size.
 Box = tuple[float, float, float, float]
 
 
@@ -34,7 +26,8 @@ class Record(NamedTuple):
 
     ``path`` is what reports print: relative to the dataset's root where the photo lies under it, and joined to the root
     it is the file (an absolute path stays what it is). ``source`` is the path of the photo that a generated image was
-    made from, as it was noted then.
+    made from, as it was noted then. ``frame`` is the part of the file that is the photo, where a part is none, such as
+    a banner below it: it is cut out whether or not photos are cropped to their boxes.
     """
 
     path: str
@@ -43,6 +36,30 @@ class Record(NamedTuple):
     captions: tuple[str, ...] = ()
     box: Box | None = None
     source: str | None = None
+    frame: Box | None = None
+
+    def region(self, crop: bool) -> Box | None:
+        """Return what is cut out of the file: the box where photos are cropped to boxes, else the frame."""
+        return self.box if crop and self.box is not None else self.frame
+
+
+@dataclass(frozen=True)
+class Omission:
+    """Something that was there and was left out: a phrase, how many, and the first of them."""
+
+    kind: str
+    count: int
+    first: str
+
+    def __str__(self) -> str:
+        return f"{self.count:,} {self.kind}, such as {self.first}" if self.count > 1 else f"{self.kind}: {self.first}"
+
+
+class Rank(NamedTuple):
+    """A coarser grouping of the classes, such as the family: one group per class."""
+
+    name: str
+    groups: tuple[str, ...]
 
 
 #: The fields of a record that a dataset's fingerprint covers, in this order. A field that is added to ``Record`` does
@@ -67,6 +84,12 @@ class Dataset:
     records : tuple of Record
     embeddings : Path or None
         A table written by ``flip embed -o``, when the dataset was read from one and there may be no photos.
+    ranks : tuple of Rank
+        Groupings that come with the data, from the coarsest.
+    left_out : tuple of Omission
+        Files, classes and photos that were there and are not among the records. Not part of the fingerprint.
+    notes : tuple of str
+        How the data was understood where it could have been meant otherwise. Not part of the fingerprint.
     """
 
     root: Path
@@ -75,6 +98,9 @@ class Dataset:
     raw_names: tuple[str, ...]
     records: tuple[Record, ...]
     embeddings: Path | None = None
+    ranks: tuple[Rank, ...] = ()
+    left_out: tuple[Omission, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.records)
@@ -193,56 +219,3 @@ def rows_of_sources(sources: Sequence[str | None], paths: Sequence[str]) -> list
         return next((row[end] for end in ends if end in row), None)
 
     return [find(source) if source else None for source in sources]
-
-
-def clean_class_name(raw: str) -> str:
-    """Return the name a person would say: ``001.Black_footed_Albatross`` becomes ``Black footed Albatross``."""
-    head, dot, tail = raw.partition(".")
-    name = tail if dot and head.isdigit() and tail else raw
-    return " ".join(name.replace("_", " ").split())
-
-
-def label_indices(raw_labels: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
-    """Return the sorted distinct raw names (as numbers where all are numbers) and each row's index into them."""
-    distinct = set(raw_labels)
-    numbers = all(name.isdecimal() for name in distinct)
-    names = tuple(sorted(distinct, key=lambda name: (int(name) if numbers else 0, name)))
-    index = {name: i for i, name in enumerate(names)}
-    return names, [index[name] for name in raw_labels]
-
-
-def hash_splits(paths: Sequence[str], labels: Sequence[int], test_fraction: float) -> list[str]:
-    """Return ``train`` or ``test`` for each photo, from a hash of its path.
-
-    A photo stays where it is when others are added or the folder is moved. The photo of a class that has the smallest
-    hash is always ``train``, so no class is without one.
-
-    Parameters
-    ----------
-    paths : sequence of str
-        Relative to the data's folder, with ``/``.
-    labels : sequence of int
-    test_fraction : float
-        At least 0 and below 1.
-
-    Raises
-    ------
-    ConfigError
-        If ``test_fraction`` is outside that range.
-    """
-    require_test_fraction(test_fraction)
-    hashes = [_path_hash(path) for path in paths]
-    smallest: dict[int, int] = {}
-    for i, c in enumerate(labels):
-        if c not in smallest or hashes[i] < hashes[smallest[c]]:
-            smallest[c] = i
-    return [
-        "train" if value < 1 - test_fraction or smallest[c] == i else "test"
-        for i, (value, c) in enumerate(zip(hashes, labels, strict=True))
-    ]
-
-
-def _path_hash(path: str) -> float:
-    # macOS may hand out decomposed accents; the same photo must fall into the same split everywhere.
-    digest = hashlib.sha256(normalize("NFC", path).encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64

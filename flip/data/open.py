@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from flip.data.classnames import rename_classes, require_distinct_names
+from flip.data.classnames import near_equal_names, wordnet_ids
 from flip.data.dataset import Dataset
 from flip.data.files import is_hidden, subfolders
-from flip.data.images import is_image_file
+from flip.data.formats import is_image_file
 from flip.data.layout import Layout, layouts
+from flip.data.renaming import rename_classes
 from flip.data.sample import read_sample
 from flip.data.settings import DEFAULT_TEST_FRACTION, ReadSettings
 from flip.data.tables import READERS
 from flip.errors import ConfigError, DataError, near_names
 from flip.names import LAYOUTS
 from flip.sample.fieldguide import GUIDES
+
+log = logging.getLogger(__name__)
 
 
 def open_dataset(
@@ -23,6 +30,7 @@ def open_dataset(
     layout: str | None = None,
     test_fraction: float = DEFAULT_TEST_FRACTION,
     classnames: Path | None = None,
+    class_level: int | None = None,
     cache: Path | None = None,
 ) -> Dataset:
     """Read labelled photos from a folder or a manifest, telling the layout from what is there.
@@ -37,23 +45,25 @@ def open_dataset(
         Share of photos held out for testing where the layout has no split of its own; at least 0 and below 1.
     classnames : Path, optional
         A file that renames the classes; see :func:`flip.data.classnames.rename_classes`.
+    class_level : int, optional
+        Level of folders that are the classes: 1 for ``<class>/*``, 2 for ``<genus>/<class>/*``.
     cache : Path, optional
-        The folder of drawn birds; the platform's cache without it.
+        The folder of drawn birds and of photos unpacked from tables; the platform's cache without it.
 
     Raises
     ------
     DataError
         If there is nothing at ``data``, no layout fits, or the data is not what its layout promises.
     ConfigError
-        If ``layout`` or ``test_fraction`` is not allowed.
+        If ``layout``, ``test_fraction`` or ``class_level`` is not allowed.
     """
-    settings = ReadSettings(test_fraction=test_fraction)
+    settings = ReadSettings(test_fraction=test_fraction, class_level=class_level, cache=cache)
     if layout is not None and layout not in LAYOUTS:
         raise ConfigError(
             f"layout {layout!r} is unknown{near_names(layout, LAYOUTS)}; pass one of {', '.join(LAYOUTS)}"
         )
     if str(data) in GUIDES and layout is None:
-        return _named(read_sample(str(data), cache), classnames)
+        return _finished(read_sample(str(data), cache), classnames)
     root = Path(data).expanduser()
     try:
         _require_something(root)
@@ -65,7 +75,7 @@ def open_dataset(
         dataset = chosen.read(root, settings)
     except OSError as error:
         raise DataError(f"cannot read {error.filename or root}: {error.strerror or error}") from error
-    return _named(dataset, classnames)
+    return _finished(dataset, classnames)
 
 
 def describe(dataset: Dataset) -> str:
@@ -78,11 +88,33 @@ def describe(dataset: Dataset) -> str:
     return f"{dataset.layout}: {', '.join(parts)}"
 
 
-def _named(dataset: Dataset, classnames: Path | None) -> Dataset:
+def _finished(dataset: Dataset, classnames: Path | None) -> Dataset:
+    """Return the dataset with the names that were asked for; what was left out and what was understood is logged."""
     if classnames is not None:
         dataset = rename_classes(dataset, classnames)
-    require_distinct_names(dataset)
+    dataset = replace(dataset, notes=(*dataset.notes, *_about_names(dataset, classnames)))
+    for note in dataset.notes:
+        log.info("%s: %s", dataset.layout, note)
+    for omission in dataset.left_out:
+        log.info("%s: left out %s", dataset.layout, omission)
     return dataset
+
+
+def _about_names(dataset: Dataset, given: Path | None) -> Iterator[str]:
+    """Yield sentences on class names that may not be meant as they are."""
+    names = dataset.classnames
+    name, count = Counter(names).most_common(1)[0] if names else ("", 0)
+    if count > 1:
+        yield f"{count} classes have the name {name!r}; answers that name it do not tell them apart"
+    near = near_equal_names(dataset.classnames)
+    if near:
+        first, other = near[0]
+        more = f", and {len(near) - 1} more pairs" if len(near) > 1 else ""
+        yield f"classes {first!r} and {other!r} differ by case, spaces or hyphens only{more}; are they one class?"
+    if given is None and wordnet_ids(dataset.raw_names):
+        yield f"the classes are named by WordNet ids, such as {names[0]}, which say nothing; pass --classnames FILE"
+    if len(names) == 1:
+        yield f"there is one class, {names[0]!r}: no accuracy means anything"
 
 
 def _count(n: int, one: str, many: str) -> str:

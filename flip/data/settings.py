@@ -30,8 +30,13 @@ class DataSettings:
         DEFAULT_TEST_FRACTION, "Share of photos held out for testing where the layout has no split of its own."
     )
 
+    class_level: int | None = option(
+        None, "Level of folders that are the classes: 1 for <class>/*, 2 for <genus>/<class>/*. [default: 1]"
+    )
+
     def __post_init__(self) -> None:
         require_test_fraction(self.test_fraction)
+        require_class_level(self.class_level)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,18 +47,31 @@ class ReadSettings:
     ----------
     test_fraction : float
         Share of photos held out for testing where the layout has no split of its own; at least 0 and below 1.
+    class_level : int or None
+        Level of folders that are the classes; None is 1, unless the folders say otherwise.
+    cache : Path or None
+        The folder of what is kept between runs; the platform's without it.
     """
 
     test_fraction: float = DEFAULT_TEST_FRACTION
+    class_level: int | None = None
+    cache: Path | None = None
 
     def __post_init__(self) -> None:
         require_test_fraction(self.test_fraction)
+        require_class_level(self.class_level)
 
 
 def require_test_fraction(value: float) -> None:
     """Raise a ConfigError if a test fraction is negative, 1 or more, or no number."""
     if not 0 <= value < 1:
         raise ConfigError(f"--test-fraction {value} is outside [0, 1); pass for example {DEFAULT_TEST_FRACTION}")
+
+
+def require_class_level(value: int | None) -> None:
+    """Raise a ConfigError if a level of folders is below 1."""
+    if value is not None and value < 1:
+        raise ConfigError(f"--class-level {value} is too small; pass 1 for <class>/*, 2 for <genus>/<class>/*")
 
 
 #: What readers take when nothing is said.

@@ -7,15 +7,14 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from flip.data.classnames import clean_class_names, label_indices
 from flip.data.dataset import (
     Dataset,
     Record,
-    clean_class_name,
     few_shot_indices,
-    hash_splits,
-    label_indices,
     rows_of_sources,
 )
+from flip.data.splits import hash_splits
 from flip.errors import ConfigError, DataError
 
 
@@ -97,7 +96,7 @@ def test_few_shots_of_nothing_are_nothing_and_zero_shots_are_refused() -> None:
     ],
 )
 def test_class_names_are_what_a_person_would_say(raw: str, clean: str) -> None:
-    assert clean_class_name(raw) == clean
+    assert clean_class_names([raw]) == (clean,)
 
 
 def test_labels_are_indices_into_sorted_names() -> None:
@@ -107,7 +106,7 @@ def test_labels_are_indices_into_sorted_names() -> None:
 
 def test_numbers_as_labels_are_sorted_as_numbers() -> None:
     assert label_indices(["10", "9", "2"]) == (("2", "9", "10"), [2, 1, 0])
-    assert label_indices(["10", "9", "x"])[0] == ("10", "9", "x")
+    assert label_indices(["10", "9", "x"])[0] == ("9", "10", "x")
 
 
 PATHS = [f"class{i % 20}/photo_{i}.jpg" for i in range(2000)]

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flip.data.captions import read_captions_json
-from flip.data.dataset import Box, Dataset, Record, clean_class_name
+from flip.data.classnames import clean_class_names
+from flip.data.dataset import Box, Dataset, Record
 from flip.data.files import FileIndex
 from flip.data.layout import Layout
 from flip.data.settings import DEFAULTS, ReadSettings
@@ -63,7 +64,7 @@ def read_cub(root: Path, settings: ReadSettings = DEFAULTS) -> Dataset:
         Record(prefix + photo, labels[i], _split(base, splits[i]), captions[n], boxes.get(i))
         for n, (i, photo) in enumerate(zip(images, photos, strict=True))
     )
-    return Dataset(root, "cub", tuple(map(clean_class_name, raw_names)), raw_names, records)
+    return Dataset(root, "cub", clean_class_names(raw_names), raw_names, records)
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str, str]]:

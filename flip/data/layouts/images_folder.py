@@ -7,6 +7,7 @@ from pathlib import Path
 from flip.data.dataset import Dataset
 from flip.data.files import subfolders
 from flip.data.layout import Layout
+from flip.data.ledger import Ledger
 from flip.data.photo_folders import (
     METADATA_FILES,
     UNNAMED_CLASS,
@@ -14,6 +15,7 @@ from flip.data.photo_folders import (
     described,
     find_photos,
     has_photos,
+    labelled,
     make_dataset,
     metadata_in,
     require_labels,
@@ -49,13 +51,17 @@ def read_images_folder(root: Path, settings: ReadSettings = DEFAULTS) -> Dataset
         raise DataError(
             f"{root} has no folder images; an images folder is images/<class>/*, or images/* and captions.json"
         )
-    photos, tables = find_photos(root, "images", None)
+    ledger = Ledger()
+    photos, tables = find_photos(root, "images", None, ledger)
     photos = described(root, photos, [*metadata_in(root), *tables])
-    photos = captioned(root, ("captions.json", "images/captions.json"), photos)
+    photos = captioned(root, ("captions.json", "images/captions.json"), labelled(photos, settings, ledger))
     if all(photo.label is None for photo in photos) and any(photo.captions for photo in photos):
         photos = [photo._replace(label=UNNAMED_CLASS) for photo in photos]
     require_labels(root, photos)
-    return make_dataset(root, "images-folder", photos, settings.test_fraction)
+    for name in subfolders(root):
+        if name != "images" and has_photos(root / name):
+            ledger.omit("folders of photos beside images/", f"{name}/")
+    return make_dataset(root, "images-folder", photos, settings, ledger)
 
 
 LAYOUT = Layout("images-folder", is_images_folder, read_images_folder, "images/<class>/*")

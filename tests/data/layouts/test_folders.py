@@ -87,8 +87,8 @@ def test_metadata_in_the_root_names_photos_from_there(draw: Draw, write: Write, 
             r"metadata.csv:3: wren/1.jpg is described at .*metadata.csv:2 already",
         ),
         (
-            "image,text\nwren/1.jpg,x\n",
-            r"metadata.csv has no column 'file_name'; it has image, text; rename a column, or the file",
+            "photo,text\nwren/1.jpg,x\n",
+            r"metadata.csv has no column 'file_name'; it has photo, text; rename a column, or the file",
         ),
         (
             "file_name,split\nwren/1.jpg,later\n",

@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flip.data.dataset import Record, hash_splits
+from flip.data.dataset import Record
 from flip.data.layouts.embeddings import is_embeddings, read_embeddings
 from flip.data.layouts.manifest import read_manifest
 from flip.data.settings import ReadSettings
+from flip.data.splits import hash_splits
 from flip.errors import DataError, FeatureMismatchError
 
 Draw = Callable[..., Path]
@@ -137,11 +138,11 @@ def test_columns_are_found_in_any_case_and_others_left_alone(tmp_path: Path, wri
     [
         (
             "m.csv",
-            "image,label\na/1.jpg,x\n",
-            r"m.csv has no column 'path' or 'file_name'; it has image, label; rename",
+            "photo,label\na/1.jpg,x\n",
+            r"m.csv has no column 'path' or 'file_name'; it has photo, label; rename",
         ),
         ("m.csv", "path,species\na/1.jpg,x\n", r"m.csv has no column 'label'; it has path, species; rename"),
-        ("m.jsonl", '{"path": "a/1.jpg", "class": 1}\n', r"m.jsonl has no column 'label'; it has path, class; rename"),
+        ("m.jsonl", '{"path": "a/1.jpg", "kind": 1}\n', r"m.jsonl has no column 'label'; it has path, kind; rename"),
         ("m.csv", "path,label\n", r"m.csv has no rows; it needs one for each photo, with path and label"),
         ("m.csv", "", r"m.csv has no rows"),
         (
@@ -158,7 +159,7 @@ def test_columns_are_found_in_any_case_and_others_left_alone(tmp_path: Path, wri
         ("m.csv", "path,label\na/1.jpg,x,y\n", r"m.csv:2: 3 cells, but the header has 2"),
         ("m.csv", "path,label\na/1.jpg,\n", r"m.csv:2: no label; every row needs one"),
         ("m.csv", "path,label\n,x\n", r"m.csv:2: no path; every row needs one"),
-        ("m.csv", "path,label,split\na/1.jpg,x,holdout\n", r"m.csv:2: unknown split 'holdout'; write one of train"),
+        ("m.csv", "path,label,split\na/1.jpg,x,fold3\n", r"m.csv:2: unknown split 'fold3'; write one of train"),
         ("m.csv", "path,label,split\na/1.jpg,x,\n", r"m.csv:2: no split; write train, val or test in every row"),
         ("m.csv", "path,label,x,y,w,h\na/1.jpg,c,1,2,3,wide\n", r"m.csv:2: box .*'wide'.* is not four numbers"),
         ("m.csv", "path,label,x,y,w,h\na/1.jpg,c,1,2,3,\n", r"m.csv:2: box .* is not four numbers"),
@@ -182,7 +183,7 @@ def test_what_is_wrong_is_named_with_file_and_line(write: Write, name: str, text
 
 def test_a_parquet_file_without_the_column_names_those_it_has(tmp_path: Path) -> None:
     file = written(tmp_path, ".parquet", [{"path": "a/1.jpg", "image": b"...", "species": "x"}])
-    with pytest.raises(DataError, match=r"has no column 'label'; it has path, image, species"):
+    with pytest.raises(DataError, match=r"has no column 'label'; it has path, image \(bytes\), species"):
         read_manifest(file)
 
 
