@@ -31,7 +31,7 @@ ALLOWED = {
     "features": {"errors", "arrays"},
     "device": WORDS,
     "sample": FILES,
-    "classify": LOW - {"device"},
+    "classify": LOW,
     "data": LOW | {"sample"},
     "clip": LOW | {"sample", "data", "classify"},
     "embed": LOW | {"sample", "data", "classify", "clip"},
