@@ -111,7 +111,7 @@ def paired(run: ScoredRun, against: ScoredRun) -> tuple[BoolArray, BoolArray]:
 
 
 def mcnemar(correct_a: BoolArray, correct_b: BoolArray) -> float:
-    """Exact two-sided p-value of McNemar's test (McNemar, Psychometrika 1947): the binomial test of the discordant pairs.
+    """Exact two-sided p-value of McNemar's test (Psychometrika 1947): the binomial test of the discordant pairs.
 
     Parameters
     ----------

@@ -97,7 +97,7 @@ def _draw_curves(
 
 
 def _literal(text: str) -> str:
-    """Return a text that matplotlib draws as it is: no formula between dollar signs, no label hidden by its first letter."""
+    """Return a text that matplotlib draws as it is: no formula between dollars, no label hidden by an underscore."""
     text = " ".join(text.split()).replace("$", r"\$")
     return f"\u200b{text}" if text.startswith("_") else text
 

@@ -130,16 +130,16 @@ def require_same_photos(runs: Sequence[ScoredRun]) -> None:
         others = Counter(photo.path for photo in other.photos)
         if others != paths:
             raise DataError(
-                f"{first.run.folder} scored {paths.total():,} photos and {other.run.folder} {others.total():,}, of which "
-                f"{(paths & others).total():,} are the same; compare runs of the same --data and --split"
+                f"{first.run.folder} scored {paths.total():,} photos and {other.run.folder} {others.total():,}, "
+                f"of which {(paths & others).total():,} are the same; compare runs of the same --data and --split"
             )
         labels = _truths(other)
         differing = [path for path, truth in truths.items() if labels.get(path, truth) != truth]
         if differing:
             path = differing[0]
             raise DataError(
-                f"{first.run.folder} and {other.run.folder} give {len(differing):,} photos other labels, the first: {path} "
-                f"is {truths[path]!r} and {labels[path]!r}; compare runs of the same data and --classnames"
+                f"{first.run.folder} and {other.run.folder} give {len(differing):,} photos other labels, "
+                f"the first: {path} is {truths[path]!r} and {labels[path]!r}; compare runs of the same data and --classnames"
             )
 
 
