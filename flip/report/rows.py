@@ -139,7 +139,7 @@ def require_same_photos(runs: Sequence[ScoredRun]) -> None:
             path = differing[0]
             raise DataError(
                 f"{first.run.folder} and {other.run.folder} give {len(differing):,} photos other labels, "
-                f"the first: {path} is {truths[path]!r} and {labels[path]!r}; compare runs of the same data and --classnames"
+                f"the first: {path} is {truths[path]!r} and {labels[path]!r}; compare runs of the same classes"
             )
 
 
