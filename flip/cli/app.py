@@ -21,7 +21,10 @@ from flip import __version__
 from flip.errors import FlipError, Interrupted
 
 #: Command modules under ``flip.cli.commands``, in the order in which ``--help`` lists them.
-COMMANDS = ("demo", "embed", "zeroshot", "knn", "hybrid", "models", "data")
+COMMANDS = (
+    *("demo", "embed", "zeroshot", "knn", "hybrid", "finetune", "generate", "augment"),
+    *("report", "compare", "models", "data"),
+)
 
 
 class ErrorBoundary(TyperGroup):

@@ -24,7 +24,7 @@ FLAGS = {
     "null": ("-0", "--null"),
 }
 
-ARGUMENTS = {"images": "IMAGE", "prompt": "PROMPT"}
+ARGUMENTS = {"images": "IMAGE", "prompt": "PROMPT", "runs": "RUN"}
 
 Body = Callable[[Config], None]
 
