@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flip.cli.config import PredictOptions, TrainedOptions, parse_shots
+from flip.cli.config import PredictOptions, TrainedOptions
 from flip.cli.context import Context, finish, input_paths, progress
 from flip.cli.output import prediction_writer, report_outcome
+from flip.studies.settings import parse_shots
 
 if TYPE_CHECKING:
     from flip.classify.base import Classifier

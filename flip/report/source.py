@@ -25,18 +25,17 @@ def features_of(run: Run) -> Features | None:
     Nothing is embedded here: what is not in the cache stays out of the page.
     """
     from flip.clip.model import load_model
-    from flip.config import ReadConfig, cache_folder
-    from flip.embed.extractor import make_extractor
+    from flip.embed.extractor import FeatureExtractor
+    from flip.embed.settings import EmbedSettings
 
     dataset = dataset_of(run)
     if dataset is None:
         return None
-    known = {f.name for f in fields(ReadConfig)}
+    known = {f.name for f in fields(EmbedSettings)}
     values = {name: value for name, value in run.config.items() if name in known and value is not None}
-    values |= {name: Path(values[name]) for name in ("cache", "classnames", "output") if name in values}
+    cache = Path(run.config["cache"]) if run.config.get("cache") else None
     try:
-        config = ReadConfig(**values)
-        extractor = make_extractor(load_model(run.evaluation.model, cache=cache_folder(config.cache)), config)
+        extractor = FeatureExtractor(load_model(run.evaluation.model, cache=cache), EmbedSettings(**values), cache)
         used = dataset.take(i for i, r in enumerate(dataset.records) if r.split in ("train", run.evaluation.split))
         used = dataset if run.evaluation.split == "all" else used
         if extractor.count_known(used) < len(used):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from flip.data.dataset import Dataset
-from flip.device import Placement, agree, bf16_in_hardware, keep_freed_memory, place, training_accelerator
+from flip.device import Placement, agree, keep_freed_memory, resolve_device, resolve_precision, training_accelerator
 from flip.diffusion.checkpoint import INDEX_FILE, Loaded, load_pipeline, save_pipeline
 from flip.diffusion.diffusers_api import diffusers
 from flip.diffusion.painter import DrawSettings, Painter, Picture, picture_seed
@@ -98,7 +98,9 @@ def finetune(
     if dataset.embeddings is not None:
         raise DataError(f"{dataset.root} is a table of embeddings, and training needs the photos; pass their folder")
     start = _starting_point(model, settings)
-    hardware = replace(hardware, precision=resolve_training_precision(hardware.precision, hardware.device))
+    hardware = replace(
+        hardware, precision=resolve_precision(hardware.precision, resolve_device(hardware.device), "train-diffusion")
+    )
     accelerator = training_accelerator(hardware.device, hardware.precision)
     if accelerator.device.type == "cpu":
         keep_freed_memory()
@@ -132,22 +134,6 @@ def resume_key(settings: DiffusionSettings, dataset: Dataset, hardware: Hardware
         "data_fingerprint": dataset.fingerprint(),
         "model_fingerprint": fingerprint,
     }
-
-
-def resolve_training_precision(precision: str, device: str) -> str:
-    """Return "fp32" or "bf16": what ``--precision`` means for training.
-
-    Raises
-    ------
-    ConfigError
-        For fp16, which overflows in training.
-    """
-    if precision == "fp16":
-        raise ConfigError("--precision fp16 overflows in training; pass bf16, fp32 or auto")
-    if precision != "auto":
-        return precision
-    placed = place(device).device
-    return "bf16" if placed.type == "cuda" and bf16_in_hardware(placed) else "fp32"
 
 
 def _starting_point(model: Loaded | None, settings: DiffusionSettings) -> Loaded | dict[str, Any]:
