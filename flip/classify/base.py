@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
@@ -45,7 +45,7 @@ class Classifier(ABC):
         return self.name
 
     @property
-    def protocol(self) -> dict[str, Any]:
+    def protocol(self) -> dict[str, object]:
         """How every choice was made and what is seen at test time, for an evaluation's ``protocol``."""
         self._require_fitted()
         return self._describe()
@@ -153,7 +153,7 @@ class Classifier(ABC):
         """Return float32 probabilities (n, c) of one or more readable photos."""
 
     @abstractmethod
-    def _describe(self) -> dict[str, Any]:
+    def _describe(self) -> dict[str, object]:
         """Return the protocol of a fitted classifier."""
 
     def _require_fitted(self) -> None:
