@@ -12,7 +12,8 @@ SAMPLE = "sample"
 SAMPLE_DATA = (SAMPLE, "sample-train")
 
 SPLITS = ("train", "val", "test")
-LAYOUTS = ("cub", "split-folders", "images-folder", "class-folders", "manifest", "embeddings")
+#: In the order in which they are recognised; see ``flip.data.layout``.
+LAYOUTS = ("embeddings", "cub", "split-folders", "images-folder", "manifest", "class-folders")
 HEADS = ("auto", "mlp", "linear", "svm-linear", "svm-rbf", "gda", "tip", "ensemble")
 TEXT_SIDES = ("none", "prompts", "captions")
 PROMPTS = ("plain", "paper", "bird", "clip")

@@ -3,50 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from flip.arrays import Array, FloatArray
 
 #: Weights are searched between these, in units of one over the spread of the logits they multiply.
 LARGEST_WEIGHT = 1e3
 
 
 class LogitWeights(NamedTuple):
-    """Non-negative weights (m,) of summed logits, a bias (c,) for each class, and the smoothed log-loss they reach."""
+    """Non-negative weights (m,) of summed logits, a bias per class (c,), and the smoothed log-loss they reach."""
 
     weights: Array
     bias: Array
     log_loss: float
 
 
-def log_softmax(logits: Array) -> Array:
-    """Return log-probabilities of shape (n, c), in the precision given."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
-
-
-def softmax(logits: Array, temperature: float = 1.0) -> npt.NDArray[np.float32]:
+def softmax(logits: Array, temperature: float = 1.0) -> FloatArray:
     """Return probabilities ``softmax(logits / temperature)`` of shape (n, c), float32; rows sum to one."""
+    from scipy import special
+
     scaled = np.asarray(logits, dtype=np.float32) / np.float32(temperature)
-    scaled -= scaled.max(axis=1, keepdims=True)
-    np.exp(scaled, out=scaled)
-    scaled /= scaled.sum(axis=1, keepdims=True)
-    return scaled
+    return np.asarray(special.softmax(scaled, axis=1))
 
 
 def row_losses(logits: Array, labels: Array) -> Array:
     """Return each row's negative log-probability of its label, shape (n,), float64."""
-    return -log_softmax(np.asarray(logits, dtype=np.float64))[np.arange(len(labels)), labels]
+    from scipy import special
+
+    log_probabilities = special.log_softmax(np.asarray(logits, dtype=np.float64), axis=1)  # (n, c)
+    return np.asarray(-log_probabilities[np.arange(len(labels)), labels])
 
 
 def fit_logit_weights(sources: Sequence[Array], labels: Array, bias_variance: float = 0.0) -> LogitWeights:
     """Return the weights w ≥ 0 and biases b for which ``softmax(Σ w_m · sources[m] + b)`` has the least log-loss.
 
     With one source and no bias this is temperature scaling, T = 1/w (Guo et al., ICML 2017, section 4.2); with two it
-    also decides how much the text side is worth beside the image side; with biases it is bias-corrected temperature
+    also weighs the text side against the image side; with biases it is bias-corrected temperature
     scaling (Alexandari et al., ICML 2020). The problem is convex. Targets are smoothed by one part in n + 2, as
     Platt (1999, section 2.2) does, so that a handful of rows that are all right cannot make w infinite.
 
@@ -94,7 +89,7 @@ def fit_logit_weights(sources: Sequence[Array], labels: Array, bias_variance: fl
 
 
 def _normalise(logits: Array) -> tuple[float, Array]:
-    """Return the mean log-sum-exp, and the softmax in the place of the logits."""
+    """Return the mean log-sum-exp of the rows, and the logits turned into their softmax in place."""
     top = logits.max(axis=1, keepdims=True)
     logits -= top
     np.exp(logits, out=logits)

@@ -175,8 +175,8 @@ def test_what_a_user_gets_wrong_is_one_line(flip, squares, photo, tmp_path):
         (["hybrid", "--load", tmp_path / "none", photo], 1, "holds no head.json"),
         (["hybrid", "--load", tmp_path / "damaged", photo], 1, "cannot be read"),
         (["hybrid", "--load", tmp_path / "none", "--shots", "1"], 1, "--load takes a fitted head"),
-        (["hybrid", "--data", squares, "--augmented", odd], 1, "has class 'emu', which the data has not"),
-        (["knn", "--data", squares, "--augmented", odd], 1, "has class 'emu', which the data has not"),
+        (["hybrid", "--data", squares, "--augmented", odd], 1, "has class 'emu', which is not among the 4 classes"),
+        (["knn", "--data", squares, "--augmented", odd], 1, "has class 'emu', which is not among the 4 classes"),
         (["knn", "--data", squares, "--augmented-weight", "-1"], 1, "--augmented-weight -1.0 is negative"),
     ]:
         assert expected in one_line(flip(*arguments), code), arguments

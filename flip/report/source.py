@@ -1,0 +1,97 @@
+"""The photos behind a run: the folder they lie in and their cached embeddings, as far as both are still there."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import fields
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from flip.errors import FlipError
+from flip.results import Run
+
+if TYPE_CHECKING:
+    from flip.data.dataset import Dataset
+    from flip.features import Features
+
+log = logging.getLogger(__name__)
+
+
+def features_of(run: Run) -> Features | None:
+    """Return the cached embeddings of a run's training photos and of the photos it scored; None where any is absent.
+
+    Nothing is embedded here: what is not in the cache stays out of the page.
+    """
+    from flip.clip.model import load_model
+    from flip.config import ReadConfig, cache_folder
+    from flip.embed.extractor import make_extractor
+
+    dataset = dataset_of(run)
+    if dataset is None:
+        return None
+    known = {f.name for f in fields(ReadConfig)}
+    values = {name: value for name, value in run.config.items() if name in known and value is not None}
+    values |= {name: Path(values[name]) for name in ("cache", "classnames", "output") if name in values}
+    try:
+        config = ReadConfig(**values)
+        extractor = make_extractor(load_model(run.evaluation.model, cache=cache_folder(config.cache)), config)
+        used = dataset.take(i for i, r in enumerate(dataset.records) if r.split in ("train", run.evaluation.split))
+        used = dataset if run.evaluation.split == "all" else used
+        if extractor.count_known(used) < len(used):
+            return None
+        return extractor.features(used)
+    except (FlipError, OSError, TypeError) as e:
+        log.debug("no embeddings for %s: %s", run.folder, e)
+        return None
+
+
+def dataset_of(run: Run) -> Dataset | None:
+    """Return the data that a run was made on; None where it is no longer there."""
+    config = run.config
+    data = str(config.get("data") or run.evaluation.data)
+    options = {name: config[name] for name in ("layout", "test_fraction") if config.get(name) is not None}
+    options |= {name: Path(config[name]) for name in ("classnames", "cache") if config.get(name)}
+    return _open(data, tuple(options.items()))
+
+
+@lru_cache(maxsize=4)
+def _open(data: str, options: tuple[tuple[str, Any], ...]) -> Dataset | None:
+    from flip.data.open import open_dataset
+
+    try:
+        return open_dataset(data, **dict(options))
+    except (FlipError, OSError, TypeError) as e:
+        log.debug("no photos for %s: %s", data, e)
+        return None
+
+
+def root_of(run: Run) -> Path | None:
+    """Return the folder that a run's paths are relative to; None where it is no longer there."""
+    dataset = dataset_of(run)
+    if dataset is not None:
+        return dataset.root.absolute()
+    data = Path(str(run.config.get("data") or run.evaluation.data)).expanduser()
+    return data.absolute() if data.is_dir() else None
+
+
+def photo_url(path: str, root: Path | None, page: Path) -> str:
+    """Return the link from a page to a photo: relative where it lies below the page's folder, else ``file://``.
+
+    Parameters
+    ----------
+    path : str
+        As a run's row has it.
+    root : Path or None
+        The folder it is relative to.
+    page : Path
+        The page's file.
+    """
+    file = Path(path) if root is None else root / path
+    if not file.is_absolute():
+        return quote(path, safe="/", errors="surrogateescape")
+    try:
+        return quote(file.relative_to(page.absolute().parent).as_posix(), safe="/", errors="surrogateescape")
+    except ValueError:
+        return file.as_uri()
