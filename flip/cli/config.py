@@ -90,7 +90,7 @@ class DataOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadOptions(DataOptions, ModelOptions):
+class ReadOptions(DataOptions, ModelOptions, MessageOptions):
     """What every command that embeds photos shares."""
 
     seed: int = option(0, "Seed of everything random.")

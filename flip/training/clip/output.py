@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 from flip.clip.encoder import OpenClipEncoder
-from flip.clip.model import CONFIG_FILE, TOKENIZER_FILES, WEIGHTS_FILE
+from flip.clip.folder import CONFIG_FILE, TOKENIZER_FILES, WEIGHTS_FILE
 from flip.errors import CheckpointError, ConfigError
 from flip.files import plain, write_json, write_text, written_aside
 from flip.training.resume import save_tensors, write_error

@@ -225,7 +225,7 @@ def _choose_trained(model: OpenClipEncoder, settings: ClipSettings) -> LoraModel
         raise ConfigError("--from-scratch trains all of random weights; leave out --train, --lora and --wise")
     choose_parameters(model.network, settings.train)
     if settings.grad_checkpointing:
-        model.network.set_grad_checkpointing(True)  # type: ignore[operator]
+        model.network.set_grad_checkpointing(True)
     return add_lora(model.network, settings.lora, settings.train, settings.seed) if settings.lora else None
 
 

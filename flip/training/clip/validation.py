@@ -126,7 +126,7 @@ class Validation:
         unique, which = np.unique(texts, return_inverse=True)
         with torch.inference_mode():
             parts = [
-                network.encode_text(self.examples.tokens[part].to(device), normalize=True).float()  # type: ignore[operator]
+                network.encode_text(self.examples.tokens[part].to(device), normalize=True).float()
                 for part in np.array_split(unique, max(1, len(unique) // 64))
             ]
             text = torch.cat(parts)[torch.from_numpy(which).to(device)]

@@ -17,8 +17,9 @@ from flip.data.dataset import Dataset
 from flip.device import Placement, agree, keep_freed_memory, resolve_device, resolve_precision, training_accelerator
 from flip.diffusion.checkpoint import INDEX_FILE, Loaded, load_pipeline, save_pipeline
 from flip.diffusion.diffusers_api import diffusers
-from flip.diffusion.painter import DrawSettings, Painter, Picture, picture_seed
+from flip.diffusion.painter import Painter, Picture, picture_seed
 from flip.diffusion.pictures import contact_sheet, save_sheet
+from flip.diffusion.settings import DrawSettings
 from flip.errors import ConfigError, DataError
 from flip.files import plain, sync, write_json, write_text, written_aside
 from flip.results import FORMAT
@@ -310,7 +311,7 @@ def draw_samples(trainer: DiffusionTrainer, file: Path) -> None:
     was_training = unet.training
     unet.eval()
     with trainer.averaged_weights(), accelerator.autocast():
-        settings = DrawSettings("ddim", _SAMPLE_STEPS, 5.0, trainer.size, trainer.size)
+        settings = DrawSettings(sampler="ddim", steps=_SAMPLE_STEPS, guidance=5.0, size=str(trainer.size))
         images = [image for _, image in Painter(copy, placement, settings, batch_size=4).draw(pictures)]
     unet.train(was_training)
     save_sheet(contact_sheet([images[:4], images[4:]] if len(images) > 4 else [images]), file)
