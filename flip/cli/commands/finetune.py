@@ -60,8 +60,9 @@ class FinetuneOptions(ClipStart, DiffusionStart, ClipSettings, DiffusionSettings
     size: str | None = option(None, "Diffusion only: pixels per side. [default: the model's own]")  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        for kind in (ClipSettings, DiffusionSettings, ReadOptions, FolderOutput):
-            kind.__post_init__(self)
+        ClipSettings.__post_init__(self)
+        DiffusionSettings.__post_init__(self)
+        ReadOptions.__post_init__(self)
 
 
 def own_options(target: str) -> set[str]:
