@@ -13,7 +13,7 @@ from flip.errors import DataError
 Draw = Callable[..., Path]
 Write = Callable[[str, str], Path]
 
-A = "wren/1.jpg wren/2.jpg gull/1.jpg gull/2.jpg".split()
+A = ["wren/1.jpg", "wren/2.jpg", "gull/1.jpg", "gull/2.jpg"]
 
 
 def below(*folders: str) -> list[str]:
