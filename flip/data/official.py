@@ -18,13 +18,17 @@ _LISTS = (
 
 def missing_files(root: Path) -> str | None:
     """Return a sentence on an archive of which most index files are in a folder and some are not, None otherwise."""
+    best: tuple[int, str] | None = None
     for layout in layouts().values():
         for names in layout.index_files:
             there = [name for name in names if (root / name).is_file()]
             absent = [name for name in names if name not in there]
-            if there and absent and len(there) >= len(absent):
-                return f"{there[0]} is there as in {layout.shape}, but {' and '.join(absent)} is not there"
-    return None
+            if there and absent and len(there) >= len(absent) and (best is None or len(absent) < best[0]):
+                best = (
+                    len(absent),
+                    f"{there[0]} is there as in {layout.shape}, but {' and '.join(absent)} is not there",
+                )
+    return best[1] if best else None
 
 
 def unused_splits(root: Path, chosen: Layout) -> Iterator[str]:
