@@ -319,7 +319,9 @@ def _is_header(rows: Sequence[Sequence[str]], row_of: dict[str, int]) -> bool:
     first, rest = rows[0], rows[1:]
     if first[0] in row_of or _key(first[0]) in row_of:
         return False
-    return _key(first[0]) in _HEADERS or not any(row[i] == first[i] for row in rest for i in range(1, min(len(row), len(first))))
+    return _key(first[0]) in _HEADERS or not any(
+        row[i] == first[i] for row in rest for i in range(1, min(len(row), len(first)))
+    )
 
 
 def _rank_name(column: int, width: int) -> str:
