@@ -50,6 +50,16 @@ def write_squares(folder: Path, seed: int = 0, photos: int = PHOTOS_PER_CLASS) -
     return folder
 
 
+def write_captioned(folder: Path) -> Path:
+    """Write split folders of squares, 4 classes × 6 photos each, with two captions for each photo."""
+    for seed, split in enumerate(("train", "test"), 1):
+        write_squares(folder / split, seed=seed)
+        names = [f"{kind}/{i}.png" for kind in COLOURS for i in range(PHOTOS_PER_CLASS)]
+        rows = [{"file_name": n, "text": [f"a {n.split('_')[0]} thing, number {n[-5]}", "a photo"]} for n in names]
+        (folder / split / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
 def write_model(folder: Path, seed: int = 0) -> Path:
     """Write a two-layer open_clip model with random weights as a local-dir folder."""
     import open_clip
