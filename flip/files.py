@@ -8,10 +8,7 @@ import hashlib
 import json
 import math
 import os
-import platform
-import shutil
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -56,6 +53,9 @@ def written_aside(file: Path, advice: str = _WRITABLE, *, durable: bool = False,
     ConfigError
         If it cannot be written, or would replace a file of another kind.
     """
+    import shutil
+    import tempfile
+
     try:
         target = file.resolve()
         through = _is_special(target)
@@ -94,6 +94,9 @@ def folder_aside(folder: Path, *, durable: bool = False) -> Iterator[Path]:
     OSError
         If it cannot be written; a folder that was there is left as it was.
     """
+    import shutil
+    import tempfile
+
     folder.parent.mkdir(parents=True, exist_ok=True)
     remove_stale_asides(folder.parent)
     aside = Path(tempfile.mkdtemp(prefix=_aside_prefix(), suffix=f"-{folder.name}", dir=folder.parent))
@@ -213,6 +216,8 @@ def cache_folder(given: Path | None = None) -> Path:
 
 def remove_stale_asides(folder: Path) -> None:
     """Remove temporary files and folders that killed processes of this machine left in a folder."""
+    import shutil
+
     host = _host()
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
@@ -238,6 +243,8 @@ def _difference(name: str, before: object, now: object) -> str:
 
 def _new_aside(folder: Path, name: str) -> Path:
     """Create an empty file that no other process can have: a name that is taken, or a link, is never opened."""
+    import tempfile
+
     descriptor, aside = tempfile.mkstemp(prefix=_aside_prefix(), suffix=f"-{name[-80:]}", dir=folder)
     try:
         os.fchmod(descriptor, 0o666 & ~_umask())
@@ -250,7 +257,11 @@ def _aside_prefix() -> str:
     return f"{ASIDE_PREFIX}{_host()}-{os.getpid()}-"
 
 
+@functools.cache
 def _host() -> str:
+    """Return a short hash of the machine's name: processes of another machine cannot be asked whether they live."""
+    import platform
+
     return hashlib.sha256(platform.node().encode()).hexdigest()[:6]
 
 

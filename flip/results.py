@@ -5,11 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import math
-import platform
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
@@ -327,6 +325,9 @@ def write_predictions(file: Path, rows: Sequence[Prediction]) -> None:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that decide a number."""
+    import platform
+    from importlib import metadata
+
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
