@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -67,10 +68,7 @@ def _build(source: Source, *, empty: bool) -> tuple[ClipNetwork, Callable[[list[
     files = source.model_cfg, source.preprocess_cfg, source.tokenizer, source.text_tower
     with staged(*files) as folder, offline(), quiet():
         content = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        with parameters_without_memory() if empty else contextlib.nullcontext():
-            network = _make_network(content["model_cfg"])
-        if empty:
-            _give_memory(network)
+        network = _empty_network(content["model_cfg"]) if empty else _make_network(content["model_cfg"])
         _set_preprocessing(network, content["preprocess_cfg"])
         return network, open_clip.get_tokenizer(f"local-dir:{folder}")
 
@@ -90,13 +88,22 @@ def _make_network(model_cfg: dict[str, Any]) -> ClipNetwork:
     return network
 
 
-def _give_memory(network: ClipNetwork) -> None:
-    """Give parameters without memory some, with whatever it holds: every one of them is read from a file next."""
+def _empty_network(model_cfg: dict[str, Any]) -> ClipNetwork:
+    """Return the network with whatever memory holds as its parameters: every one of them is read from a file next."""
     import torch
 
+    try:
+        with parameters_without_memory():
+            network = _make_network(deepcopy(model_cfg))
+    except Exception:
+        # Some towers of timm compute with their parameters while they are made.
+        return _make_network(model_cfg)
+    if any(buffer.device.type == "meta" for buffer in network.buffers()):
+        return _make_network(model_cfg)
     for module in network.modules():
         for name, parameter in module.named_parameters(recurse=False):
             setattr(module, name, torch.nn.Parameter(torch.empty_like(parameter, device="cpu")))
+    return network
 
 
 def _set_preprocessing(network: ClipNetwork, preprocess_cfg: dict[str, Any]) -> None:
