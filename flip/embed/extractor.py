@@ -62,6 +62,11 @@ class FeatureExtractor:
         return resolve_device(self.settings.device)
 
     @property
+    def device(self) -> str:
+        """The device that was used; as it was asked for where nothing had to be encoded."""
+        return str(self.placement.device) if "placement" in self.__dict__ else self.settings.device
+
+    @property
     def is_main(self) -> bool:
         """Whether this process prints and writes results."""
         return not has_siblings() or self.placement.is_main

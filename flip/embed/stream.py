@@ -19,6 +19,7 @@ from flip.data.dataset import Box
 from flip.data.images import decode_image
 from flip.embed.cache import EmbeddingCache, FileKey, Found, unit_again
 from flip.errors import FlipError
+from flip.features import Features
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -40,6 +41,15 @@ class EmbeddedBatch(NamedTuple):
     sources: list[Source]
     embeddings: FloatArray
     errors: list[str | None]
+
+    def features(self, classnames: tuple[str, ...], fingerprint: str) -> Features:
+        """Return the photos as features without labels, which are all 0, for a classifier of these classes."""
+        n = len(self.sources)
+        files = tuple(source.file for source in self.sources)
+        none = ((),) * n
+        labels = np.zeros(n, np.int64)
+        errors = tuple(self.errors)
+        return Features(self.embeddings, labels, files, ("",) * n, none, errors, classnames, classnames, fingerprint)
 
 
 def embed_stream(

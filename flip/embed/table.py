@@ -11,7 +11,7 @@ import numpy as np
 
 from flip.arrays import FloatArray
 from flip.data.dataset import Dataset
-from flip.data.embeddings import METADATA_KEY
+from flip.data.layouts.embeddings import METADATA_KEY
 from flip.embed.cache import embedding_column, embedding_matrix
 from flip.errors import DataError, FeatureMismatchError
 from flip.features import Features
