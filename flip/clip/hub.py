@@ -101,7 +101,7 @@ def absent_message(name: str, entry: Mapping[str, Any], error: Exception) -> str
     """Return the line for weights of the registry that are not here and cannot be fetched."""
     repository, names = _on_hub(entry)
     if repository:
-        how = f"on a machine with a network run `hf download {repository}` and copy {cache_place()}"
+        how = f"run `hf download {repository}` where there is a network (it fills {cache_place()})"
     else:
         how = f"put {entry.get('url')} into {_URL_FOLDER.expanduser()}"
     file = f" ({names[-1]})" if repository else ""

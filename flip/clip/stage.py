@@ -20,8 +20,8 @@ _TOWER = "text_tower"
 @contextlib.contextmanager
 def staged(
     model_cfg: dict[str, Any], preprocess_cfg: dict[str, Any], tokenizer: Path | None, text_tower: Path | None
-) -> Iterator[str]:
-    """Yield open_clip's name of a temporary folder that holds a model's configuration and tokenizer.
+) -> Iterator[Path]:
+    """Yield a temporary folder that holds a model's configuration and tokenizer, and lives as long as the context.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def staged(
             text["hf_model_name"] = str(folder / _TOWER)
         written = {"model_cfg": content, "preprocess_cfg": preprocess_cfg}
         (folder / CONFIG_FILE).write_text(json.dumps(written), encoding="utf-8")
-        yield f"local-dir:{folder}"
+        yield folder
 
 
 def _copy_tokenizer(source: Path, folder: Path) -> None:
