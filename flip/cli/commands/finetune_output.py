@@ -49,12 +49,13 @@ def print_result(config: OutputConfig, result: dict[str, Any]) -> None:
     # -o is the folder of the model, not a file for the result.
     to_stdout = replace(config, output=None)
     as_table = result_format(to_stdout, "json") == "table"
-    write_summary(to_stdout, "flip finetune", _lines(result) if as_table else result)
+    shown = {key: value for key, value in result.items() if key != "settings"}
+    write_summary(to_stdout, "flip finetune", _lines(shown) if as_table else shown)
 
 
 def _lines(result: dict[str, Any]) -> dict[str, Any]:
     """Return the result with a line for each score and each weight of a sweep."""
-    hidden = ("command", "format", "settings", "wise_sweep", "scores")
+    hidden = ("command", "format", "wise_sweep", "scores")
     shown = {key: value for key, value in result.items() if key not in hidden}
     for point in result.get("wise_sweep", ()):
         shown[f"wise {point['weight']:.1f}"] = (

@@ -18,9 +18,10 @@ from flip.data.dataset import Dataset, Record
 from flip.data.open import open_dataset
 from flip.embed.extractor import extract_features
 from flip.errors import CheckpointError, ConfigError, DataError, ModelError
-from flip.training.clip import averaging, run
+from flip.training.clip import averaging, prepare
 from flip.training.clip.output import save_model
-from flip.training.clip.run import train_clip, training_precision
+from flip.training.clip.prepare import training_precision
+from flip.training.clip.run import train_clip
 from flip.training.clip.scores import take_classes
 from flip.training.clip.validation import split_validation
 from flip.training.listener import Interrupted, Listener
@@ -341,7 +342,7 @@ def test_bf16_trains_fp32_weights(tmp_path, tiny_model, squares):
 
 
 def test_auto_is_fp32_for_a_convolutional_tower_on_a_cpu(monkeypatch, tiny_model):
-    monkeypatch.setattr(run, "bf16_in_hardware", lambda device: True)
+    monkeypatch.setattr(prepare, "bf16_in_hardware", lambda device: True)
     model, hardware = load_model(str(tiny_model)), Hardware(device="cpu")
     assert training_precision(hardware, model) == "bf16"
     model.network.visual = torch.nn.Sequential(*(torch.nn.Conv2d(1, 1, 1) for _ in range(5)))
