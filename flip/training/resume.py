@@ -21,7 +21,9 @@ ENVIRONMENT, CHECKPOINTS, OLD_CHECKPOINT = "environment.json", "checkpoints", "c
 _KEY, _OLD_KEY = "resume_key", "decisive"
 
 
-def may_resume(folder: Path, key: Mapping[str, Any], *, result: str, resume: bool, overwrite: bool) -> bool:
+def may_resume(
+    folder: Path, key: Mapping[str, Any], *, result: str, work: Sequence[str] = (), resume: bool, overwrite: bool
+) -> bool:
     """Return whether a folder holds an unfinished run to resume; without one a new run may begin there.
 
     Parameters
@@ -31,6 +33,9 @@ def may_resume(folder: Path, key: Mapping[str, Any], *, result: str, resume: boo
         All that must be the same for a run to be resumed.
     result : str
         The file that a finished run has.
+    work : sequence of str
+        Files and folders beside ``checkpoints`` that hold work of an unfinished run. One without any ended before its
+        first checkpoint, on a wrong option perhaps: nothing is lost when another begins there.
     resume, overwrite : bool
         Refuse a folder without a run; begin a new run whatever the folder holds.
 
@@ -57,6 +62,8 @@ def may_resume(folder: Path, key: Mapping[str, Any], *, result: str, resume: boo
         return False
     if (folder / result).is_file():
         raise ConfigError(f"-o {folder} holds a finished run; pass --overwrite to replace it, or another folder")
+    if not any((folder / name).exists() for name in (CHECKPOINTS, *work)):
+        return False
     advice = "pass them as they were to resume it, --overwrite to begin again, or another folder"
     require_same_key(folder, _read_key(folder), key, advice)
     return True

@@ -11,13 +11,16 @@ KEY = {"lr": 1e-3, "epochs": 2, "data_fingerprint": "d", "model_fingerprint": "m
 
 
 def may(folder, key=KEY, *, resume=False, overwrite=False):
-    return may_resume(folder, key, result="result.json", resume=resume, overwrite=overwrite)
+    return may_resume(folder, key, result="result.json", work=("model",), resume=resume, overwrite=overwrite)
 
 
 def test_an_unfinished_run_with_the_same_key_is_resumed_and_another_key_is_named(tmp_path):
     run = tmp_path / "run"
     assert not may(run)
     begin_run(run, KEY, ())
+    # Before its first checkpoint nothing is lost, whatever the key.
+    assert not may(run, KEY | {"lr": 1e-2})
+    (run / "checkpoints").mkdir()
     assert may(run)
     assert may(run, resume=True)
     with pytest.raises(
@@ -54,6 +57,7 @@ def test_a_new_run_removes_its_own_files_only(tmp_path):
 
 def test_runs_of_earlier_versions_are_resumed_or_refused_in_one_line(tmp_path):
     (tmp_path / "environment.json").write_text(json.dumps({"decisive": KEY | {"layout": None}}))
+    (tmp_path / "model").write_text("")
     assert may(tmp_path)
     old = tmp_path / "diffusion"
     old.mkdir()

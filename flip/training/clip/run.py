@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flip.clip.model import ClipModel
+from flip.clip.model import WEIGHTS_FILE, ClipModel
 from flip.data.dataset import Dataset
 from flip.device import place
 from flip.errors import ConfigError, ModelError
@@ -181,7 +181,7 @@ def _open_folder(
     """Begin a run in the folder, or return True where one is to be resumed."""
     if os.path.realpath(model.name.removeprefix("local-dir:")) == os.path.realpath(folder):
         raise ConfigError(f"-o {folder} is the folder of --model itself; pass another folder")
-    resumes = may_resume(folder, key, result=RESULT, resume=resume, overwrite=overwrite)
+    resumes = may_resume(folder, key, result=RESULT, work=(WEIGHTS_FILE,), resume=resume, overwrite=overwrite)
     placement = place(hardware.device)
     placement.wait_for_everyone()
     if placement.is_main and not resumes:

@@ -12,12 +12,12 @@ from typing import Any
 
 from flip.data.dataset import Dataset
 from flip.device import agree, keep_freed_memory, training_accelerator
-from flip.diffusion.checkpoint import Loaded
+from flip.diffusion.checkpoint import INDEX_FILE, Loaded
 from flip.errors import DataError
 from flip.files import plain, write_json, write_text
 from flip.results import FORMAT
 from flip.training.diffusion.examples import read_examples
-from flip.training.diffusion.output import draw_samples, write_model
+from flip.training.diffusion.output import LORA_FILE, draw_samples, write_model
 from flip.training.diffusion.prepare import (
     START,
     Start,
@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 
 RESULT_FILE = "finetune.json"
 LOG_FILE = "log.jsonl"
+
+#: Work of an unfinished run beside its checkpoints.
+WORK = (START, INDEX_FILE, LORA_FILE)
 
 #: Settings that may differ when a run is resumed. What a ``--from-scratch`` file holds is in the model's fingerprint.
 FREE_SETTINGS = frozenset(["save_every", "sample_every", "from_scratch"])
@@ -95,7 +98,7 @@ def finetune(
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     key = resume_key(settings, dataset, hardware, start_fingerprint(start))
-    resumes = may_resume(folder, key, result=RESULT_FILE, resume=resume, overwrite=overwrite)
+    resumes = may_resume(folder, key, result=RESULT_FILE, work=WORK, resume=resume, overwrite=overwrite)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process and not resumes:
         begin_run(folder, key, (LOG_FILE, RESULT_FILE, START))
