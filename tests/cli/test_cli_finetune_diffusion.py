@@ -70,7 +70,7 @@ def test_it_trains_and_generate_takes_what_it_wrote(flip: Any, caplog: pytest.Lo
 def test_its_defaults_are_those_of_the_settings(flip: Any) -> None:
     result = train(flip, "--ckpt", "CKPT", "--epochs", 1, "--size", 16, "-o", "out")
     assert result.exit_code == 0, result.output
-    settings = json.loads(result.stdout)["settings"]
+    settings = json.loads(Path("out/finetune.json").read_text())["settings"]
     assert DiffusionSettings(**settings) == DiffusionSettings(epochs=1, size=16)
 
 

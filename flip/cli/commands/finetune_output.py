@@ -36,12 +36,13 @@ def training_bar(options: MessageOptions) -> Iterator[Listener]:
 def print_result(options: FolderOutput, result: dict[str, Any]) -> None:
     """Write a fine-tuning's result to stdout: a table on a terminal, else JSON."""
     as_table = result_format(options, "json") == "table"
-    write_summary(options, "flip finetune", _lines(result) if as_table else result)
+    shown = {key: value for key, value in result.items() if key != "settings"}
+    write_summary(options, "flip finetune", _lines(shown) if as_table else shown)
 
 
 def _lines(result: dict[str, Any]) -> dict[str, Any]:
     """Return the result with a line for each score and each weight of a sweep."""
-    hidden = ("command", "format", "settings", "wise_sweep", "scores")
+    hidden = ("command", "format", "wise_sweep", "scores")
     shown = {key: value for key, value in result.items() if key not in hidden}
     for point in result.get("wise_sweep", ()):
         shown[f"wise {point['weight']:.1f}"] = (

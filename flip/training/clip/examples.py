@@ -94,18 +94,16 @@ def make_examples(
     crop: bool = False,
     augmented: Dataset | None = None,
 ) -> Examples:
-    """Gather the photos of a dataset and the texts they may be paired with, every text tokenised once.
+    """Return the photos of a dataset and the texts they may be paired with, every text tokenised once.
 
     Parameters
     ----------
     dataset : Dataset
         Training photos only.
     prompts : ClassPrompts
-        Of the dataset's classes.
     tokenize : callable
         The model's: list of n texts → int64 tensor (n, context_length).
     crop : bool
-        Cut photos to their boxes.
     augmented : Dataset, optional
         Generated images of the same classes, under the same names.
 
@@ -125,10 +123,7 @@ def make_examples(
         tuple(Source(str(root / record.path), record.box if crop else None) for record, root, _ in records),
         np.array([record.label for record, _, _ in records], np.int64),
         np.array([generated for _, _, generated in records], bool),
-        captions,
-        classes,
-        tokens,
-        cut,
+        *(captions, classes, tokens, cut),
     )
 
 

@@ -14,7 +14,7 @@ from flip.clip.encoder import OpenClipEncoder
 from flip.clip.folder import CONFIG_FILE, TOKENIZER_FILES, WEIGHTS_FILE
 from flip.errors import CheckpointError, ConfigError
 from flip.files import plain, write_json, write_text, written_aside
-from flip.training.resume import save_tensors, write_error
+from flip.training.checkpoints import save_tensors, write_error
 
 METRICS, CONFIG, RESULT = "metrics.jsonl", "config.json", "result.json"
 

@@ -90,8 +90,7 @@ def backward_step(
 
     With several batches the features are computed twice (gradient caching, Gao et al., RepL4NLP 2021): first without a
     graph, for the loss and its gradient with respect to each feature, then one batch at a time, propagating its
-    features' gradient into the network. Across processes, each has the gradient with respect to all features and
-    propagates that of its own.
+    features' gradient into the network. Each process propagates the gradient of its own features.
 
     Parameters
     ----------
@@ -101,7 +100,6 @@ def backward_step(
         This process's, on its device; all of one size.
     labels : int tensor of shape (n,)
         Of all batches of all processes, in the order of the processes.
-    accelerator : Accelerator
     seed : int
         Of dropout, the same in both passes.
     keep : float

@@ -6,7 +6,6 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,39 +14,19 @@ import torch
 from flip.clip.encoder import OpenClipEncoder
 from flip.device import agree, keep_freed_memory, training_accelerator
 from flip.errors import ConfigError, ModelError
+from flip.training.checkpoints import Checkpoint, CheckpointFolder, Tensors, optimizer_tensors, restore_optimizer
 from flip.training.clip.examples import EpochDraw, Examples, draw_epoch
 from flip.training.clip.lora import attention_weights
 from flip.training.clip.photos import TrainingPhotos
+from flip.training.clip.state import TrainingState, epoch_line
 from flip.training.clip.step import Batch, PairEncoder, backward_step
 from flip.training.clip.trainable import LearningRates, clamp_scale, parameter_groups, trained, training_mode
 from flip.training.clip.validation import Validation
 from flip.training.listener import Listener, StepReport, StopRequest, interrupts
-from flip.training.resume import Checkpoint, CheckpointFolder, Tensors, optimizer_tensors, restore_optimizer
 from flip.training.schedule import lr_factor
 from flip.training.settings import ClipSettings, Hardware
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class TrainingState:
-    """How far a run is, beside weights and optimiser; what a checkpoint's ``state.json`` holds."""
-
-    step: int = 0
-    #: Sum of the losses of the present epoch's steps.
-    loss_sum: float = 0.0
-    seconds: float = 0.0
-    #: Zero-shot top-1 of the validation photos before training, in percent.
-    start_top1: float | None = None
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best_epoch: int = 0
-    best_file: str | None = None
-    stopped: bool = False
-
-    @property
-    def best(self) -> dict[str, Any]:
-        """The row of the best epoch."""
-        return self.history[self.best_epoch - 1]
 
 
 class ClipTrainer:
@@ -268,7 +247,7 @@ class ClipTrainer:
             state.best_file = agree(self._accelerator, state.best_file)
         elif self._settings.patience and epoch - state.best_epoch >= self._settings.patience:
             state.stopped = True
-        log.info(_epoch_line(row, self._settings.epochs))
+        log.info(epoch_line(row, self._settings.epochs))
         self._listener.on_epoch(row)
 
     @staticmethod
@@ -304,10 +283,3 @@ class ClipTrainer:
             tensors = {"weights": self._weights(), "optimizer": optimizer_tensors(self._optimizer, names)}
             self._checkpoints.save(Checkpoint(tensors, state))
         self._accelerator.wait_for_everyone()
-
-
-def _epoch_line(row: dict[str, Any], epochs: int) -> str:
-    line = f"epoch {row['epoch']} of {epochs}: loss {row['loss']:.3f}"
-    if row["val_top1"] is not None:
-        line += f", validation loss {row['val_loss']:.3f}, zero-shot {row['val_top1']:.1f} %"
-    return f"{line}, {row['seconds']:.0f} s"

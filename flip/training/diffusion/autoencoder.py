@@ -44,12 +44,8 @@ def train_autoencoder(
 
     Parameters
     ----------
-    vae : diffusers.AutoencoderKL
-    views : Views
     config : dict
         With ``VAE_DEFAULTS``.
-    device : torch.device
-    seed : int
     autocast : callable
         Returns a context of lower precision for one step's forward pass.
     """
