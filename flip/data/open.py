@@ -17,7 +17,7 @@ from flip.data.official import missing_files, unused_splits
 from flip.data.renaming import rename_classes
 from flip.data.sample import read_sample
 from flip.data.settings import DEFAULT_TEST_FRACTION, ReadSettings
-from flip.data.tables import READERS
+from flip.data.table_files import READERS
 from flip.errors import ConfigError, DataError, near_names
 from flip.names import LAYOUTS
 from flip.sample.fieldguide import GUIDES
@@ -67,24 +67,23 @@ def open_dataset(
         return _finished(read_sample(str(data), cache), classnames)
     root = Path(data).expanduser()
     try:
-        _require_something(root)
-        chosen = layouts()[layout] if layout else _recognise(root)
-        if root.is_file() and not chosen.files:
-            raise DataError(
-                f"{root} is a file, and {chosen.name} is a layout of folders; pass the folder, or --layout manifest"
-            )
-        dataset = _read(root, chosen, settings, explain=layout is None)
+        return _finished(_read(root, layout, settings), classnames)
     except OSError as error:
         raise DataError(f"cannot read {error.filename or root}: {error.strerror or error}") from error
-    return _finished(dataset, classnames)
 
 
-def _read(root: Path, chosen: Layout, settings: ReadSettings, *, explain: bool) -> Dataset:
+def _read(root: Path, layout: str | None, settings: ReadSettings) -> Dataset:
     """Read data as a layout; an error, or a note, says when an archive's files are there in part or are not used."""
+    _require_something(root)
+    chosen = layouts()[layout] if layout else _recognise(root)
+    if root.is_file() and not chosen.files:
+        raise DataError(
+            f"{root} is a file, and {chosen.name} is a layout of folders; pass the folder, or --layout manifest"
+        )
     try:
         dataset = chosen.read(root, settings)
     except DataError as error:
-        missing = missing_files(root) if explain and not chosen.index_files else None
+        missing = None if layout or chosen.index_files else missing_files(root)
         if missing is None:
             raise
         raise DataError(f"{error}; {missing}") from error

@@ -16,7 +16,8 @@ from flip.data.ledger import Ledger
 from flip.data.levels import class_of_folders
 from flip.data.settings import ReadSettings
 from flip.data.splits import hash_splits
-from flip.data.tables import READERS, Row, read_table
+from flip.data.table_files import READERS, read_table
+from flip.data.tables import Row
 from flip.data.text import nfc
 from flip.errors import DataError
 

@@ -47,14 +47,10 @@ def describe_copies(copies: list[Copy]) -> str | None:
     if not copies:
         return None
     first = copies[0]
-    what = (
-        "a photo that is held out is a training photo as well"
-        if len(copies) == 1
-        else (f"{len(copies):,} photos that are held out are training photos as well")
-    )
-    return (
-        f"{what}, such as {first.held_out.path}, which is {first.training.path}; scores count what was learned by heart"
-    )
+    one = "a photo that is held out is a training photo as well"
+    many = f"{len(copies):,} photos that are held out are training photos as well"
+    example = f"{first.held_out.path}, which is {first.training.path}"
+    return f"{one if len(copies) == 1 else many}, such as {example}; their scores measure what was learned by heart"
 
 
 def _copies(dataset: Dataset, records: list[Record]) -> list[Copy]:

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import PurePath
+from typing import TypedDict
 
 from flip.data.classnames import clean_names
 from flip.data.dataset import Dataset
 from flip.data.same_photos import copies_of_training_photos, describe_copies
 from flip.errors import DataError
+
+
+class ClassCount(TypedDict):
+    """A class's name, its raw name and how many photos it has."""
+
+    label: str
+    raw: str
+    n: int
 
 
 def summarise(dataset: Dataset) -> dict[str, object]:
@@ -21,21 +30,16 @@ def summarise(dataset: Dataset) -> dict[str, object]:
     ----------
     dataset : Dataset
     """
-    counts = Counter(record.label for record in dataset.records)
-    per_class = [
-        {"label": name, "raw": raw, "n": counts[i]}
-        for i, (name, raw) in enumerate(zip(dataset.classnames, dataset.raw_names, strict=True))
-    ]
-    ordered = sorted(range(len(per_class)), key=lambda i: (counts[i], i))
-    held = [counts[i] for i in ordered]
+    per_class = _per_class(dataset)
+    ordered = sorted(per_class, key=lambda row: row["n"])  # ties stay in the order of the classes
     return {
         "layout": dataset.layout,
         "photos": len(dataset),
         "classes": len(dataset.classnames),
         **dataset.splits,
-        "photos_per_class": f"{held[0]} to {held[-1]}" if held else "none",
-        "smallest_class": per_class[ordered[0]] if held else None,
-        "largest_class": per_class[ordered[-1]] if held else None,
+        "photos_per_class": f"{ordered[0]['n']} to {ordered[-1]['n']}",
+        "smallest_class": ordered[0],
+        "largest_class": ordered[-1],
         "suffixes": _suffixes(dataset),
         "sizes": _sizes(dataset),
         "with_captions": sum(bool(record.captions) for record in dataset.records),
@@ -44,14 +48,18 @@ def summarise(dataset: Dataset) -> dict[str, object]:
         "ranks": {rank.name: len(set(rank.groups)) for rank in dataset.ranks},
         "names": _cleaning(dataset),
         "first_classes": list(dataset.classnames[:5]),
-        "left_out": [
-            {"kind": omission.kind, "count": omission.count, "first": omission.first} for omission in dataset.left_out
-        ],
+        "left_out": [vars(omission) for omission in dataset.left_out],
         "notes": list(dataset.notes),
         "copies_in_two_splits": None if dataset.embeddings else describe_copies(copies_of_training_photos(dataset)),
         "fingerprint": dataset.fingerprint(),
         "per_class": per_class,
     }
+
+
+def _per_class(dataset: Dataset) -> list[ClassCount]:
+    counts = Counter(record.label for record in dataset.records)
+    names = zip(dataset.classnames, dataset.raw_names, strict=True)
+    return [ClassCount(label=name, raw=raw, n=counts[i]) for i, (name, raw) in enumerate(names)]
 
 
 def _suffixes(dataset: Dataset) -> dict[str, int]:

@@ -13,7 +13,7 @@ import pytest
 
 from flip.data.dataset import Dataset
 from flip.data.layouts.manifest import read_manifest
-from flip.data.tables import read_table
+from flip.data.table_files import read_table
 from flip.data.text import decode_text
 from flip.errors import DataError
 
