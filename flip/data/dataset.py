@@ -52,7 +52,7 @@ class Omission:
     first: str
 
     def __str__(self) -> str:
-        return f"{self.count:,} {self.kind}, such as {self.first}" if self.count > 1 else f"{self.kind}: {self.first}"
+        return f"{self.kind} ({self.count:,}), the first {self.first}"
 
 
 class Rank(NamedTuple):

@@ -93,17 +93,17 @@ NOTED = [
     (
         [*below("train", "test"), "unlabeled/1.jpg"],
         "split-folders: 8 photos, 2 classes, train 4, test 4",
-        "photos of unlabeled/, which have no labels: unlabeled/1.jpg",
+        "photos of unlabeled/, which have no labels (1), the first unlabeled/1.jpg",
     ),
     (
         [*below("train"), "test/1.jpg", "test/2.jpg"],
         "split-folders: 4 photos, 2 classes, train 4",
-        "2 test photos without classes, such as test/1.jpg",
+        "test photos without classes (2), the first test/1.jpg",
     ),
     (
         [*below("train", "test"), "extras/1.jpg"],
         "split-folders: 8 photos, 2 classes, train 4, test 4",
-        "photos in folders that are no split: extras/1.jpg",
+        "photos in folders that are no split (1), the first extras/1.jpg",
     ),
     (
         ["wren/train/1.jpg", "wren/test/2.jpg", "gull/train/1.jpg", "gull/test/2.jpg"],
@@ -139,7 +139,7 @@ NOTED = [
     (
         [*A, "owl/1.CR2", "owl/2.CR2"],
         "class-folders: 4 photos, 2 classes, train 3, test 1",
-        "2 files with the suffix .cr2",
+        "files with the suffix .cr2 (camera raw: convert them to JPEG or PNG) (2)",
     ),
     ([*A, "wren/3.jxl"], "class-folders: 4 photos, 2 classes, train 3, test 1", "files with the suffix .jxl (JPEG XL"),
     (
@@ -147,11 +147,11 @@ NOTED = [
         "class-folders: 4 photos, 2 classes, train 3, test 1",
         "files with the suffix .mp4 (videos",
     ),
-    ([*A, "owl/"], "class-folders: 4 photos, 2 classes, train 3, test 1", "folders without photos: owl/"),
+    ([*A, "owl/"], "class-folders: 4 photos, 2 classes, train 3, test 1", "folders without photos (1), the first owl/"),
     (
         [*A, "cover.jpg"],
         "class-folders: 4 photos, 2 classes, train 3, test 1",
-        "photos beside the class folders: cover.jpg",
+        "photos beside the class folders (1), the first cover.jpg",
     ),
     (
         [*A, "train.txt", "test.txt"],

@@ -55,7 +55,7 @@ def test_a_folder_as_it_is_published(tmp_path: Path) -> None:
         "train-00000-of-00002/000002.jpg",
     ]
     assert {decode_image(dataset.file(record)).size for record in dataset.records} == {(8, 6)}
-    assert [str(omission) for omission in dataset.left_out] == ["classes without photos: owl"]
+    assert [str(omission) for omission in dataset.left_out] == ["classes without photos (1), the first owl"]
 
 
 def test_it_is_unpacked_once_and_again_when_it_changes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
