@@ -65,6 +65,23 @@ def decode_image(source: Path | bytes | BinaryIO, box: Box | None = None) -> Ima
     return image if box is None else _crop(image, box)
 
 
+def image_size(source: Path) -> tuple[int, int]:
+    """Return width and height in pixels as a photo's header has them, before EXIF orientation; no pixel is decoded.
+
+    Raises
+    ------
+    DataError
+        If the header cannot be read.
+    """
+    try:
+        with source.open("rb") as file:
+            return _opened(file).size
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(_reason(error)) from error
+
+
 def _decode(file: BinaryIO, suffix: str = "") -> Image.Image:
     if not file.seekable():
         file = io.BytesIO(file.read())

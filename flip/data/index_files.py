@@ -61,9 +61,9 @@ def read_indexed(
             labels[i],
             _split(base, splits[i]),
             boxes.get(i),
-            captions[n] if captions else (),
+            said,
         )
-        for n, (i, line) in enumerate(images.items())
+        for (i, line), said in zip(images.items(), captions or [()] * len(images), strict=True)
     ]
     return archive_dataset(archive, classes, entries, ledger, ranks=ranks)
 
