@@ -13,7 +13,24 @@ SAMPLE_DATA = (SAMPLE, "sample-train")
 
 SPLITS = ("train", "val", "test")
 #: In the order in which they are recognised; see ``flip.data.layout``.
-LAYOUTS = ("embeddings", "cub", "split-folders", "images-folder", "manifest", "class-folders")
+LAYOUTS = (
+    "embeddings",
+    "parquet-images",
+    "nabirds",
+    "cub",
+    "inaturalist",
+    "flowers-102",
+    "oxford-pets",
+    "fgvc-aircraft",
+    "stanford-cars",
+    "stanford-dogs",
+    "food-101",
+    "birdsnap",
+    "split-folders",
+    "images-folder",
+    "manifest",
+    "class-folders",
+)
 HEADS = ("auto", "mlp", "linear", "svm-linear", "svm-rbf", "gda", "tip", "ensemble")
 TEXT_SIDES = ("none", "prompts", "captions")
 PROMPTS = ("plain", "paper", "bird", "clip")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
@@ -46,7 +46,7 @@ class Classifier(ABC):
         return self.name
 
     @property
-    def protocol(self) -> dict[str, Any]:
+    def protocol(self) -> dict[str, object]:
         """How every choice was made and what is seen at test time, for an evaluation's ``protocol``."""
         self._require_fitted()
         return self._describe()
@@ -140,7 +140,7 @@ class Classifier(ABC):
         """Return the training photos that decided about each of n photos, where the settings ask for them."""
         return None
 
-    def details_on(self, test: Features) -> dict[str, Any]:
+    def details_on(self, test: Features) -> dict[str, object]:
         """Return what an evaluation on these photos reports beside the numbers of every method."""
         return {}
 
@@ -164,7 +164,7 @@ class Classifier(ABC):
         """Return float32 probabilities (n, c) of one or more readable photos."""
 
     @abstractmethod
-    def _describe(self) -> dict[str, Any]:
+    def _describe(self) -> dict[str, object]:
         """Return the protocol of a fitted classifier."""
 
     def _require_fitted(self) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from flip.arrays import Array, FloatArray
 from flip.classify.base import Classifier
-from flip.classify.heads import Head, Inputs, build_head, head_from_arrays
+from flip.classify.heads import Head, Inputs, SavedHead, build_head, head_from_arrays
 from flip.classify.settings import HeadSettings
 from flip.classify.text_side import ZeroShotText, build_text_side
 from flip.classify.training_set import TrainingSet
@@ -104,7 +104,7 @@ class HeadClassifier(Classifier):
         self.origin = origin or Origin()
         self.name, self.text = settings.head, settings.text
         self._head: Head | None = None
-        self._saved_protocol: dict[str, Any] | None = None
+        self._saved_protocol: dict[str, object] | None = None
 
     @property
     def head(self) -> Head:
@@ -148,14 +148,16 @@ class HeadClassifier(Classifier):
         embeddings, scale = self.zero_shot.class_embeddings, self.zero_shot.logit_scale
         return build_text_side(features.image_features, embeddings, scale, captions)
 
-    def save(self, folder: str | Path, *, protocol: Mapping[str, Any] | None = None, overwrite: bool = False) -> None:
+    def save(
+        self, folder: str | Path, *, protocol: Mapping[str, object] | None = None, overwrite: bool = False
+    ) -> None:
         """Write ``head.json`` and ``head.safetensors``, each atomically.
 
         Parameters
         ----------
         folder : str or Path
         protocol : mapping, optional
-            More that the file should say of how the head was made, beside ``protocol``.
+            More entries for the protocol that is saved.
         overwrite : bool
             Write also into a folder that holds something.
 
@@ -202,10 +204,10 @@ class HeadClassifier(Classifier):
     def _probabilities(self, features: Features) -> FloatArray:
         return self.head.predict_proba(self.inputs(features))
 
-    def _describe(self) -> dict[str, Any]:
+    def _describe(self) -> dict[str, object]:
         if self._saved_protocol is not None:
             return dict(self._saved_protocol)
-        protocol: dict[str, Any] = {"head": self.name, "text": self.text}
+        protocol: dict[str, object] = {"head": self.name, "text": self.text}
         if self.zero_shot is not None:
             protocol["prompts"] = self.zero_shot.prompts
         if self.text == "captions":
@@ -221,7 +223,7 @@ class HeadClassifier(Classifier):
         if embeddings is not None:
             prompts = str(protocol.get("prompts", ""))
             text = ZeroShotText(embeddings, float(about["logit_scale"]), prompts, origin.fingerprint)
-        head = head_from_arrays(arrays, about["head"])
+        head = head_from_arrays(SavedHead(arrays, about["head"]))
         settings = HeadSettings(head=head.name, text=about["text"])
         classifier = cls(settings, text, seed=head.seed, origin=origin)
         classifier._head, classifier._saved_protocol = head, protocol
@@ -245,7 +247,7 @@ def make_head(
     name : str
         One of ``flip.names.HEADS``; ``auto`` chooses by cross-validation on the training photos.
     text : {"none", "prompts", "captions"}
-        Text beside the photo: none, the class prompts of ``zero_shot``, or each photo's own captions (at test time
+        Text side: none, the class prompts of ``zero_shot``, or each photo's own captions (at test time
         too), which the features must hold.
     zero_shot : ZeroShotClassifier, optional
         Class embeddings of the same model; needed with ``prompts``, and a prior with ``captions``.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
 
 from flip.arrays import FloatArray
 from flip.classify.base import Classifier, readable_rows
@@ -29,7 +28,7 @@ class KnnClassifier(Classifier):
     k : int or str, optional
         In place of ``settings.k``: a number, a range such as ``"3:20"``, or ``"auto"``.
     text : ZeroShotText, optional
-        Class embeddings of the same model, whose zero-shot probabilities vote too.
+        Class embeddings of the same model, whose zero-shot probabilities vote too: ``ZeroShotClassifier.text``.
     device : {"auto", "cpu", "cuda", "mps"}
         Where faiss searches; it uses a GPU where it has one, unless this is ``cpu``.
     seed : int
@@ -87,12 +86,12 @@ class KnnClassifier(Classifier):
         """Return the neighbours of each photo where ``settings.neighbors`` asks for them."""
         return self.neighbors(features) if self.settings.neighbors else None
 
-    def details_on(self, test: Features) -> dict[str, Any]:
+    def details_on(self, test: Features) -> dict[str, object]:
         """Return the sweep over k, where there was a choice."""
         rows = self.sweep(test)
         return {"sweep": rows} if rows else {}
 
-    def sweep(self, test: Features) -> list[dict[str, Any]]:
+    def sweep(self, test: Features) -> list[dict[str, object]]:
         """Return a row for each k that was tried; empty when k was given.
 
         Parameters
@@ -106,7 +105,8 @@ class KnnClassifier(Classifier):
             ``k``, ``train_top1`` (leave-one-out accuracy on the training photos, which decided), ``top1`` (accuracy of
             the vote on the readable photos of ``test``, without text), both in percent, and ``chosen``.
         """
-        votes, test, rows = self._fitted, test.readable(), []
+        votes, test = self._fitted, test.readable()
+        rows: list[dict[str, object]] = []
         self._require_features(test)
         for trial in votes.trials:
             shares = replace(votes, k=trial.k).predict_proba(test.image_features)  # (n, c)
@@ -146,9 +146,9 @@ class KnnClassifier(Classifier):
             return shares
         return (1 - self.text_share) * shares + self.text_share * self.text.probabilities(features.image_features)
 
-    def _describe(self) -> dict[str, Any]:
+    def _describe(self) -> dict[str, object]:
         votes, settings = self._fitted, self.settings
-        protocol: dict[str, Any] = {
+        protocol: dict[str, object] = {
             "k": votes.k,
             "k_chosen_by": BY_LEAVE_ONE_OUT if votes.trials else "given",
             "vote": settings.vote,

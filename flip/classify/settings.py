@@ -48,7 +48,7 @@ class KnnSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadSettings:
-    """What is fitted on the features, and the text beside them."""
+    """The head that is fitted on the features, and its text side."""
 
     head: str = option(
         "auto",

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from flip.arrays import FloatArray
+from flip.arrays import BoolArray, FloatArray, IntArray
 from flip.classify.calibration import softmax
 from flip.errors import ConfigError, FeatureMismatchError
 
@@ -85,14 +83,14 @@ class Inputs:
         named = {"image features": self.image, "text features": self.text, "zero-shot logits": self.zero_shot}
         yield from ((name, block) for name, block in named.items() if block is not None)
 
-    def take(self, rows: npt.NDArray[Any] | slice) -> Inputs:
+    def take(self, rows: IntArray | BoolArray | slice) -> Inputs:
         """Return the inputs of some photos."""
         text = None if self.text is None else self.text[rows]
         zero_shot = None if self.zero_shot is None else self.zero_shot[rows]
         return Inputs(self.image[rows], text, zero_shot)
 
 
-def mean_class_embeddings(text_features: FloatArray, class_of_text: npt.NDArray[np.integer[Any]]) -> FloatArray:
+def mean_class_embeddings(text_features: FloatArray, class_of_text: IntArray) -> FloatArray:
     """Return the unit mean of the text features of each class (Radford et al., ICML 2021, section 3.1.4).
 
     Parameters

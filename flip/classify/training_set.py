@@ -113,7 +113,7 @@ class TrainingSet:
         sources : int array of shape (m,)
             The row of the real photo that each was made from; −1 for none. A photo of another class is no source.
         weight : float
-            How much a generated image counts beside a real photo that counts 1.
+            How much a generated image counts; a real photo counts 1.
 
         Raises
         ------
@@ -129,22 +129,24 @@ class TrainingSet:
                 f"the generated images have {len(generated.classnames)} classes and the photos "
                 f"{len(self.features.classnames)}, or others; give both the same class names in the same order"
             )
-        sources = np.asarray(sources, dtype=np.int64)
-        # Rows behind the real ones are refused; numbers from NO_SOURCE on mean no photo, as −1 does.
-        known = (sources >= 0) & (sources < NO_SOURCE)
-        if sources.shape != (len(generated),) or (sources[known] >= self.real_count).any():
-            raise ConfigError(
-                f"sources of {len(generated)} generated images are {len(generated)} row numbers below "
-                f"{self.real_count}, the number of real photos, or -1"
-            )
         own = np.arange(len(self), dtype=np.int64) if self.group is None else self.group
-        photo = np.where(known, sources, 0)
-        known &= self.labels[photo] == generated.labels
-        alone = NO_SOURCE + (len(self) - self.real_count) + np.arange(len(generated))
         return replace(
             self,
             features=self.features.joined(generated),
             weight=np.concatenate([self.weight, np.full(len(generated), weight, np.float32)]),
             real=np.concatenate([self.real, np.zeros(len(generated), bool)]),
-            group=np.concatenate([own, np.where(known, own[photo], alone)]),
+            group=np.concatenate([own, self._groups_of(generated, np.asarray(sources, dtype=np.int64), own)]),
         )
+
+    def _groups_of(self, generated: Features, sources: IntArray, own: IntArray) -> IntArray:
+        """Return the group (m,) of each generated image: its photo's, or a new number."""
+        m, n = len(generated), self.real_count
+        # Numbers from NO_SOURCE on mean no photo, as −1 does.
+        known = (sources >= 0) & (sources < NO_SOURCE)
+        if sources.shape != (m,) or (sources[known] >= n).any():
+            raise ConfigError(
+                f"sources of {m} generated images are {m} row numbers below {n}, the number of real photos, or -1"
+            )
+        photo = np.where(known, sources, 0)
+        known &= self.labels[photo] == generated.labels
+        return np.where(known, own[photo], NO_SOURCE + (len(self) - n) + np.arange(m))

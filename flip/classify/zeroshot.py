@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Self
 
 from flip.arrays import FloatArray
 from flip.classify.base import Classifier
@@ -30,7 +30,7 @@ class ZeroShotClassifier(Classifier):
     prompts : str
         Where the texts came from, as ``--prompts`` takes it.
     protocol : mapping, optional
-        More that an evaluation's ``protocol`` should say.
+        More entries of ``protocol``.
 
     Raises
     ------
@@ -48,7 +48,7 @@ class ZeroShotClassifier(Classifier):
         fingerprint: str,
         *,
         prompts: str = "plain",
-        protocol: Mapping[str, Any] | None = None,
+        protocol: Mapping[str, object] | None = None,
     ) -> None:
         if len(class_embeddings) != len(classnames) or class_embeddings.ndim != 2:
             raise ConfigError(
@@ -94,5 +94,5 @@ class ZeroShotClassifier(Classifier):
     def _probabilities(self, features: Features) -> FloatArray:
         return self.text.probabilities(features.image_features)
 
-    def _describe(self) -> dict[str, Any]:
+    def _describe(self) -> dict[str, object]:
         return {"prompts": self.text.prompts, **self._more}

@@ -65,9 +65,7 @@ class ErrorBoundary(TyperGroup):
             raise typer.Exit(1) from e
         except KeyboardInterrupt as e:
             with contextlib.suppress(OSError):
-                typer.echo(
-                    "flip: interrupted; finished work is kept, and the same command resumes it", err=True
-                )
+                typer.echo("flip: interrupted; finished work is kept, and the same command resumes it", err=True)
             raise typer.Exit(128 + getattr(e, "signal_number", signal.SIGINT)) from e
         except BrokenPipeError as e:
             # The reader has seen enough. Python would complain once more when it closes stdout.

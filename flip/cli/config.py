@@ -10,6 +10,7 @@ from flip import names
 from flip.embed.settings import EmbedSettings
 from flip.errors import ConfigError
 from flip.settings import at_least, option
+from flip.studies.settings import parse_shots
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +90,7 @@ class DataOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadOptions(DataOptions, ModelOptions):
+class ReadOptions(DataOptions, ModelOptions, MessageOptions):
     """What every command that embeds photos shares."""
 
     seed: int = option(0, "Seed of everything random.")
@@ -155,22 +156,3 @@ def require_picture_name(plot: Path | None) -> None:
     """Raise a ConfigError unless ``--plot`` names a file that curves can be drawn into."""
     if plot is not None and plot.suffix not in (".png", ".svg", ".pdf"):
         raise ConfigError(f"--plot {plot} is no picture file; pass a name that ends in .png, .svg or .pdf")
-
-
-def parse_shots(text: str | None) -> tuple[int | None, ...]:
-    """Return the numbers of training photos per class that ``--shots`` names, None for ``all``; () without it.
-
-    Raises
-    ------
-    ConfigError
-        If an item is neither a positive number nor ``all``.
-    """
-    if text is None:
-        return ()
-    shots: list[int | None] = []
-    for item in text.split(","):
-        item = item.strip()
-        if item != "all" and not (item.isdigit() and int(item) > 0):
-            raise ConfigError(f"--shots {text!r}: {item!r} is no number of photos; pass for example 1,2,4,8,16,all")
-        shots.append(None if item == "all" else int(item))
-    return tuple(shots)

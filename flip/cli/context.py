@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("flip.cli")
 
+#: Called with the items just finished, a text to show, and the total where it is known only now.
+BarUpdate = Callable[[int, str, int | None], None]
+
 
 @contextmanager
 def messages(options: object) -> Iterator[None]:
@@ -52,12 +55,14 @@ def messages(options: object) -> Iterator[None]:
 def progress(options: MessageOptions, what: str, total: int | None) -> Iterator[Progress | None]:
     """Show a bar on stderr where that is a terminal; yields a callback for the number of finished items."""
     with bar(options, what, total) as update:
-        yield None if update is None else lambda n: update(n, "")
+        yield None if update is None else lambda n: update(n, "", None)
 
 
 @contextmanager
-def bar(options: MessageOptions, what: str, total: int | None) -> Iterator[Callable[[int, str], None] | None]:
-    """Show a bar as :func:`progress` does, whose callback also takes a text to show beside it."""
+def bar(
+    options: MessageOptions, what: str, total: int | None
+) -> Iterator[Callable[[int, str, int | None], None] | None]:
+    """Show a bar as :func:`progress` does, with a callback that takes more."""
     if options.quiet or not sys.stderr.isatty() or not is_main_process():
         yield None
         return
@@ -68,7 +73,11 @@ def bar(options: MessageOptions, what: str, total: int | None) -> Iterator[Calla
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as shown:
         task = shown.add_task(what, total=total, now="")
 
-        def update(n: int, text: str) -> None:
+        def update(n: int, text: str, total: int | None) -> None:
+            if total is not None and shown.tasks[task].total is None:
+                # A resumed run begins in the middle, which says nothing of its speed.
+                shown.reset(task, total=total, completed=n)
+                n = 0
             speed = shown.tasks[task].speed
             shown.update(task, advance=n, now=f"{text} {speed:.1f}/s".strip() if speed else text)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flip.cli.config import PredictOptions, TrainedOptions, parse_shots
+from flip.cli.config import PredictOptions, TrainedOptions
 from flip.cli.context import Context, finish, input_paths, progress
 from flip.cli.output import prediction_writer, report_outcome
+from flip.studies.settings import parse_shots
 
 if TYPE_CHECKING:
     from flip.classify.base import Classifier
@@ -83,9 +83,8 @@ def run_fit(
     *,
     with_model: bool,
     captions: bool = False,
-    protocol: Mapping[str, object] | None = None,
-) -> Classifier | None:
-    """Fit on the training photos, then score a split or name photos; return the classifier, None in other processes.
+) -> None:
+    """Fit on the training photos, then score a split or name photos.
 
     Parameters
     ----------
@@ -107,21 +106,20 @@ def run_fit(
     with_model = with_model or options.augmented is not None or not context.needs_no_model
     features = context.features(take_splits(dataset, splits), with_model=with_model)
     if not context.is_main:
-        return None
+        return
     extractor = context.extractor if with_model else None
 
     train, test = features.split("train"), features.split(options.split)
     if captions and extractor is not None:
-        train, test = (with_caption_features(part.readable(), extractor) for part in (train, test))
+        train, test = (with_caption_features(part, extractor) for part in (train, test))
     training = make_training_set(
         train, extractor, generated=options.augmented, generated_weight=options.augmented_weight
     )
     if options.images:
-        classifier = fit(training, options.seed)
-        name_photos(options, context, classifier)
-        return classifier
+        name_photos(options, context, fit(training, options.seed))
+        return
     augmented = {"augmented": str(options.augmented), "augmented_weight": options.augmented_weight}
-    about = describe(options, context, command, **(protocol or {}), **(augmented if options.augmented else {}))
+    about = describe(options, context, command, **(augmented if options.augmented else {}))
     shots = parse_shots(options.shots)
     with progress(options, "draws", count_draws(shots, options.seeds)) as advance:
         outcome = run_protocol(
@@ -129,7 +127,6 @@ def run_fit(
         )
     draw_plot(options.plot, outcome.evaluation)
     show(options, context, outcome, dataset)
-    return outcome.classifier
 
 
 def draw_plot(file: Path | None, evaluation: Evaluation) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flip.clip.fetch import AbsentError, cache_place, cached_file, first_line, hub_file, quiet, require_network
 from flip.clip.folder import CONFIG_FILE
 from flip.errors import ModelError, near_names
 from flip.sample import weights as sample
+
+#: Where open_clip puts weights that are not on the hub.
+_URL_FOLDER = Path("~/.cache/clip")
 
 
 @dataclass(frozen=True)
@@ -62,40 +65,65 @@ def registry_entry(name: str) -> dict[str, Any]:
 
 def local_weights(entry: Mapping[str, Any]) -> Path | None:
     """Return the weights file of a registry entry if it is on this machine, touching no network."""
-    from huggingface_hub import try_to_load_from_cache
-    from open_clip.pretrained import _get_safe_alternatives
-
-    repository, _, name = str(entry.get("hf_hub", "")).rpartition("/")
+    repository, names = _on_hub(entry)
     if repository:
-        name = name or "open_clip_pytorch_model.bin"
-        for candidate in (*_get_safe_alternatives(name), name):
-            found = try_to_load_from_cache(repository, candidate)
-            if isinstance(found, str):
-                return Path(found)
-        return None
-    file = Path("~/.cache/clip").expanduser() / Path(str(entry.get("url", ""))).name
-    return file if entry.get("url") and file.is_file() else None
+        return cached_file(repository, names)
+    url = str(entry.get("url", ""))
+    file = _URL_FOLDER.expanduser() / Path(url).name
+    return file if url and file.is_file() else None
+
+
+def fetch_weights(entry: Mapping[str, Any]) -> Path:
+    """Return the weights file of a registry entry, fetching it if it is not on this machine.
+
+    Raises
+    ------
+    AbsentError
+        If it is not here and cannot be fetched.
+    """
+    repository, names = _on_hub(entry)
+    if repository:
+        return hub_file(repository, names)
+    found = local_weights(entry)
+    if found is not None:
+        return found
+    from open_clip.pretrained import download_pretrained_from_url
+
+    require_network(str(entry["url"]))
+    try:
+        with quiet():
+            return Path(download_pretrained_from_url(entry["url"]))
+    except Exception as e:
+        raise AbsentError(first_line(e)) from e
 
 
 def absent_message(name: str, entry: Mapping[str, Any], error: Exception) -> str:
-    """Return the line that says what to put where when weights are not here and the network fails."""
-    repository, _, file = str(entry.get("hf_hub", "")).rpartition("/")
+    """Return the line for weights of the registry that are not here and cannot be fetched."""
+    repository, names = _on_hub(entry)
     if repository:
-        file = file or "open_clip_pytorch_model.bin"
-        what = f"{file} (or its .safetensors) of https://huggingface.co/{repository}"
-        where = f"the Hugging Face cache {_hub_cache()} (huggingface-cli download {repository} on a connected machine)"
+        how = f"on a machine with a network run `hf download {repository}` and copy {cache_place()}"
     else:
-        what, where = str(entry.get("url")), str(Path("~/.cache/clip").expanduser())
-    reason = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else first_line(error)
-    return f"the weights of {name} are not on this machine and could not be fetched ({reason}); put {what} into {where}"
+        how = f"put {entry.get('url')} into {_URL_FOLDER.expanduser()}"
+    file = f" ({names[-1]})" if repository else ""
+    return (
+        f"the weights of {name}{file} are not on this machine and could not be fetched ({error}); {how}, or pass "
+        "--model FOLDER, or --model sample, which comes with flip"
+    )
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's text, at most 200 characters."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
+def hub_absent_message(name: str, repository: str, error: Exception) -> str:
+    """Return the line for a repository that is not here and cannot be fetched."""
+    return (
+        f"{name} is not on this machine and could not be fetched ({error}); check the name, or on a machine with a "
+        f"network run `hf download {repository} --local-dir FOLDER` and pass --model FOLDER, or pass --model sample, "
+        "which comes with flip"
+    )
 
 
-def _hub_cache() -> str:
-    from huggingface_hub.constants import HF_HUB_CACHE
+def _on_hub(entry: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """Return the repository of a registry entry and the names that its weights may have there, the best first."""
+    from open_clip.pretrained import _get_safe_alternatives
 
-    return str(HF_HUB_CACHE)
+    repository, _, name = str(entry.get("hf_hub", "")).rpartition("/")
+    name = name or "open_clip_pytorch_model.bin"
+    return repository, (*_get_safe_alternatives(name), name)

@@ -1,26 +1,22 @@
 """Load a dual encoder by its name.
 
-A model, its preprocessing and its tokenizer are loaded together and never guessed apart.
+A model, its preprocessing and its tokenizer are loaded together and never guessed apart. Nothing in a model's folder
+runs code: configurations are read and checked first, and open_clip sees checked files only.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
 import os
-import shutil
-import tempfile
-import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from flip.clip.encoder import LazyModel, ModelFacts, OpenClipEncoder
-from flip.clip.folder import CONFIG_FILE, TOKENIZER_FILES, folder_files, read_model_config
-from flip.clip.hub import absent_message, first_line, registry_entry
+from flip.clip.fetch import first_line
+from flip.clip.folder import CONFIG_FILE, WEIGHTS_SUFFIXES, find_files
 from flip.clip.memory import forget, recall, remember
 from flip.clip.network import LoadedModel
 from flip.clip.weights import weights_hash
@@ -28,21 +24,10 @@ from flip.errors import ConfigError, ModelError
 from flip.files import cache_folder, plain
 from flip.sample import weights as sample
 
-_LOCAL, _HUB = "local-dir:", "hf-hub:"
+log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class _Source:
-    """A name resolved to files: what open_clip is asked for, and what an embedding depends on."""
-
-    identifier: str
-    weights: Path
-    model_cfg: dict[str, Any]
-    files: tuple[Path, ...]
-    arguments: dict[str, Any] = field(default_factory=dict)
-
-
-def load_model(name: str, *, cache: Path | None = None) -> OpenClipEncoder:
+def load_model(name: str, *, arch: str | None = None, cache: Path | None = None) -> OpenClipEncoder:
     """Load a model: its network at first use on the CPU in fp32, in ``eval()``.
 
     A model that was loaded before, and whose files did not change since, is known without its network and without
@@ -51,117 +36,77 @@ def load_model(name: str, *, cache: Path | None = None) -> OpenClipEncoder:
     Parameters
     ----------
     name : str
-        ``ARCH/TAG`` of open_clip, ``hf-hub:ORG/NAME``, a folder holding ``open_clip_config.json``, or ``sample``.
+        ``ARCH/TAG`` of open_clip; ``hf-hub:ORG/NAME``; a folder of open_clip or of transformers' CLIPModel; a weights
+        file; or ``sample``.
+    arch : str, optional
+        open_clip's architecture of a weights file, where its shapes do not tell.
     cache : Path, optional
         Folder in which models are remembered; the platform's when absent.
 
     Raises
     ------
     ModelError
-        If the name is unknown (with near names), the weights are not here and cannot be fetched (with the file that is
-        missing and where to put it), or they do not fit their configuration.
+        If the name is unknown (with near names), the weights are not here and cannot be fetched (with what to do),
+        they do not fit their configuration, or the model would run code.
+    ConfigError
+        If ``arch`` is unknown, or given for what has a configuration of its own.
     """
     cache = cache_folder(cache)
-    folder = _folder(name)
-    key = _key(name, folder)
-    known = recall(cache, key, folder_files(folder) if folder else None)
+    path = _local_path(name)
+    if arch is not None and (path is None or path.is_dir()):
+        raise ConfigError(f"--arch {arch} belongs to a weights file, and --model {name} is none; leave it out")
+    files = find_files(path, bare=arch is not None) if path else None
+    if files is not None and files.unused:
+        more = f" and {len(files.unused) - 1} more" if len(files.unused) > 1 else ""
+        log.info("%s is used; %s%s in the same folder is not", files.weights[0], files.unused[0].name, more)
+    key = _key(name, path, arch)
+    known = recall(cache, key, files.all if files else None)
     if known is not None:
-        return OpenClipEncoder(replace(known, name=name), LazyModel(lambda: _load_again(name, key, known, cache)))
-    source = _find(name)
-    loaded, facts = _load(name, source, cache)
-    remember(cache, key, facts, source.files)
-    return OpenClipEncoder(facts, LazyModel(loaded))
+        return OpenClipEncoder(replace(known, name=name), LazyModel(lambda: _load_again(name, arch, key, known, cache)))
+    return OpenClipEncoder(*_load(name, arch, key, cache))
 
 
-def _folder(name: str) -> Path | None:
+def _local_path(name: str) -> Path | None:
+    """Return the folder or file that a name is, or None for names of a registry."""
     if name == sample.NAME:
         return sample.clip_folder()
-    local = name.removeprefix(_LOCAL)
-    return Path(local) if name.startswith(_LOCAL) or Path(local).is_dir() else None
+    local = name.removeprefix("local-dir:")
+    path = Path(local).expanduser()
+    looks_local = local.startswith((".", "/", "~")) or path.suffix.lower() in WEIGHTS_SUFFIXES
+    return path if local != name or looks_local or path.exists() else None
 
 
-def _key(name: str, folder: Path | None) -> str:
+def _key(name: str, path: Path | None, arch: str | None) -> str:
     """Return what a model is remembered by; where the hub's cache lies decides which file a name means."""
     hub = [os.environ.get(variable, "") for variable in ("HF_HOME", "HF_HUB_CACHE")]
-    return json.dumps(["folder", str(folder)] if folder else ["registry", name, *hub])
+    return json.dumps(["local", os.path.abspath(path), arch] if path else ["registry", name, *hub])  # noqa: PTH100
 
 
-def _find(name: str) -> _Source:
-    folder = _folder(name)
-    if folder is not None:
-        config, weights = folder_files(folder)
-        # Two towers' own pretrained weights are never fetched: the folder's file holds both.
-        return _Source(f"{_LOCAL}{folder}", weights, read_model_config(config), (config, weights))
-    return _find_on_hub(name) if name.startswith(_HUB) else _find_tag(name)
-
-
-def _find_on_hub(name: str) -> _Source:
-    from open_clip.factory import _get_hf_config
-    from open_clip.pretrained import download_pretrained_from_hf
-
-    identifier = name.removeprefix(_HUB)
-    try:
-        model_cfg = _get_hf_config(identifier)["model_cfg"]
-        config = download_pretrained_from_hf(identifier, filename=CONFIG_FILE)
-        weights = download_pretrained_from_hf(identifier)
-    except Exception as e:
-        raise ModelError(
-            f"{name} is not on this machine and could not be fetched ({first_line(e)}); with network: check the name; "
-            f"without: copy {CONFIG_FILE} and the weights of https://huggingface.co/{identifier} into a folder "
-            "and pass --model FOLDER"
-        ) from e
-    return _Source(name, Path(weights), model_cfg, (Path(config), Path(weights)))
-
-
-def _find_tag(name: str) -> _Source:
-    import open_clip
-    from open_clip.pretrained import download_pretrained
-
-    architecture, _, tag = name.rpartition("/")
-    entry = registry_entry(name)
-    try:
-        weights = Path(download_pretrained(entry))
-    except Exception as e:
-        raise ModelError(absent_message(name, entry, e)) from e
-    # open_clip alone only warns when the tag was trained with QuickGELU and the architecture's config is not, and its
-    # features are then silently wrong.
-    quick = bool(entry.get("quick_gelu", False))
-    model_cfg = open_clip.get_model_config(architecture) | ({"quick_gelu": True} if quick else {})
-    return _Source(architecture, weights, model_cfg, (weights,), {"pretrained": tag, "force_quick_gelu": quick})
-
-
-def _load_again(name: str, key: str, known: ModelFacts, cache: Path) -> LoadedModel:
+def _load_again(name: str, arch: str | None, key: str, known: ModelFacts, cache: Path) -> LoadedModel:
     """Load the network of a model that was known without it, and check that it is still the same."""
-    loaded, facts = _load(name, _find(name), cache)
+    facts, lazy = _load(name, arch, key, cache)
     if facts.fingerprint != known.fingerprint:
         forget(cache, key)
         raise ModelError(f"the files of {name} changed while it was in use; run the command again")
-    return loaded
+    return lazy.get()
 
 
-def _load(name: str, source: _Source, cache: Path) -> tuple[LoadedModel, ModelFacts]:
-    import open_clip
-    import torch
-    from open_clip.transform import PreprocessCfg, image_transform_v2
+def _load(name: str, arch: str | None, key: str, cache: Path) -> tuple[ModelFacts, LazyModel]:
+    from flip.clip.source import hub_source, local_source, tag_source
 
-    try:
-        with _quiet():
-            network = open_clip.create_model(
-                source.identifier, require_pretrained=True, device="cpu", pretrained_text=False, **source.arguments
-            )
-            tokenize = open_clip.get_tokenizer(source.identifier)
-    except Exception as e:
-        raise ModelError(
-            f"the weights {source.weights} of {name} cannot be loaded ({first_line(e)}); "
-            "fetch the file again, or check that it belongs to the configuration"
-        ) from e
-    if not all(bool(torch.isfinite(p).all()) for p in network.parameters()):
-        raise ModelError(f"the weights {source.weights} of {name} hold NaN or infinity; take an earlier checkpoint")
-    preprocess_cfg = open_clip.get_model_preprocess_cfg(network)
-    preprocess = image_transform_v2(PreprocessCfg(**preprocess_cfg), is_train=False)
-    loaded = LoadedModel(network.eval().requires_grad_(False), preprocess, tokenize)
+    path = _local_path(name)
+    if path is not None:
+        source = local_source(path, arch)
+    else:
+        source = hub_source(name) if name.startswith("hf-hub:") else tag_source(name)
+    from flip.clip.build import build_source
+
+    loaded, preprocess_cfg = build_source(name, source)
+    hashes = [weights_hash(file, cache) for file in source.weights]
     config = {"model_cfg": source.model_cfg, "preprocess_cfg": preprocess_cfg}
-    return loaded, _facts(name, loaded, config, weights_hash(source.weights, cache))
+    facts = _facts(name, loaded, config, hashes[0] if len(hashes) == 1 else hashes)
+    remember(cache, key, facts, source.files)
+    return facts, LazyModel(loaded)
 
 
 def _facts(name: str, loaded: LoadedModel, config: dict[str, Any], *weights: object) -> ModelFacts:
@@ -192,51 +137,19 @@ def new_model(config_file: Path, seed: int) -> OpenClipEncoder:
     ConfigError
         If the file is no such configuration.
     """
-    import open_clip
-    from open_clip.transform import PreprocessCfg, image_transform_v2
+    from flip.clip.build import build_random
+    from flip.clip.source import config_source
 
     if str(config_file) == sample.NAME:
         config_file = sample.scratch_config("clip")
     try:
-        content = json.loads(config_file.read_text(encoding="utf-8"))
-        content = content if "model_cfg" in content else {"model_cfg": content}
-        network, tokenize = _random_network(content, config_file.parent, seed)
+        source = config_source(config_file)
+        loaded, preprocess_cfg = build_random(source, seed)
     except Exception as e:
         raise ConfigError(
             f"{config_file} is not an open_clip configuration ({first_line(e)}); it needs what {CONFIG_FILE} holds: "
             "model_cfg with embed_dim, vision_cfg and text_cfg"
         ) from e
-    preprocess_cfg = open_clip.get_model_preprocess_cfg(network)
-    preprocess = image_transform_v2(PreprocessCfg(**preprocess_cfg), is_train=False)
-    loaded = LoadedModel(network.eval().requires_grad_(False), preprocess, tokenize)
-    config = {"model_cfg": content["model_cfg"], "preprocess_cfg": preprocess_cfg}
+    config = {"model_cfg": source.model_cfg, "preprocess_cfg": preprocess_cfg}
     facts = _facts(f"{config_file} from scratch", loaded, config, "random weights", seed)
     return OpenClipEncoder(facts, LazyModel(loaded))
-
-
-def _random_network(content: dict[str, Any], beside: Path, seed: int) -> tuple[Any, Any]:
-    import open_clip
-    import torch
-
-    with tempfile.TemporaryDirectory() as folder, _quiet(), torch.random.fork_rng(devices=[]):
-        (Path(folder) / CONFIG_FILE).write_text(json.dumps(content), encoding="utf-8")
-        for file in TOKENIZER_FILES:
-            if (beside / file).is_file():
-                shutil.copyfile(beside / file, Path(folder) / file)
-        torch.manual_seed(seed)
-        identifier = f"{_LOCAL}{folder}"
-        network = open_clip.create_model(identifier, load_weights=False, device="cpu", pretrained_text=False)
-        return network, open_clip.get_tokenizer(identifier)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep open_clip's notes and warnings off the user's stderr while a model is built."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -31,6 +31,8 @@ class Layout:
         What it looks like, for messages: "train/<class>/* and test/<class>/*".
     files : bool
         Whether a file may be given, not only a folder.
+    index_files : tuple of tuple of str
+        For a published archive: the files by which it is recognised, in each shape that it has.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Layout:
     read: Callable[[Path, ReadSettings], Dataset]
     shape: str = ""
     files: bool = False
+    index_files: tuple[tuple[str, ...], ...] = ()
 
 
 @functools.cache

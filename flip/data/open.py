@@ -13,6 +13,7 @@ from flip.data.dataset import Dataset
 from flip.data.files import is_hidden, subfolders
 from flip.data.formats import is_image_file
 from flip.data.layout import Layout, layouts
+from flip.data.official import missing_files, unused_splits
 from flip.data.renaming import rename_classes
 from flip.data.sample import read_sample
 from flip.data.settings import DEFAULT_TEST_FRACTION, ReadSettings
@@ -72,10 +73,22 @@ def open_dataset(
             raise DataError(
                 f"{root} is a file, and {chosen.name} is a layout of folders; pass the folder, or --layout manifest"
             )
-        dataset = chosen.read(root, settings)
+        dataset = _read(root, chosen, settings, explain=layout is None)
     except OSError as error:
         raise DataError(f"cannot read {error.filename or root}: {error.strerror or error}") from error
     return _finished(dataset, classnames)
+
+
+def _read(root: Path, chosen: Layout, settings: ReadSettings, *, explain: bool) -> Dataset:
+    """Read data as a layout; an error, or a note, says when an archive's files are there in part or are not used."""
+    try:
+        dataset = chosen.read(root, settings)
+    except DataError as error:
+        missing = missing_files(root) if explain and not chosen.index_files else None
+        if missing is None:
+            raise
+        raise DataError(f"{error}; {missing}") from error
+    return replace(dataset, notes=(*dataset.notes, *unused_splits(root, chosen)))
 
 
 def describe(dataset: Dataset) -> str:

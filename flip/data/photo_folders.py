@@ -16,7 +16,7 @@ from flip.data.ledger import Ledger
 from flip.data.levels import class_of_folders
 from flip.data.settings import ReadSettings
 from flip.data.splits import hash_splits
-from flip.data.tables import Row, read_table
+from flip.data.tables import READERS, Row, read_table
 from flip.data.text import nfc
 from flip.errors import DataError
 
@@ -164,12 +164,14 @@ def labelled(photos: Sequence[Photo], settings: ReadSettings, ledger: Ledger) ->
 
 def require_labels(root: Path, photos: Sequence[Photo]) -> None:
     """Raise a DataError that names the first photo without a class."""
-    for photo in photos:
-        if photo.label is None:
-            raise DataError(
-                f"{root / photo.path} has no class; put it in a folder named for its class, "
-                "or label it in a metadata.csv with file_name and label"
-            )
+    lost = next((photo for photo in photos if photo.label is None), None)
+    if lost is not None:
+        table = next((path.name for path in sorted(root.iterdir()) if path.suffix.lower() in READERS), None)
+        raise DataError(
+            f"{root / lost.path} has no class; put it in a folder named for its class, "
+            "or label it in a metadata.csv with file_name and label"
+            + (f"; {table} may be a manifest: pass it as --data" if table and table not in METADATA_FILES else "")
+        )
 
 
 def make_dataset(root: Path, layout: str, photos: Sequence[Photo], settings: ReadSettings, ledger: Ledger) -> Dataset:

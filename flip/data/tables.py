@@ -189,7 +189,11 @@ def _read_csv(file: Path) -> Table:
         while len(cells) > len(header) and not cells[-1].strip():
             cells = cells[:-1]
         if len(cells) != len(header):
-            raise DataError(f"{file}:{line}: {len(cells)} cells, but the header has {len(header)}")
+            spans = any("\n" in cell for cell in cells)
+            if spans:
+                _require_closed(file, text, delimiter, line)
+            doubt = "; is a quote not closed?" if spans else ""
+            raise DataError(f"{file}:{line}: {len(cells)} cells, but the header has {len(header)}{doubt}")
         rows.append(Row(file, line, dict(zip(header, cells, strict=True))))
     while header and not header[-1]:
         header.pop()
@@ -199,21 +203,20 @@ def _read_csv(file: Path) -> Table:
 def _csv_rows(file: Path, text: str, delimiter: str, start: int) -> Iterator[tuple[int, list[str]]]:
     """Yield each row with its first line; a quote that is never closed is an error with the line it is on."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    line = 1
+    line = begin = 1
     try:
         for cells in reader:
             if line > start:
-                if reader.line_num > line and len(text.splitlines()) <= reader.line_num:
-                    _require_closed(file, text, delimiter, line)
                 yield line, cells
-            line = reader.line_num + 1
+            line, begin = reader.line_num + 1, line
     except csv.Error as error:
         raise DataError(f"{file}:{line}: {error}; is a quote not closed?") from error
+    _require_closed(file, text, delimiter, begin)
 
 
 def _require_closed(file: Path, text: str, delimiter: str, line: int) -> None:
     """Raise a DataError if the last row, which begins on a line, ends inside of quotes."""
-    rest = "".join(text.splitlines(keepends=True)[line - 1 :])
+    rest = "".join(io.StringIO(text, newline="").readlines()[line - 1 :])
     try:
         list(csv.reader(io.StringIO(rest, newline=""), delimiter=delimiter, strict=True))
     except csv.Error as error:

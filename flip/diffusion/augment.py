@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flip.data.dataset import Dataset
-from flip.device import place
+from flip.device import resolve_device, resolve_precision
 from flip.diffusion.augment_folder import Tally, append_rejected, begin, finish, read_rejected, resume_key
 from flip.diffusion.checkpoint import Loaded, load_pipeline
 from flip.diffusion.generate import in_the_background, log_cut_prompts
 from flip.diffusion.judge import ClipFilter, ImageJudge, Verdict, make_judge, open_filter
 from flip.diffusion.metadata import ImageMetadata
-from flip.diffusion.painter import Painter, Picture, resolve_precision
+from flip.diffusion.painter import Painter, Picture
 from flip.diffusion.pictures import read_metadata, save_picture
 from flip.diffusion.settings import AugmentSettings, DrawSettings
 from flip.diffusion.slots import Slot, plan_slots
@@ -60,7 +60,7 @@ def augment(
     device: str = "auto",
     precision: str = "auto",
     batch_size: int = 4,
-    workers: int = 1,
+    workers: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
     on_image: Callable[[Kept], None] | None = None,
@@ -88,7 +88,7 @@ def augment(
         Of drawing.
     batch_size : int
         Images drawn together; halved when out of memory.
-    workers : int
+    workers : int, optional
         Threads that decode photos.
     overwrite : bool
         Replace what an earlier run drew, and write into a folder that holds other work.
@@ -109,9 +109,9 @@ def augment(
     drawing = settings_from(settings, DrawSettings)
     prompts = drawing_prompts(train, settings.prompts)
     clip = model if isinstance(model, ClipFilter) else _open_filter(train, settings, model, device, workers)
-    placement = place(device)
+    placement = resolve_device(device)
     loaded = ckpt if isinstance(ckpt, Loaded) else load_pipeline(ckpt)
-    number_format = resolve_precision(precision, placement)
+    number_format = resolve_precision(precision, placement, "draw")
     painter = Painter(loaded.pipeline, placement, drawing, precision=number_format, batch_size=batch_size)
     log_cut_prompts(painter, [text for texts in prompts for text in texts])
     judge = make_judge(dataset, clip, painter.size, workers=workers)
@@ -141,17 +141,17 @@ def require_photos(dataset: Dataset) -> None:
 
 
 def _open_filter(
-    train: Dataset, settings: AugmentSettings, model: str | FeatureExtractor | None, device: str, workers: int
+    train: Dataset, settings: AugmentSettings, model: str | FeatureExtractor | None, device: str, workers: int | None
 ) -> ClipFilter | None:
     def extractor() -> FeatureExtractor:
         from flip.clip.model import load_model
-        from flip.config import ReadConfig
-        from flip.embed.extractor import make_extractor
+        from flip.embed.extractor import FeatureExtractor
+        from flip.embed.settings import EmbedSettings
         from flip.names import DEFAULT_MODEL
 
         if model is not None and not isinstance(model, str):
             return model
-        return make_extractor(load_model(model or DEFAULT_MODEL), ReadConfig(device=device, workers=workers))  # type: ignore[arg-type]
+        return FeatureExtractor(load_model(model or DEFAULT_MODEL), EmbedSettings(device=device, workers=workers))
 
     return open_filter(train, settings.filter, extractor, required=model is not None)
 

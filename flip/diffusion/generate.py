@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flip.device import place
+from flip.device import resolve_device, resolve_precision
 from flip.diffusion.checkpoint import Loaded, load_pipeline
 from flip.diffusion.metadata import ImageMetadata
-from flip.diffusion.painter import Painter, Picture, picture_seed, resolve_precision
+from flip.diffusion.painter import Painter, Picture, picture_seed
 from flip.diffusion.pictures import contact_sheet, save_picture, save_sheet, slug
 from flip.diffusion.settings import DrawSettings, SamplerSettings
 from flip.errors import ConfigError, DataError
@@ -113,11 +113,11 @@ def generate(
     folder, drawing = Path(folder), settings_from(settings or DrawSettings(), DrawSettings)
     if drawing.strength is not None:
         raise ConfigError("generate draws from noise; for images that begin from photos use augment with --strength")
-    placement = place(device)
+    placement = resolve_device(device)
     if placement.is_main:
         prepare_folder(folder, loaded, drawing, overwrite=overwrite)
     placement.wait_for_everyone()
-    number_format = resolve_precision(precision, placement)
+    number_format = resolve_precision(precision, placement, "draw")
     painter = Painter(loaded.pipeline, placement, drawing, precision=number_format, batch_size=batch_size)
     log_cut_prompts(painter, prompts)
     planned = plan_pictures(prompts, n, folder, seed=seed, settings=drawing, fingerprint=loaded.fingerprint)

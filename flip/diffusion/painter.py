@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flip.device import Placement, bf16_in_hardware
+from flip.device import Placement
 from flip.diffusion.metadata import ImageMetadata
 from flip.diffusion.settings import DrawSettings
 from flip.errors import ConfigError
@@ -53,21 +53,6 @@ def picture_seed(seed: int, prompt: str, index: int) -> int:
     """Return the seed of one image, 0 to 2**48 - 1, from the run's seed, the prompt and the image's number."""
     digest = hashlib.sha256(f"{seed}\0{index}\0{prompt}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:6], "big")
-
-
-def resolve_precision(precision: str, placement: Placement) -> str:
-    """Return the number format of ``--precision`` for drawing on this device: bf16 for auto where a GPU has it.
-
-    Raises
-    ------
-    ConfigError
-        For fp16 on a CPU.
-    """
-    if precision == "fp16" and placement.device.type == "cpu":
-        raise ConfigError("--precision fp16 needs a GPU; on a CPU pass fp32, bf16 or auto")
-    if precision != "auto":
-        return precision
-    return "bf16" if placement.device.type == "cuda" and bf16_in_hardware(placement.device) else "fp32"
 
 
 class Painter:

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from flip.arrays import FloatArray
 from flip.embed.extractor import FeatureExtractor
 from flip.errors import DataError
 from flip.features import Features
@@ -17,6 +16,8 @@ def with_caption_features(
     features: Features, extractor: FeatureExtractor, progress: Progress | None = None
 ) -> Features:
     """Return features with the unit mean of each photo's caption embeddings, ``caption_features`` of shape (n, d).
+
+    The rows of unreadable photos are zero.
 
     Parameters
     ----------
@@ -29,19 +30,20 @@ def with_caption_features(
     Raises
     ------
     DataError
-        If a photo has no caption.
+        If a readable photo has no caption.
     """
-    without = [path for path, captions in zip(features.paths, features.captions, strict=True) if not captions]
+    readable = features.readable()
+    without = [path for path, captions in zip(readable.paths, readable.captions, strict=True) if not captions]
     if without:
         raise DataError(
-            f"--text captions: {len(without)} of {len(features)} photos have no caption, the first {without[0]}; "
+            f"--text captions: {len(without)} of {len(readable)} photos have no caption, the first {without[0]}; "
             "add captions, or pass --text prompts"
         )
-    texts = [text for captions in features.captions for text in captions]
+    texts = [text for captions in readable.captions for text in captions]
     embedded = extractor.texts(texts, progress)  # (all captions, d)
-    if not texts:
-        return replace(features, caption_features=embedded)
-    starts = np.cumsum([0, *(len(captions) for captions in features.captions)])[:-1]
-    means = np.add.reduceat(embedded, starts, axis=0)  # (n, d)
-    unit: FloatArray = means / np.linalg.norm(means, axis=1, keepdims=True)
-    return replace(features, caption_features=unit)
+    means = np.zeros((len(features), embedded.shape[1]), np.float32)
+    if texts:
+        starts = np.cumsum([0, *(len(captions) for captions in readable.captions)])[:-1]
+        sums = np.add.reduceat(embedded, starts, axis=0)  # (readable, d)
+        means[[error is None for error in features.errors]] = sums / np.linalg.norm(sums, axis=1, keepdims=True)
+    return replace(features, caption_features=means)

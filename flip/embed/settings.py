@@ -10,8 +10,20 @@ from flip.settings import at_least, flag, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedSettings:
-    """How photos are embedded: device, precision, batches, and the part of each photo that the network sees."""
+class ViewSettings:
+    """The part of each photo that the network sees."""
+
+    crop: str = option(
+        "none", "boxes: cut each photo to its bounding box before it is embedded.", choices=("none", "boxes")
+    )
+    tta: str = option(
+        "none", "flip: embed each photo as the mean of itself and its mirror image.", choices=("none", "flip")
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedSettings(ViewSettings):
+    """Device, precision and batches of embedding, and the part of each photo that the network sees."""
 
     device: str = option("auto", "Where the network runs.", choices=DEVICES)
     precision: str = option(
@@ -21,12 +33,6 @@ class EmbedSettings:
     )
     batch_size: int = option(32, "Photos that go through the network together.")
     workers: int | None = option(None, "Threads that decode photos. [default: one per CPU core]")
-    crop: str = option(
-        "none", "boxes: cut each photo to its bounding box before it is embedded.", choices=("none", "boxes")
-    )
-    tta: str = option(
-        "none", "flip: embed each photo as the mean of itself and its mirror image.", choices=("none", "flip")
-    )
 
     def __post_init__(self) -> None:
         at_least("--batch-size", self.batch_size, 1)

@@ -37,6 +37,7 @@ class Mark:
     low: float | None
     high: float | None
     text: str
+    radius: float = 3.0
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,16 @@ def reliability_chart(runs: Sequence[ScoredRun]) -> Chart:
         points = []
         for b in metrics.reliability(*_as_two_classes(run)):
             stated, right = 100 * b.confidence, 100 * b.accuracy
-            points.append(_mark(x, y, stated, right, f"{stated:.0f} % stated, {right:.0f} % right, {b.n:,} photos"))
+            text = f"{stated:.0f} % stated, {right:.0f} % right, {b.n:,} photos"
+            radius = round(1.5 + 6 * math.sqrt(b.n / max(len(run.readable), 1)), 1)
+            points.append(Mark(x(stated), y(right), None, None, text, radius))
             table.append((run.name, f"{stated:.1f}", f"{right:.1f}", f"{b.n:,}"))
         curves.append(_curve(run.name, i, points))
     return Chart(
         key="reliability",
         title="Can the probabilities be believed?",
-        note="On the diagonal a stated 80 % is right 80 % of the time. Below it the run is too sure of itself.",
+        note="On the diagonal a stated 80 % is right 80 % of the time; below it the run is too sure. "
+        "A larger dot stands for more photos.",
         x_label="stated probability, %",
         y_label="right, %",
         x_ticks=_ticks(x, 0, 100, 20),

@@ -99,21 +99,22 @@ def _maps(content: Content) -> tuple[list[dict[str, Any]], list[int | None]]:
             readable = features.readable()
             places, method = project(readable.image_features)
             photos = [content.album.number(path) for path in readable.paths]
-            x, y = _whole(places)
-            maps.append({"method": method, "model": run.run.evaluation.model, "photos": photos, "x": x, "y": y})
+            about = {"method": method, "model": run.run.evaluation.model, "photos": photos}
+            maps.append(about | _whole(places))
         of_run.append(numbers[features.fingerprint])
     return maps, of_run
 
 
-def _whole(places: FloatArray) -> tuple[list[int], list[int]]:
-    """Return coordinates as whole numbers, with the same scale on both axes."""
+def _whole(places: FloatArray) -> dict[str, Any]:
+    """Return coordinates as whole numbers from 0, turned so that the longer side lies across."""
     if not len(places):
-        return [], []
-    low, high = places.min(axis=0), places.max(axis=0)
-    scale = MAP_SIZE / max(float((high - low).max()), 1e-9)
-    centred = (places - (low + high) / 2) * scale + MAP_SIZE / 2  # (n, 2)
-    whole = np.rint(centred).astype(int)
-    return whole[:, 0].tolist(), whole[:, 1].tolist()
+        return {"x": [], "y": [], "width": 1, "height": 1}
+    centred = places - places.mean(axis=0)
+    turned = centred @ np.linalg.svd(centred, full_matrices=False)[2].T  # (n, 2)
+    sides = np.ptp(turned, axis=0)
+    whole = np.rint((turned - turned.min(axis=0)) * (MAP_SIZE / max(float(sides.max()), 1e-9))).astype(int)
+    x, y = whole[:, 0].tolist(), whole[:, 1].tolist()
+    return {"x": x, "y": y, "width": max(*x, 1), "height": max(*y, 1)}
 
 
 def _displayable(path: str) -> str:

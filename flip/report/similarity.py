@@ -90,7 +90,7 @@ def project(image_features: FloatArray, seed: int = 0) -> tuple[FloatArray, str]
     components = PCA(min(50, n, d), random_state=seed).fit_transform(image_features)  # (n, up to 50)
     if n > TSNE_MOST or n < 10 or components.shape[1] < 2:
         return np.pad(components, ((0, 0), (0, 1)))[:, :2].astype(np.float32), "PCA"
-    tsne = TSNE(init="pca", perplexity=min(30, (n - 1) / 3), random_state=seed)
+    tsne = TSNE(init="pca", perplexity=min(30, (n - 1) / 3), max_iter=500, random_state=seed)
     return np.asarray(tsne.fit_transform(components), dtype=np.float32), "t-SNE"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import fields
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,36 +24,43 @@ def features_of(run: Run) -> Features | None:
 
     Nothing is embedded here: what is not in the cache stays out of the page.
     """
-    from flip.clip.model import load_model
-    from flip.config import ReadConfig, cache_folder
-    from flip.embed.extractor import make_extractor
+    evaluation, options = run.evaluation, _options(run, (*_DATA, *_VIEW))
+    return _features(str(run.config.get("data") or evaluation.data), evaluation.model, evaluation.split, options)
 
-    dataset = dataset_of(run)
+
+@lru_cache(maxsize=4)
+def _features(data: str, model: str, split: str, options: tuple[tuple[str, Any], ...]) -> Features | None:
+    from flip.clip.model import load_model
+    from flip.embed.extractor import FeatureExtractor
+    from flip.embed.settings import EmbedSettings
+
+    dataset = _open(data, tuple(item for item in options if item[0] in _DATA))
     if dataset is None:
         return None
-    known = {f.name for f in fields(ReadConfig)}
-    values = {name: value for name, value in run.config.items() if name in known and value is not None}
-    values |= {name: Path(values[name]) for name in ("cache", "classnames", "output") if name in values}
+    cache = dict(options).get("cache")
+    view = {name: value for name, value in options if name in _VIEW and name != "cache"}
     try:
-        config = ReadConfig(**values)
-        extractor = make_extractor(load_model(run.evaluation.model, cache=cache_folder(config.cache)), config)
-        used = dataset.take(i for i, r in enumerate(dataset.records) if r.split in ("train", run.evaluation.split))
-        used = dataset if run.evaluation.split == "all" else used
-        if extractor.count_known(used) < len(used):
-            return None
-        return extractor.features(used)
+        extractor = FeatureExtractor(load_model(model, cache=cache), EmbedSettings(**view), cache)
+        used = dataset.take(i for i, r in enumerate(dataset.records) if split == "all" or r.split in ("train", split))
+        return extractor.features(used) if extractor.count_known(used) == len(used) else None
     except (FlipError, OSError, TypeError) as e:
-        log.debug("no embeddings for %s: %s", run.folder, e)
+        log.debug("no embeddings of %s by %s: %s", data, model, e)
         return None
+
+
+#: Options that decide which photos are read, and what of them is embedded how.
+_DATA = ("layout", "test_fraction", "classnames", "cache")
+_VIEW = ("device", "precision", "crop", "tta")
+
+
+def _options(run: Run, names: Sequence[str]) -> tuple[tuple[str, Any], ...]:
+    found = {name: run.config[name] for name in names if run.config.get(name) is not None}
+    return tuple((name, Path(value) if name in ("classnames", "cache") else value) for name, value in found.items())
 
 
 def dataset_of(run: Run) -> Dataset | None:
     """Return the data that a run was made on; None where it is no longer there."""
-    config = run.config
-    data = str(config.get("data") or run.evaluation.data)
-    options = {name: config[name] for name in ("layout", "test_fraction") if config.get(name) is not None}
-    options |= {name: Path(config[name]) for name in ("classnames", "cache") if config.get(name)}
-    return _open(data, tuple(options.items()))
+    return _open(str(run.config.get("data") or run.evaluation.data), _options(run, _DATA))
 
 
 @lru_cache(maxsize=4)

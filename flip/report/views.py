@@ -17,7 +17,7 @@ from flip.report.similarity import nearest
 from flip.results import Run
 
 #: Most mistakes, pairs of classes, and photos on each side of a pair that a page lists for a run.
-MOST_MISTAKES, MOST_PAIRS, PHOTOS_OF_PAIR, NEIGHBORS = 24, 10, 4, 5
+MOST_MISTAKES, MOST_PAIRS, PHOTOS_OF_PAIR, NEIGHBORS = 24, 10, 4, 4
 
 #: Options that say where results went, not how they were made.
 _WHERE = frozenset({"command", "format", "output", "predictions", "run", "plot", "quiet", "verbose", "images", "null"})

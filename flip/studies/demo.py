@@ -29,6 +29,7 @@ from flip.metrics import paired_interval
 from flip.names import SAMPLE
 from flip.report.plots import plot_few_shot
 from flip.results import FORMAT
+from flip.settings import settings_from
 from flip.studies import demo_drawing
 from flip.studies.protocol import Outcome, run_protocol, score
 from flip.studies.training_data import make_training_set
@@ -172,12 +173,19 @@ class Demo:
 
     def _finetune(self) -> FeatureExtractor:
         from flip.training.clip.finetune import finetune
-        from flip.training.settings import ClipSettings
+        from flip.training.settings import ClipSettings, Hardware
 
         settings = ClipSettings(epochs=15, batch_size=48, lr=1e-3, seed=self.seed)
         folder = self.folder / "tuned"
-        model = load_model(SAMPLE, cache=self.cache)
-        finetune(self.dataset, model, folder, settings, device=self.settings.device, overwrite=self.overwrite)
+        finetune(
+            self.dataset,
+            SAMPLE,
+            folder,
+            settings,
+            hardware=settings_from(self.settings, Hardware),
+            cache=self.cache,
+            overwrite=self.overwrite,
+        )
         return self._extractor(str(folder))
 
     def _hybrid(self, extractor: FeatureExtractor, train: Features, test: Features) -> None:

@@ -10,24 +10,11 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+from flip.errors import Interrupted
 from flip.settings import Progress
 
 #: Signals that end a run between two steps, with a checkpoint written.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-
-
-class Interrupted(KeyboardInterrupt):
-    """A run that a signal ended after the step in progress, with a checkpoint written.
-
-    Attributes
-    ----------
-    signal : int
-        Its number; a shell expects the exit code ``128 + signal``.
-    """
-
-    def __init__(self, signal: int) -> None:
-        super().__init__(f"interrupted by signal {signal}")
-        self.signal = signal
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from flip.config import worker_count
+from flip.device import cpu_count
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -38,7 +38,7 @@ def prefetch(
     """
     pending: deque[list[Future[Result]]] = deque()
     todo = iter(batches)
-    with ThreadPoolExecutor(worker_count(workers)) as pool:
+    with ThreadPoolExecutor(workers or cpu_count()) as pool:
         try:
             while True:
                 while len(pending) <= ahead and (batch := next(todo, None)) is not None:

@@ -29,6 +29,6 @@ def features_of(image: np.ndarray, labels: np.ndarray, *, unreadable: tuple[int,
     return Features(**values | changes)
 
 
-def bird_features(a_class: int = 8, seed: int = 1, *, unreadable: tuple[int, ...] = (), **changes) -> Features:
+def bird_features(per_class: int = 8, seed: int = 1, *, unreadable: tuple[int, ...] = (), **changes) -> Features:
     """Features of the birds of ``heads_data``."""
-    return features_of(*photos(a_class, seed), unreadable=unreadable, **changes)
+    return features_of(*photos(per_class, seed), unreadable=unreadable, **changes)

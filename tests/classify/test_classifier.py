@@ -25,10 +25,10 @@ def zero_shot(fingerprint="one"):
     return ZeroShotClassifier(class_embeddings(), 10.0, CLASSNAMES, fingerprint, prompts="bird")
 
 
-def captioned(a_class, seed, **changes):
+def captioned(per_class, seed, **changes):
     """Birds with captions that are like their class embedding."""
-    _, labels = photos(a_class, seed)
-    return bird_features(a_class, seed, caption_features=class_embeddings()[labels], **changes)
+    _, labels = photos(per_class, seed)
+    return bird_features(per_class, seed, caption_features=class_embeddings()[labels], **changes)
 
 
 KINDS = {

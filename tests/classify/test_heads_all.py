@@ -9,7 +9,7 @@ import pytest
 
 from flip import names
 from flip.classify.calibration import row_losses
-from flip.classify.heads import Inputs, build_head, head_classes, head_from_arrays, mlp
+from flip.classify.heads import Inputs, SavedHead, build_head, head_classes, head_from_arrays, mlp
 from flip.errors import ConfigError, DataError, FeatureMismatchError
 from tests.classify.heads_data import CLASSES, WIDTH, birds, misnamed
 
@@ -31,9 +31,9 @@ def parameters(head):
 
 
 @every_head
-@pytest.mark.parametrize("a_class", [1, 2, 8])
-def test_probabilities_sum_to_one_and_find_most_birds(name, a_class):
-    inputs, labels = birds(a_class)
+@pytest.mark.parametrize("per_class", [1, 2, 8])
+def test_probabilities_sum_to_one_and_find_most_birds(name, per_class):
+    inputs, labels = birds(per_class)
     others, truth = birds(20, seed=2)
     head = build_head(name, CLASSES).fit(inputs, labels)
     probabilities = head.predict_proba(others)
@@ -51,7 +51,7 @@ def test_save_then_load_predicts_bit_for_bit_the_same(name):
     head = build_head(name, CLASSES, seed=3).fit(inputs, labels)
     arrays, values = head.to_arrays()
     assert all(array.dtype != object and array.flags.c_contiguous for array in arrays.values())
-    loaded = head_from_arrays({k: a.copy() for k, a in arrays.items()}, json.loads(json.dumps(values)))
+    loaded = head_from_arrays(SavedHead({k: a.copy() for k, a in arrays.items()}, json.loads(json.dumps(values))))
     np.testing.assert_array_equal(loaded.predict_proba(others), head.predict_proba(others))
     assert parameters(loaded) == parameters(head)
     assert loaded.protocol == head.protocol
@@ -144,7 +144,7 @@ def test_a_held_out_row_is_not_named_by_its_own_copies(name):
 
 
 @every_head
-def test_one_photo_a_class_and_its_copies_leave_nothing_to_validate_on(name):
+def test_one_photo_per_class_and_its_copies_leave_nothing_to_validate_on(name):
     inputs, labels = birds(1)
     rows = np.repeat(np.arange(len(labels)), 3)
     head = build_head(name, CLASSES).fit(inputs.take(rows), labels[rows], group=rows)
@@ -196,7 +196,7 @@ def test_a_prediction_depends_on_no_other_row_and_changes_no_fitted_parameter(na
     assert parameters(head) == before
 
 
-def test_one_photo_a_class_leaves_nothing_to_validate_on():
+def test_one_photo_per_class_leaves_nothing_to_validate_on():
     inputs, labels = birds(1)
     for name in names.HEADS:
         head = build_head(name, CLASSES).fit(inputs, labels)

@@ -21,8 +21,8 @@ def drawn(n: int, sharpness: float, seed: int = 0):
     """Logits, and labels drawn from softmax(sharpness · logits)."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(n, 5)).astype(np.float32)
-    chances = softmax(sharpness * logits)
-    return logits, (chances.cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1)
+    probabilities = softmax(sharpness * logits)
+    return logits, (probabilities.cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1)
 
 
 def test_softmax_by_hand():

@@ -91,7 +91,7 @@ def test_a_weight_of_two_is_two_rows_for_the_means_and_a_weight_of_zero_none():
     np.testing.assert_allclose(got.second, expected.second, atol=1e-6)
 
 
-def test_one_photo_a_class_uses_the_scatter_about_the_grand_mean():
+def test_one_photo_per_class_uses_the_scatter_about_the_grand_mean():
     features, labels = photos(1, seed=4)
     weights, bias = fit_gda(*moments(features, labels, CLASSES))
     assert np.isfinite(weights).all()

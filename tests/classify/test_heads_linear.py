@@ -43,10 +43,10 @@ def test_it_equals_scikit_learn(strength):
     np.testing.assert_allclose(features @ weights + bias, theirs.decision_function(columns), atol=2e-3)
 
 
-@pytest.mark.parametrize("a_class", [2, 20])
-def test_it_has_converged_to_the_minimum(a_class):
+@pytest.mark.parametrize("per_class", [2, 20])
+def test_it_has_converged_to_the_minimum(per_class):
     """With fewer rows than dimensions, and with more: no step in any direction lowers the objective."""
-    features, labels = photos(a_class, seed=3)
+    features, labels = photos(per_class, seed=3)
     weight = np.ones(len(labels), np.float32)
     offset = np.random.default_rng(1).normal(size=(len(labels), CLASSES)).astype(np.float32)
     problem = problem_of(features, labels, weight, offset)

@@ -97,7 +97,7 @@ def test_the_test_fraction_reaches_the_reader(draw: Draw, tmp_path: Path) -> Non
 def test_an_unknown_layout_names_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError,
-        match=r"layout 'class-folder' is unknown; did you mean class-folders.* pass one of embeddings, cub, ",
+        match=r"layout 'class-folder' is unknown; did you mean class-folders.* pass one of embeddings, .*cub, ",
     ):
         open_dataset(tmp_path, layout="class-folder")
     with pytest.raises(ConfigError, match=r"layout 'webdataset' is unknown"):
@@ -115,7 +115,7 @@ def test_what_is_not_there_is_reported_with_near_names(draw: Draw, tmp_path: Pat
 
 
 def test_an_empty_folder_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"is empty; flip reads .*CUB-200-2011, train/<class>/\*"):
+    with pytest.raises(DataError, match=r"is empty; flip reads .*CUB-200-2011, .*train/<class>/\*"):
         open_dataset(tmp_path)
 
 

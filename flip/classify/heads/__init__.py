@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import functools
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from flip.arrays import Array
-from flip.classify.heads.base import Head
+from flip.classify.heads.base import Head, SavedHead
 from flip.classify.text_side import Inputs
 from flip.errors import ConfigError, near_names
 from flip.names import HEADS
 
-__all__ = ["Head", "Inputs", "build_head", "head_class", "head_classes", "head_from_arrays"]
+__all__ = ["Head", "Inputs", "SavedHead", "build_head", "head_class", "head_classes", "head_from_arrays"]
 
 
 @functools.cache
@@ -23,10 +22,13 @@ def head_classes() -> Mapping[str, type[Head]]:
 
     ``flip.names.HEADS`` holds the same names for the command line.
     """
-    for module in pkgutil.iter_modules(__path__):
-        import_module(f"{__name__}.{module.name}")
-    found: Iterator[type[Head]] = _subclasses(Head)
-    return {cls.name: cls for cls in found if "name" in vars(cls) and cls.__module__.startswith(__name__)}
+    found: dict[str, type[Head]] = {}
+    for info in pkgutil.iter_modules(__path__):
+        module = import_module(f"{__name__}.{info.name}")
+        classes = [cls for cls in vars(module).values() if isinstance(cls, type) and issubclass(cls, Head)]
+        # Not those that the module imports, and not bases without a name.
+        found |= {cls.name: cls for cls in classes if cls.__module__ == module.__name__ and "name" in vars(cls)}
+    return found
 
 
 def head_class(name: str) -> type[Head]:
@@ -62,12 +64,12 @@ def build_head(name: str, n_classes: int, seed: int = 0, **options: Any) -> Head
     return head_class(name)(n_classes, seed, **options)
 
 
-def head_from_arrays(arrays: Mapping[str, Array], values: Mapping[str, Any]) -> Head:
-    """Return the fitted head that ``Head.to_arrays`` described, whichever it is."""
-    return head_class(str(values.get("head"))).from_arrays(arrays, values)
+def head_from_arrays(saved: SavedHead) -> Head:
+    """Return the fitted head that ``Head.to_arrays`` described, whichever it is.
 
-
-def _subclasses(cls: Any) -> Iterator[type[Head]]:
-    for subclass in cls.__subclasses__():
-        yield subclass
-        yield from _subclasses(subclass)
+    Raises
+    ------
+    ConfigError
+        If there is no such head.
+    """
+    return head_class(str(saved.values.get("head"))).from_arrays(saved)

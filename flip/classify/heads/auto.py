@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 
-from flip.arrays import Array, FloatArray
+from flip.arrays import FloatArray
 from flip.classify.heads import head_from_arrays
 from flip.classify.heads.base import Head, SavedHead
 from flip.classify.heads.checks import TrainingRows
-from flip.classify.heads.ensemble import EnsembleHead, arrays_under
+from flip.classify.heads.ensemble import EnsembleHead
 from flip.classify.heads.folds import describe
 from flip.classify.text_side import Inputs
 
@@ -52,10 +51,10 @@ class AutoHead(Head):
         return SavedHead(arrays, own.values | {"chosen": chosen.values})
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Array], values: Mapping[str, Any]) -> Self:
+    def from_arrays(cls, saved: SavedHead) -> Self:
         """Return the head that ``to_arrays`` described."""
-        head = super().from_arrays(arrays, values)
-        head.chosen = head_from_arrays(arrays_under(arrays, values["chosen"]["head"]), values["chosen"])
+        head = super().from_arrays(saved)
+        head.chosen = head_from_arrays(saved.part(saved.values["chosen"]))
         return head
 
 

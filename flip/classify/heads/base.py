@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -32,15 +31,21 @@ class SavedHead(NamedTuple):
     arrays: dict[str, Array]
     values: dict[str, Any]
 
+    def part(self, values: dict[str, Any]) -> SavedHead:
+        """Return a head that was saved inside this one: its values, and its arrays, which are named ``head.array``."""
+        start = f"{values['head']}."
+        own = {key.removeprefix(start): array for key, array in self.arrays.items() if key.startswith(start)}
+        return SavedHead(own, values)
+
 
 class Head(ABC):
     """A classifier over :class:`Inputs`, with ``predict_proba`` as in scikit-learn.
 
     A new head is a class with a ``name``, in a module of this package. Most heads give one set of scores that is added
     to the zero-shot logits: derive from :class:`~flip.classify.heads.fused.FusedHead`, which searches settings, weighs
-    the two sides and calibrates. Any other derives from this class and writes two methods: ``_fit``, which receives
-    checked rows, and ``_logits``. What it learned goes into attributes that ``arrays`` and ``values`` name, and is
-    saved and loaded by them.
+    the two sides and calibrates. A head of another kind derives from this class and writes two methods: ``_fit``,
+    which receives checked rows, and ``_logits``. What it learned goes into attributes that ``arrays`` and ``values``
+    name; they are what is saved.
 
     Whatever a head chooses or calibrates it chooses on held-out parts of the rows given to ``fit``; ``protocol`` says
     how. ``out_of_fold`` holds the calibrated logits of those held-out rows; None when there was nothing to hold out,
@@ -163,13 +168,13 @@ class Head(ABC):
         return SavedHead(arrays, values | {name: getattr(self, name) for name in self.values})
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Array], values: Mapping[str, Any]) -> Self:
+    def from_arrays(cls, saved: SavedHead) -> Self:
         """Return the head that ``to_arrays`` described; its predictions are identical."""
-        head = cls(values["n_classes"], values["seed"])
+        head = cls(saved.values["n_classes"], saved.values["seed"])
         for name in ("temperature", "widths", "protocol", *cls.values):
-            setattr(head, name, values[name])
+            setattr(head, name, saved.values[name])
         for name in cls.arrays:
-            setattr(head, name, arrays[name])
+            setattr(head, name, saved.arrays[name])
         return head
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from flip.arrays import Array, FloatArray, IntArray
 
-#: Rows handled at a time; bounds the working memory beside the features themselves.
+#: Rows handled at a time; bounds the working memory, which comes on top of the features.
 CHUNK = 8192
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from typing import ClassVar, Self
 
 import numpy as np
 
-from flip.arrays import Array, FloatArray
+from flip.arrays import FloatArray
 from flip.classify.calibration import fit_mixture, fit_temperature, softmax
 from flip.classify.heads import build_head, head_from_arrays
 from flip.classify.heads.base import Head, OutOfFold, SavedHead
@@ -86,15 +86,9 @@ class EnsembleHead(Head):
         return SavedHead(arrays, own.values | {"weights": self.weights, "members": [part.values for part in parts]})
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Array], values: Mapping[str, Any]) -> Self:
+    def from_arrays(cls, saved: SavedHead) -> Self:
         """Return the head that ``to_arrays`` described."""
-        head = super().from_arrays(arrays, values)
-        head.weights = values["weights"]
-        head.members = [head_from_arrays(arrays_under(arrays, v["head"]), v) for v in values["members"]]
+        head = super().from_arrays(saved)
+        head.weights = saved.values["weights"]
+        head.members = [head_from_arrays(saved.part(values)) for values in saved.values["members"]]
         return head
-
-
-def arrays_under(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
-    """Return the arrays saved as ``prefix.name``, by name."""
-    start = f"{prefix}."
-    return {key.removeprefix(start): array for key, array in arrays.items() if key.startswith(start)}

@@ -10,7 +10,7 @@ from flip.arrays import BoolArray, FloatArray, IntArray
 
 #: Most folds of a cross-validation.
 FOLDS = 5
-#: Most rows that are ever held out, over all folds; beyond it more rows say nothing new.
+#: Most rows that are ever held out, over all folds; more rows would hardly change a choice.
 MOST_HELD_OUT = 20_000
 
 

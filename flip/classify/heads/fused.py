@@ -70,7 +70,7 @@ class TextEvidence(NamedTuple):
 
 
 def text_evidence(zero_shot: Array | None, labels: Array) -> TextEvidence:
-    """Measure on labelled rows how much zero-shot logits say.
+    """Measure on labelled rows how informative zero-shot logits are.
 
     No part of them was fitted on these rows, so the measure is unbiased even with one photo per class. What is
     unexplained is their log-loss over log c. Their gain in log-likelihood has to pay for the one parameter (Akaike,
@@ -93,7 +93,7 @@ class ChosenColumns(NamedTuple):
 
 
 def choose_columns(training: TrainingRows, n_classes: int) -> ChosenColumns:
-    """Return image features, with the text feature beside them unless it hurts the nearest class mean held out."""
+    """Return image features, joined by the text feature unless it hurts the nearest class mean on held-out rows."""
     inputs, labels = training.inputs, training.labels
     image = Columns(inputs.image)
     if inputs.text is None:
@@ -121,7 +121,7 @@ def choose_columns(training: TrainingRows, n_classes: int) -> ChosenColumns:
 
 
 class FeatureHead(Head):
-    """A head over image features, with the text feature beside them where it helps."""
+    """A head over image features, joined by the text feature where it helps."""
 
     use_text: bool = False
 
@@ -149,7 +149,7 @@ class FusedHead(FeatureHead):
     ----------
     n_classes, seed : int
     alpha : float, optional
-        The weight of the scores beside zero-shot logits; found on held-out rows by default.
+        The weight of the scores relative to zero-shot logits; found on held-out rows by default.
     """
 
     values: ClassVar[tuple[str, ...]] = ("use_text", "alpha", "text_weight", "setting")
@@ -249,7 +249,7 @@ class FusedHead(FeatureHead):
         return Fusion(1.0, alpha, temperature, np.zeros(self.n_classes))
 
     def _default_fusion(self, columns: Columns, training: TrainingRows) -> Fusion:
-        """One photo per class: text weighs what its own likelihood says, images what text leaves unexplained."""
+        """One photo per class: text is weighed by its own likelihood, images by what text leaves unexplained."""
         zero_shot = training.inputs.zero_shot
         self.protocol |= {key: f"{value}, default: nothing to validate on" for key, value in self.setting.items()}
         text = text_evidence(zero_shot, training.labels)

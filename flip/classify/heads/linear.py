@@ -22,7 +22,7 @@ STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 STRENGTHS_WITHOUT_TEXT = (1.0, 3.0, 10.0, 30.0, 100.0)
 #: C with nothing to validate on is this to the power of the share of the uncertainty that text leaves.
 DEFAULT_STRENGTH = 10.0
-#: Shares of the text weight tried beside the whole of it, at the chosen C.
+#: Shares of the text weight that are tried too, at the chosen C.
 TEXT_SHARES = (0.5, 0.0)
 #: More training rows than this are searched on a stratified part of this size; the last fit is on all of them.
 SEARCH_ROWS = 50_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from flip.classify.heads.columns import Columns, centre_and_scale
 from flip.classify.heads.folds import weight_without
 from flip.classify.heads.fused import Candidate, FusedHead, Setting
 from flip.device import resolve_device
+
+if TYPE_CHECKING:
+    import torch
 
 HIDDEN = 512
 BATCH = 128
@@ -191,5 +194,5 @@ class Network:
         return forward(columns, self.folded())
 
 
-def _numpy(tensor: Any) -> FloatArray:
+def _numpy(tensor: torch.Tensor) -> FloatArray:
     return np.asarray(tensor.detach().cpu().numpy(), dtype=np.float32)

@@ -2,7 +2,9 @@
 
 The coordinates are principal components of the centred rows: ``logits = offset + (x − mean) / scale @ directions @
 coordinates[:-1] + coordinates[-1]``. With n rows of d features there are k ≤ min(n, d) of them, so that a few photos
-give a small problem whatever the width of the features.
+give a small problem whatever the width of the features. With ``offset`` = a · zero-shot logits the penalty is on the
+deviation from a times the zero-shot classifier, which is then the prior mean of the weights (as in CLAP,
+Silva-Rodríguez et al., CVPR 2024).
 """
 
 from __future__ import annotations
@@ -82,10 +84,8 @@ def regress(
 ) -> Solution:
     """Minimise ``Σ w_i · loss_i + |W|² / (2 C)`` over weights and bias by L-BFGS.
 
-    The logits are ``offset + (x − mean) W / scale + bias``: with ``offset`` = a · zero-shot logits, the penalty is on
-    the deviation from a times the zero-shot classifier, which is the prior mean (as in CLAP, Silva-Rodríguez et al.,
-    CVPR 2024). The bias has a penalty of its own, the same at every C. Each coordinate is scaled by the curvature
-    expected along it, which saves iterations and moves no minimum.
+    The bias has a penalty of its own, the same at every C. Each coordinate is scaled by its expected curvature, which
+    saves iterations and moves no minimum.
 
     Parameters
     ----------
@@ -99,9 +99,8 @@ def regress(
     tolerance : float
         Stop when no entry of the gradient of the mean loss is larger.
     most_iterations : int
-        Of L-BFGS.
     precision : {numpy.float32, numpy.float64}
-        Of the products with the features. In float32 the rounding of a mean over few rows hides the last digits.
+        Of the products with the features; float32 rounds away the last digits of a mean over few rows.
     """
     from scipy.optimize import minimize
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple, Self
+from collections.abc import Iterator
+from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from flip.errors import ConfigError
 
 #: C tried on held-out rows.
 STRENGTHS = (1.0, 10.0)
-#: The kernel matrix is n × n: with more rows it would not fit into memory beside everything else.
+#: The kernel matrix is n × n: with more rows it would take more than 3 GB.
 MOST_ROWS = 20_000
 #: Decisions between pairs of classes held at a time, as numbers.
 PAIRS_AT_ONCE = 4_000_000
@@ -177,10 +177,10 @@ class SvmHead(FusedHead):
         return super().to_arrays()
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Array], values: Mapping[str, Any]) -> Self:
+    def from_arrays(cls, saved: SavedHead) -> Self:
         """Return the head that ``to_arrays`` described."""
-        head = super().from_arrays(arrays, values)
-        parts = (arrays[name] for name in ("coefficients", "counts", "biases", "classes"))
+        head = super().from_arrays(saved)
+        parts = (saved.arrays[name] for name in ("coefficients", "counts", "biases", "classes"))
         head.machine = Machine(np.arange(len(head.keys)), *parts)
         return head
 

@@ -11,9 +11,10 @@ import typer
 from typer.core import TyperCommand
 
 from flip.cli.commands.finetune_output import print_result, training_bar
-from flip.cli.context import implied_model, model_name, open_data
+from flip.cli.config import FolderOutput, ReadOptions
+from flip.cli.context import Context, implied_model
 from flip.cli.options import command
-from flip.config import ReadConfig, ViewConfig
+from flip.embed.settings import ViewSettings
 from flip.errors import ConfigError
 from flip.names import DEFAULT_MODEL
 from flip.settings import flag, option, settings_from
@@ -45,11 +46,11 @@ class DiffusionStart:
 
 
 #: Where the options of each target are declared.
-TARGETS = {"clip": (ClipStart, ClipSettings, ViewConfig), "diffusion": (DiffusionStart, DiffusionSettings)}
+TARGETS = {"clip": (ClipStart, ClipSettings, ViewSettings), "diffusion": (DiffusionStart, DiffusionSettings)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneOptions(ClipStart, DiffusionStart, ClipSettings, DiffusionSettings, ReadConfig):
+class FinetuneOptions(ClipStart, DiffusionStart, ClipSettings, DiffusionSettings, ReadOptions, FolderOutput):
     """``flip finetune``: the options of both targets."""
 
     target: Literal["clip", "diffusion"] = option("clip", "Which kind of model is trained.")
@@ -59,8 +60,9 @@ class FinetuneOptions(ClipStart, DiffusionStart, ClipSettings, DiffusionSettings
     size: str | None = option(None, "Diffusion only: pixels per side. [default: the model's own]")  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        for kind in (ClipSettings, DiffusionSettings, ReadConfig):
-            kind.__post_init__(self)
+        ClipSettings.__post_init__(self)
+        DiffusionSettings.__post_init__(self)
+        ReadOptions.__post_init__(self)
 
 
 def own_options(target: str) -> set[str]:
@@ -99,13 +101,13 @@ def finetune(options: FinetuneOptions) -> None:
     The result is a folder that --model takes everywhere (--ckpt, with --target diffusion). Test photos are looked at
     only when it is done, to score the model before and after.
     """
-    from flip.device import place
+    from flip.cli.context import is_main_process
 
     if options.output is None:
         raise typer.BadParameter("no -o given; pass a folder for the fine-tuned model")
     train = _finetune_clip if options.target == "clip" else _finetune_diffusion
     result = train(options, options.output.expanduser())
-    if place(options.device).is_main:
+    if is_main_process():
         print_result(options, result)
 
 
@@ -120,11 +122,11 @@ def _finetune_clip(options: FinetuneOptions, folder: Path) -> dict[str, Any]:
         raise ConfigError("--from-scratch begins with random weights; leave out --model (or FLIP_MODEL)")
     if result := finished_result(folder / RESULT, resume=options.resume):
         return result
-    dataset = open_data(options)
+    context = Context(options)
     with training_bar(options) as listener:
         return finetune(
-            dataset,
-            None if options.from_scratch else model_name(options),
+            context.dataset,
+            None if options.from_scratch else context.model_name,
             folder,
             settings_from(options, ClipSettings),
             hardware=settings_from(options, Hardware),
@@ -146,7 +148,7 @@ def _finetune_diffusion(options: FinetuneOptions, folder: Path) -> dict[str, Any
     ckpt = options.ckpt or (None if options.from_scratch else implied_model(options))
     if ckpt is None and options.from_scratch is None:
         raise typer.BadParameter("no --ckpt given; pass the diffusion model to train, or --from-scratch CONFIG")
-    dataset = open_data(options)
+    dataset = Context(options).dataset
     loaded = ckpt and load_pipeline(ckpt, base=options.base, ema=not options.no_ema, cache=options.cache)
     with training_bar(options) as listener:
         return finetune(

@@ -2,54 +2,41 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from flip.cli.context import result_format
-from flip.cli.output import write_summary
-from flip.config import OutputConfig
+from flip.cli.config import FolderOutput, MessageOptions
+from flip.cli.context import bar
+from flip.cli.output import result_format, write_summary
 
 if TYPE_CHECKING:
     from flip.training.listener import Listener, StepReport
 
 
 @contextmanager
-def training_bar(config: OutputConfig) -> Iterator[Listener]:
+def training_bar(options: MessageOptions) -> Iterator[Listener]:
     """Yield a listener that shows a bar with loss, photos per second and time left, where stderr is a terminal."""
     from flip.training.listener import Listener
 
-    if config.quiet or not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0":
-        yield Listener()
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    what = (TextColumn("step"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[now]}"))
-    with Progress(*what, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("step", total=None, now="")
+    with bar(options, "step", None) as update:
+        if update is None:
+            yield Listener()
+            return
+        seen = 0
 
         def on_step(report: StepReport) -> None:
-            if bar.tasks[0].total is None:
-                # A resumed run begins in the middle, which says nothing of its speed.
-                bar.reset(task, total=report.steps, completed=report.step - 1)
-            bar.update(task, completed=report.step)
-            speed = bar.tasks[0].speed
-            now = f"loss {report.loss:.3f}"
-            bar.update(task, now=f"{now}, {speed * report.photos:.1f} photos/s" if speed else now)
+            nonlocal seen
+            update(report.step - seen, f"loss {report.loss:.3f}", report.steps)
+            seen = report.step
 
         yield Listener(on_step)
 
 
-def print_result(config: OutputConfig, result: dict[str, Any]) -> None:
+def print_result(options: FolderOutput, result: dict[str, Any]) -> None:
     """Write a fine-tuning's result to stdout: a table on a terminal, else JSON."""
-    # -o is the folder of the model, not a file for the result.
-    to_stdout = replace(config, output=None)
-    as_table = result_format(to_stdout, "json") == "table"
-    write_summary(to_stdout, "flip finetune", _lines(result) if as_table else result)
+    as_table = result_format(options, "json") == "table"
+    write_summary(options, "flip finetune", _lines(result) if as_table else result)
 
 
 def _lines(result: dict[str, Any]) -> dict[str, Any]:

@@ -62,16 +62,19 @@ def hybrid(options: HybridOptions) -> None:
 
     def fit(training: TrainingSet, seed: int) -> HeadClassifier:
         head = make_head(options.head, text=options.text, zero_shot=zero_shot, seed=seed, origin=_origin(context))
-        return head.fit(training)
+        head.fit(training)
+        if options.save:
+            head.save(options.save, protocol=_generated(options), overwrite=options.overwrite)
+            log.info("saved the head in %s; use it with flip hybrid --load %s PHOTO …", options.save, options.save)
+        return head
 
-    own = {"prompts": options.prompts} if with_text else {}
-    own |= {"test_captions": True} if options.text == "captions" else {}
-    fitted = run_fit(
-        options, context, "hybrid", fit, with_model=with_text, captions=options.text == "captions", protocol=own
-    )
-    if options.save and fitted is not None:
-        fitted.save(options.save, overwrite=options.overwrite)
-        log.info("saved the head in %s; use it with flip hybrid --load %s PHOTO …", options.save, options.save)
+    run_fit(options, context, "hybrid", fit, with_model=with_text, captions=options.text == "captions")
+
+
+def _generated(options: HybridOptions) -> dict[str, object]:
+    if options.augmented is None:
+        return {}
+    return {"augmented": str(options.augmented), "augmented_weight": options.augmented_weight}
 
 
 def use_saved(options: HybridOptions, folder: Path) -> None:

@@ -101,8 +101,8 @@ def _require_classes(root: Path, photos: Sequence[Photo], ledger: Ledger) -> Non
     if len(names) > 1 and are_outer_splits and not all(name.isdigit() for name in names):
         raise DataError(
             f"{root / outer[0]} and {root / outer[1]} hold the same folders ({', '.join(names[:3])}), so they look "
-            "like splits rather than classes; name them train and test, or pass --class-level 2 if the inner folders are "
-            "the classes, --class-level 1 if the outer ones are"
+            "like splits rather than classes; name them train and test, or pass --class-level 2 if the inner folders "
+            "are the classes, --class-level 1 if the outer ones are"
         )
 
 

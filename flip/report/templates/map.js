@@ -1,12 +1,12 @@
 // The map of the embeddings: a canvas, and one button that stands on the current photo and moves with the arrow keys.
 if (data.maps.length) {
   const box = byId("map-box"), canvas = byId("map-canvas"), cursor = byId("map-cursor"), tip = byId("map-tip");
-  const SIZE = 4000, EDGE = 24;
-  let map = null, view = { scale: 1, x: SIZE / 2, y: SIZE / 2 }, current = 0, width = 0, height = 0;
+  const EDGE = 24;
+  let map = null, view = { scale: 1, x: 0, y: 0 }, current = 0, width = 0, height = 0;
 
   for (const c of data.orders.name) byId("map-only").append(make("option", { value: c, dir: "auto" }, className(c)));
 
-  const base = () => (Math.min(width, height) - 2 * EDGE) / SIZE;
+  const base = () => Math.min((width - 2 * EDGE) / map.width, (height - 2 * EDGE) / map.height);
   const placeX = (i) => width / 2 + (map.x[i] - view.x) * base() * view.scale;
   const placeY = (i) => height / 2 + (map.y[i] - view.y) * base() * view.scale;
   const isRight = (number) => (number < data.scored && data.runs[page.run].guess[number] >= 0 ? data.runs[page.run].guess[number] === data.labels[number] : null);
@@ -120,12 +120,14 @@ if (data.maps.length) {
 
   function zoom(factor) {
     view.scale = Math.max(1, Math.min(40, view.scale * factor));
-    if (view.scale === 1) { view.x = SIZE / 2; view.y = SIZE / 2; } else if (document.activeElement === cursor) { view.x = map.x[current]; view.y = map.y[current]; }
+    if (view.scale === 1) centre();
+    else if (document.activeElement === cursor) { view.x = map.x[current]; view.y = map.y[current]; }
     tip.hidden = true;
     draw();
     if (document.activeElement === cursor) show(current);
   }
-  function fit() { view = { scale: 1, x: SIZE / 2, y: SIZE / 2 }; tip.hidden = true; draw(); }
+  function centre() { view = { scale: 1, x: map.width / 2, y: map.height / 2 }; }
+  function fit() { centre(); tip.hidden = true; draw(); }
   function open(i) { const number = map.photos[i]; showPhotos([bdi(className(data.labels[number]))], "", [number]); }
 
   cursor.addEventListener("focus", () => moveTo(allowed(current) ? current : map.photos.findIndex((_, i) => allowed(i))));
@@ -177,6 +179,7 @@ if (data.maps.length) {
     current = 0;
     if (map === null) return;
     byId("map-method").replaceChildren(`${plural(map.photos.length, "photo", "photos")} by ${map.method}, model `, bdi(map.model), ".");
+    centre();
     canvas.setAttribute("aria-label", `Map of ${plural(map.photos.length, "photo", "photos")} by ${map.method}`);
     draw();
   }

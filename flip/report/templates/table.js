@@ -6,7 +6,7 @@
   for (const button of table.tHead.querySelectorAll("button")) {
     button.addEventListener("click", () => {
       const head = button.closest("th"), column = head.cellIndex, isText = head.dataset.kind === "text";
-      const upwards = head.getAttribute("aria-sort") === "none" ? isText || column === table.tHead.rows[0].cells.length - 2 : head.getAttribute("aria-sort") === "descending";
+      const upwards = head.getAttribute("aria-sort") !== "ascending";
       for (const other of table.tHead.querySelectorAll("[aria-sort]")) other.setAttribute("aria-sort", "none");
       head.setAttribute("aria-sort", upwards ? "ascending" : "descending");
       const value = (row) => row.cells[column].dataset.value;

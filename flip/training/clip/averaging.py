@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from flip.arrays import FloatArray, IntArray
-from flip.clip.model import ClipModel
+from flip.clip.encoder import OpenClipEncoder
 from flip.clip.prompts import ClassPrompts, class_prompts
 from flip.data.dataset import Dataset
 from flip.device import Placement
@@ -28,7 +28,7 @@ class Scorer:
 
     Attributes
     ----------
-    model : ClipModel
+    model : OpenClipEncoder
     prompts : ClassPrompts
         Of the classes that are trained.
     placement : Placement
@@ -39,7 +39,7 @@ class Scorer:
         Threads that decode photos.
     """
 
-    model: ClipModel
+    model: OpenClipEncoder
     prompts: ClassPrompts
     placement: Placement
     settings: ClipSettings
@@ -57,7 +57,7 @@ class Scorer:
             image, readable = embed_photos(self.model, sources, self.placement, size, self.workers)
             return image, examples.labels[readable]
 
-        head = None if self.settings.lora is not None else trained_head(self.model.network.visual)  # type: ignore[arg-type]
+        head = None if self.settings.lora is not None else trained_head(self.model.network.visual)
         return embed if head is None or not len(examples) else _embed_by_head(head, embed)
 
     def examples(self, dataset: Dataset, prompts: ClassPrompts) -> Examples:
@@ -132,6 +132,6 @@ def _held_out_prompts(scorer: Scorer, held_out: Dataset | None) -> ClassPrompts:
     return class_prompts(scorer.settings.prompts, held_out.classnames, held_out.raw_names)
 
 
-def state_of(model: ClipModel) -> dict[str, torch.Tensor]:
+def state_of(model: OpenClipEncoder) -> dict[str, torch.Tensor]:
     """Return a copy of the network's tensors, on the CPU."""
     return {name: tensor.detach().cpu().clone() for name, tensor in model.network.state_dict().items()}

@@ -7,12 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flip.clip.model import ClipModel, load_model
+from flip.clip.encoder import OpenClipEncoder
+from flip.clip.model import load_model
 from flip.data.dataset import Dataset, rows_of_sources
 from flip.data.open import open_dataset
-from flip.device import place
-from flip.errors import DataError
-from flip.files import cache_folder, plain, write_json
+from flip.device import resolve_device
+from flip.files import plain, write_json
 from flip.results import FORMAT
 from flip.training.clip.output import RESULT
 from flip.training.clip.run import ClipRun, train_clip
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 def finetune(
     dataset: Dataset,
-    model: ClipModel | str | None,
+    model: OpenClipEncoder | str | None,
     folder: str | Path,
     settings: ClipSettings | None = None,
     *,
@@ -46,7 +46,7 @@ def finetune(
     Parameters
     ----------
     dataset : Dataset
-    model : ClipModel or str
+    model : OpenClipEncoder or str
         A loaded model is trained in place; None with ``settings.from_scratch``.
     folder : str or Path
         Becomes a model folder that :func:`flip.clip.model.load_model` takes.
@@ -77,14 +77,13 @@ def finetune(
     folder, settings = Path(folder).expanduser(), settings or ClipSettings()
     if finished := finished_result(folder / RESULT, resume=resume):
         return finished
-    if dataset.embeddings is not None:
-        raise DataError(f"{dataset.root} is a table of embeddings, and training needs the photos; pass their folder")
+    dataset.require_photos()
     classes = split_classes(dataset, settings.holdout_classes)
     split = split_validation(classes.trained, settings.val_fraction, settings.seed)
     log.info(f"{len(split.training)} photos train, {len(split.validation)} of the training split choose the epoch")
-    name = model.name if isinstance(model, ClipModel) else model
+    name = model.name if isinstance(model, OpenClipEncoder) else model
     run = train_clip(
-        model if isinstance(model, ClipModel) else starting_model(model, settings, cache),
+        model if isinstance(model, OpenClipEncoder) else starting_model(model, settings, cache),
         split,
         folder,
         settings,
@@ -99,10 +98,10 @@ def finetune(
     _warn(run)
     scores: list[Score] = []
     if not settings.no_scores:
-        models = starting_model(name, settings, cache), load_model(str(folder), cache=cache_folder(cache))
+        models = starting_model(name, settings, cache), load_model(str(folder), cache=cache)
         scores = score_models(models, classes, settings, hardware, crop=crop, cache=cache)
     summary: dict[str, Any] = plain(_summary(name, settings, run, scores))
-    if place(hardware.device).is_main:
+    if resolve_device(hardware.device).is_main:
         write_json(folder / RESULT, summary)
         run.trainer.finish()
     return summary

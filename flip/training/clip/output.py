@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from flip.clip.model import CONFIG_FILE, TOKENIZER_FILES, WEIGHTS_FILE, ClipModel
+from flip.clip.encoder import OpenClipEncoder
+from flip.clip.folder import CONFIG_FILE, TOKENIZER_FILES, WEIGHTS_FILE
 from flip.errors import CheckpointError, ConfigError
 from flip.files import plain, write_json, write_text, written_aside
 from flip.training.resume import save_tensors, write_error
@@ -21,12 +22,12 @@ METRICS, CONFIG, RESULT = "metrics.jsonl", "config.json", "result.json"
 OWN_FILES = (WEIGHTS_FILE, CONFIG_FILE, METRICS, CONFIG, RESULT, *TOKENIZER_FILES)
 
 
-def save_model(model: ClipModel, weights: dict[str, torch.Tensor], folder: Path) -> None:
+def save_model(model: OpenClipEncoder, weights: dict[str, torch.Tensor], folder: Path) -> None:
     """Write a model as open_clip's ``local-dir`` folder: configuration, weights, and tokenizer files where it has any.
 
     Parameters
     ----------
-    model : ClipModel
+    model : OpenClipEncoder
         Where configuration and tokenizer come from.
     weights : dict of str to tensor
         Under open_clip's names.
@@ -50,7 +51,7 @@ def save_model(model: ClipModel, weights: dict[str, torch.Tensor], folder: Path)
     write_json(folder / CONFIG_FILE, {"model_cfg": model.config["model_cfg"], "preprocess_cfg": preprocess})
 
 
-def _copy_tokenizer(model: ClipModel, folder: Path) -> None:
+def _copy_tokenizer(model: OpenClipEncoder, folder: Path) -> None:
     source = Path(model.name.removeprefix("local-dir:"))
     if source.is_dir():
         for name in TOKENIZER_FILES:

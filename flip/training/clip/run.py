@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flip.clip.model import ClipModel
+from flip.clip.encoder import OpenClipEncoder
 from flip.clip.prompts import class_prompts
 from flip.data.dataset import Dataset
-from flip.device import bf16_in_hardware, place
+from flip.device import resolve_device, resolve_precision
 from flip.errors import ConfigError, DataError, ModelError
 from flip.files import write_json
 from flip.results import FORMAT
@@ -73,7 +73,7 @@ class ClipRun:
 
 
 def train_clip(
-    model: ClipModel,
+    model: OpenClipEncoder,
     split: Split,
     folder: Path,
     settings: ClipSettings,
@@ -92,7 +92,7 @@ def train_clip(
 
     Parameters
     ----------
-    model : ClipModel
+    model : OpenClipEncoder
         Trained in place.
     split : Split
         Photos to learn from, and photos that choose the epoch (perhaps none).
@@ -120,7 +120,10 @@ def train_clip(
         On SIGINT or SIGTERM, after the step in progress; a checkpoint is written.
     """
     _require_two_classes(split.training)
-    precision = training_precision(hardware, model)
+    placement = resolve_device(hardware.device)
+    precision = resolve_precision(
+        hardware.precision, placement, "train-clip", convolutional=is_convolutional(model.network.visual)
+    )
     key = resume_key(model, split, settings, hardware, crop, augmented)
     resumes = _open_folder(folder, model, key, settings, hardware, resume=resume, overwrite=overwrite)
     examples, scorer = _prepare_examples(model, split.training, settings, hardware, crop, augmented)
@@ -146,7 +149,12 @@ def train_clip(
 
 
 def resume_key(
-    model: ClipModel, split: Split, settings: ClipSettings, hardware: Hardware, crop: str, augmented: Dataset | None
+    model: OpenClipEncoder,
+    split: Split,
+    settings: ClipSettings,
+    hardware: Hardware,
+    crop: str,
+    augmented: Dataset | None,
 ) -> dict[str, Any]:
     """Return what must be the same for a run to be resumed."""
     data = [part.fingerprint() for part in (*split, augmented) if part is not None]
@@ -162,7 +170,7 @@ def resume_key(
 
 def _open_folder(
     folder: Path,
-    model: ClipModel,
+    model: OpenClipEncoder,
     key: dict[str, Any],
     settings: ClipSettings,
     hardware: Hardware,
@@ -174,7 +182,7 @@ def _open_folder(
     if os.path.realpath(model.name.removeprefix("local-dir:")) == os.path.realpath(folder):
         raise ConfigError(f"-o {folder} is the folder of --model itself; pass another folder")
     resumes = may_resume(folder, key, result=RESULT, resume=resume, overwrite=overwrite)
-    placement = place(hardware.device)
+    placement = resolve_device(hardware.device)
     placement.wait_for_everyone()
     if placement.is_main and not resumes:
         begin_run(folder, key, OWN_FILES)
@@ -184,7 +192,7 @@ def _open_folder(
 
 
 def _prepare_examples(
-    model: ClipModel,
+    model: OpenClipEncoder,
     photos: Dataset,
     settings: ClipSettings,
     hardware: Hardware,
@@ -194,7 +202,7 @@ def _prepare_examples(
     prompts = class_prompts(settings.prompts, photos.classnames, photos.raw_names)
     boxes = crop == "boxes"
     examples = make_examples(photos, prompts, model.tokenize, crop=boxes, augmented=augmented)
-    return examples, Scorer(model, prompts, place(hardware.device), settings, boxes, hardware.workers)
+    return examples, Scorer(model, prompts, resolve_device(hardware.device), settings, boxes, hardware.workers)
 
 
 def _validation(scorer: Scorer, photos: Dataset) -> Validation:
@@ -211,13 +219,13 @@ def _validation(scorer: Scorer, photos: Dataset) -> Validation:
     )
 
 
-def _choose_trained(model: ClipModel, settings: ClipSettings) -> LoraModel | None:
+def _choose_trained(model: OpenClipEncoder, settings: ClipSettings) -> LoraModel | None:
     """Let the trained parameters require gradients; returns peft's model where there are low-rank additions."""
     if _is_scratch(settings) and (settings.train != "full" or settings.lora or settings.wise):
         raise ConfigError("--from-scratch trains all of random weights; leave out --train, --lora and --wise")
     choose_parameters(model.network, settings.train)
     if settings.grad_checkpointing:
-        model.network.set_grad_checkpointing(True)  # type: ignore[operator]
+        model.network.set_grad_checkpointing(True)
     return add_lora(model.network, settings.lora, settings.train, settings.seed) if settings.lora else None
 
 
@@ -236,7 +244,7 @@ def _describe(folder: Path, trainer: ClipTrainer, precision: str, examples: Exam
     return ClipRun(folder, trainer, rates, precision, parameters, photos, validation_photos, examples.cut, 1.0, ())
 
 
-def _train(model: ClipModel, tuner: LoraModel | None, trainer: ClipTrainer, folder: Path) -> None:
+def _train(model: OpenClipEncoder, tuner: LoraModel | None, trainer: ClipTrainer, folder: Path) -> None:
     """Train and merge low-rank additions; when the loss diverges, write the last good epoch first."""
     try:
         trainer.train()
@@ -250,31 +258,11 @@ def _train(model: ClipModel, tuner: LoraModel | None, trainer: ClipTrainer, fold
         merge_lora(tuner)
 
 
-def _write(model: ClipModel, trainer: ClipTrainer, folder: Path) -> None:
+def _write(model: OpenClipEncoder, trainer: ClipTrainer, folder: Path) -> None:
     if trainer.is_main:
         write_metrics(folder, trainer.state.history)
         save_model(model, state_of(model), folder)
     trainer.wait_for_everyone()
-
-
-def training_precision(hardware: Hardware, model: ClipModel) -> str:
-    """Return "bf16" (autocast over fp32 weights) or "fp32".
-
-    ``auto`` is bf16 where the hardware has it, except for a convolutional tower on a CPU: one without depthwise
-    kernels for bf16 is slower than in fp32. It times nothing, so that a resumed run takes what it took before.
-
-    Raises
-    ------
-    ConfigError
-        For fp16, whose gradients under- and overflow.
-    """
-    if hardware.precision == "fp16":
-        raise ConfigError("--precision fp16 loses gradients that are too small for it; pass bf16, fp32 or auto")
-    if hardware.precision != "auto":
-        return hardware.precision
-    device = place(hardware.device).device
-    slower = device.type == "cpu" and is_convolutional(model.network.visual)  # type: ignore[arg-type]
-    return "bf16" if bf16_in_hardware(device) and not slower else "fp32"
 
 
 def _is_scratch(settings: ClipSettings) -> bool:

@@ -8,17 +8,18 @@ from pathlib import Path
 import numpy as np
 
 from flip.arrays import BoolArray
-from flip.classify.knn import fit_knn
-from flip.clip.model import ClipModel, load_model, new_model
+from flip.classify.knn import KnnClassifier
+from flip.clip.encoder import OpenClipEncoder
+from flip.clip.model import load_model, new_model
 from flip.clip.prompts import class_prompts
-from flip.config import ReadConfig
 from flip.data.dataset import Dataset
 from flip.data.open import open_dataset
-from flip.embed.extractor import FeatureExtractor, make_extractor
+from flip.embed.extractor import FeatureExtractor
+from flip.embed.settings import EmbedSettings
 from flip.errors import ConfigError
 from flip.features import Features
-from flip.files import cache_folder
 from flip.metrics import paired_interval
+from flip.settings import settings_from
 from flip.training.settings import ClipSettings, Hardware
 
 
@@ -83,7 +84,7 @@ def take_classes(dataset: Dataset, start: int, stop: int) -> Dataset:
     )
 
 
-def starting_model(model: str | None, settings: ClipSettings, cache: Path | None = None) -> ClipModel:
+def starting_model(model: str | None, settings: ClipSettings, cache: Path | None = None) -> OpenClipEncoder:
     """Return a model as it is before training: loaded by name, or with random weights (``--from-scratch``)."""
     if settings.from_scratch is not None:
         if model is not None:
@@ -91,11 +92,11 @@ def starting_model(model: str | None, settings: ClipSettings, cache: Path | None
         return new_model(settings.from_scratch, settings.seed)
     if model is None:
         raise ConfigError("no model given; pass one to fine-tune, or from_scratch with a configuration")
-    return load_model(model, cache=cache_folder(cache))
+    return load_model(model, cache=cache)
 
 
 def score_models(
-    models: tuple[ClipModel, ClipModel],
+    models: tuple[OpenClipEncoder, OpenClipEncoder],
     classes: ClassSplit,
     settings: ClipSettings,
     hardware: Hardware,
@@ -107,7 +108,7 @@ def score_models(
 
     Parameters
     ----------
-    models : pair of ClipModel
+    models : pair of OpenClipEncoder
         Before and after.
     classes : ClassSplit
     settings : ClipSettings
@@ -146,17 +147,10 @@ def knn_score(what: str, dataset: Dataset, before: FeatureExtractor, after: Feat
 
 
 def _extractor(
-    model: ClipModel, settings: ClipSettings, hardware: Hardware, crop: str, cache: Path | None
+    model: OpenClipEncoder, settings: ClipSettings, hardware: Hardware, crop: str, cache: Path | None
 ) -> FeatureExtractor:
-    config = ReadConfig(
-        cache=cache,
-        device=hardware.device,  # type: ignore[arg-type]
-        precision=hardware.precision,  # type: ignore[arg-type]
-        workers=hardware.workers,
-        crop=crop,  # type: ignore[arg-type]
-        batch_size=settings.batch_size,
-    )
-    return make_extractor(model, config)
+    embedding = settings_from(hardware, EmbedSettings, crop=crop, batch_size=settings.batch_size)
+    return FeatureExtractor(model, embedding, cache)
 
 
 def _score(what: str, before: tuple[BoolArray, BoolArray], after: tuple[BoolArray, BoolArray]) -> Score:
@@ -176,8 +170,7 @@ def _zero_shot(dataset: Dataset, prompts: str, extractor: FeatureExtractor) -> t
 def _knn(dataset: Dataset, extractor: FeatureExtractor) -> tuple[BoolArray, BoolArray]:
     train = extractor.features(dataset.select("train")).readable()
     test = extractor.features(dataset.select("test"))
-    knn = fit_knn(train.image_features, train.labels, len(dataset.classnames))
-    return knn.predict_proba(test.image_features).argmax(axis=1) == test.labels, _readable(test)
+    return KnnClassifier().fit(train).predict(test) == test.labels, _readable(test)
 
 
 def _readable(features: Features) -> BoolArray:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from flip.clip.model import ClipModel
+from flip.clip.encoder import OpenClipEncoder
 from flip.device import agree, keep_freed_memory, training_accelerator
 from flip.errors import ConfigError, ModelError
 from flip.training.clip.examples import EpochDraw, Examples, draw_epoch
@@ -55,7 +55,7 @@ class ClipTrainer:
 
     Parameters
     ----------
-    model : ClipModel
+    model : OpenClipEncoder
         Its network is trained in place: the parameters that require gradients.
     examples : Examples
     validation : Validation
@@ -70,7 +70,7 @@ class ClipTrainer:
 
     def __init__(
         self,
-        model: ClipModel,
+        model: OpenClipEncoder,
         examples: Examples,
         validation: Validation,
         rates: LearningRates,

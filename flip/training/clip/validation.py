@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from flip.arrays import BoolArray, FloatArray, IntArray, PixelArray
-from flip.classify.zeroshot import build_zero_shot_classifier, softmax, zero_shot_logits
-from flip.clip.encoder import ImageEncoder, encode_texts
-from flip.clip.model import ClipModel
+from flip.classify.calibration import softmax
+from flip.classify.text_side import mean_class_embeddings, zero_shot_logits
+from flip.clip.encoder import OpenClipEncoder
 from flip.clip.prompts import ClassPrompts
 from flip.data.dataset import Dataset
 from flip.data.images import decode_image
@@ -75,7 +75,7 @@ class Validation:
 
     Parameters
     ----------
-    model : ClipModel
+    model : OpenClipEncoder
         The one in training.
     examples : Examples
         The validation photos.
@@ -91,7 +91,7 @@ class Validation:
 
     def __init__(
         self,
-        model: ClipModel,
+        model: OpenClipEncoder,
         examples: Examples,
         prompts: ClassPrompts,
         placement: Placement,
@@ -126,7 +126,7 @@ class Validation:
         unique, which = np.unique(texts, return_inverse=True)
         with torch.inference_mode():
             parts = [
-                network.encode_text(self.examples.tokens[part].to(device), normalize=True).float()  # type: ignore[operator]
+                network.encode_text(self.examples.tokens[part].to(device), normalize=True).float()
                 for part in np.array_split(unique, max(1, len(unique) // 64))
             ]
             text = torch.cat(parts)[torch.from_numpy(which).to(device)]
@@ -140,13 +140,13 @@ class Validation:
 
 
 def embed_photos(
-    model: ClipModel, sources: list[Source], placement: Placement, batch_size: int, workers: int | None
+    model: OpenClipEncoder, sources: list[Source], placement: Placement, batch_size: int, workers: int | None
 ) -> tuple[FloatArray, BoolArray]:
     """Return unit features (m, d) of the readable photos, in fp32, and which of the n photos those are (n,).
 
     For a network in training, whose features are not cached.
     """
-    encoder = ImageEncoder(model, placement, "fp32")
+    encoder = model.placed(placement)
 
     def prepare(source: Source) -> PixelArray | None:
         try:
@@ -162,17 +162,17 @@ def embed_photos(
         prepared = [future.result() for future in futures]
         readable += [pixels is not None for pixels in prepared]
         if any(pixels is not None for pixels in prepared):
-            features.append(encoder.encode([pixels for pixels in prepared if pixels is not None]))
+            features.append(encoder.encode_images([pixels for pixels in prepared if pixels is not None]))
     return np.concatenate(features), np.array(readable, bool)
 
 
 def zero_shot(
-    model: ClipModel, image_features: FloatArray, labels: IntArray, prompts: ClassPrompts, placement: Placement
+    model: OpenClipEncoder, image_features: FloatArray, labels: IntArray, prompts: ClassPrompts, placement: Placement
 ) -> ZeroShot:
     """Return zero-shot's hits and cross-entropies of n photos with these image features (n, d)."""
-    texts = encode_texts(model, [text for texts in prompts.texts for text in texts], placement)
+    texts = model.placed(placement).encode_texts([text for texts in prompts.texts for text in texts])
     class_of_text = np.repeat(np.arange(len(prompts.texts)), [len(texts) for texts in prompts.texts])
-    classifier = build_zero_shot_classifier(texts, class_of_text)  # (c, d)
+    classifier = mean_class_embeddings(texts, class_of_text)  # (c, d)
     logits = zero_shot_logits(image_features, classifier, model.logit_scale)  # (n, c)
     probabilities = softmax(logits)[np.arange(len(labels)), labels]  # (n,), of the true class
     return ZeroShot(logits.argmax(axis=1) == labels, -np.log(np.maximum(probabilities, 1e-12)))

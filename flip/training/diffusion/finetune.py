@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from flip.data.dataset import Dataset
-from flip.device import Placement, agree, bf16_in_hardware, keep_freed_memory, place, training_accelerator
+from flip.device import Placement, agree, keep_freed_memory, resolve_device, resolve_precision, training_accelerator
 from flip.diffusion.checkpoint import INDEX_FILE, Loaded, load_pipeline, save_pipeline
 from flip.diffusion.diffusers_api import diffusers
-from flip.diffusion.painter import DrawSettings, Painter, Picture, picture_seed
+from flip.diffusion.painter import Painter, Picture, picture_seed
 from flip.diffusion.pictures import contact_sheet, save_sheet
+from flip.diffusion.settings import DrawSettings
 from flip.errors import ConfigError, DataError
 from flip.files import plain, sync, write_json, write_text, written_aside
 from flip.results import FORMAT
@@ -98,7 +99,9 @@ def finetune(
     if dataset.embeddings is not None:
         raise DataError(f"{dataset.root} is a table of embeddings, and training needs the photos; pass their folder")
     start = _starting_point(model, settings)
-    hardware = replace(hardware, precision=resolve_training_precision(hardware.precision, hardware.device))
+    hardware = replace(
+        hardware, precision=resolve_precision(hardware.precision, resolve_device(hardware.device), "train-diffusion")
+    )
     accelerator = training_accelerator(hardware.device, hardware.precision)
     if accelerator.device.type == "cpu":
         keep_freed_memory()
@@ -132,22 +135,6 @@ def resume_key(settings: DiffusionSettings, dataset: Dataset, hardware: Hardware
         "data_fingerprint": dataset.fingerprint(),
         "model_fingerprint": fingerprint,
     }
-
-
-def resolve_training_precision(precision: str, device: str) -> str:
-    """Return "fp32" or "bf16": what ``--precision`` means for training.
-
-    Raises
-    ------
-    ConfigError
-        For fp16, which overflows in training.
-    """
-    if precision == "fp16":
-        raise ConfigError("--precision fp16 overflows in training; pass bf16, fp32 or auto")
-    if precision != "auto":
-        return precision
-    placed = place(device).device
-    return "bf16" if placed.type == "cuda" and bf16_in_hardware(placed) else "fp32"
 
 
 def _starting_point(model: Loaded | None, settings: DiffusionSettings) -> Loaded | dict[str, Any]:
@@ -324,7 +311,7 @@ def draw_samples(trainer: DiffusionTrainer, file: Path) -> None:
     was_training = unet.training
     unet.eval()
     with trainer.averaged_weights(), accelerator.autocast():
-        settings = DrawSettings("ddim", _SAMPLE_STEPS, 5.0, trainer.size, trainer.size)
+        settings = DrawSettings(sampler="ddim", steps=_SAMPLE_STEPS, guidance=5.0, size=str(trainer.size))
         images = [image for _, image in Painter(copy, placement, settings, batch_size=4).draw(pictures)]
     unet.train(was_training)
     save_sheet(contact_sheet([images[:4], images[4:]] if len(images) > 4 else [images]), file)

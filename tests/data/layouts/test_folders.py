@@ -13,6 +13,7 @@ from flip.data.files import list_files
 from flip.data.layouts.class_folders import read_class_folders
 from flip.data.layouts.images_folder import read_images_folder
 from flip.data.layouts.split_folders import read_split_folders
+from flip.data.open import open_dataset
 from flip.data.photo_folders import has_photos
 from flip.data.settings import ReadSettings
 from flip.errors import ConfigError, DataError
@@ -255,3 +256,60 @@ def test_the_source_of_a_generated_image_is_read_from_parquet_metadata(draw: Dra
     rows = [{"file_name": "wren/1.png", "source": "train/wren/7.jpg"}]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train" / "metadata.parquet")
     assert [r.source for r in read_split_folders(tmp_path).records] == ["train/wren/7.jpg"]
+
+
+def test_links_to_photos_of_the_same_class_are_one_photo(draw: Draw, tmp_path: Path) -> None:
+    photo = draw("data/wren/1.jpg")
+    draw("data/gull/1.jpg")
+    (photo.parent / "2.jpg").symlink_to(photo)
+    dataset = open_dataset(tmp_path / "data")
+    assert [r.path for r in dataset.records] == ["gull/1.jpg", "wren/1.jpg"]
+    assert [str(omission) for omission in dataset.left_out] == ["links to photos that are there already: wren/2.jpg"]
+
+
+def test_one_photo_in_two_splits_or_classes_by_a_link_is_said(draw: Draw, tmp_path: Path) -> None:
+    photo = draw("data/train/wren/1.jpg")
+    draw("data/test/gull/3.jpg")
+    draw("data/train/gull/3.jpg", "red")
+    (tmp_path / "data" / "test" / "wren").symlink_to(photo.parent)
+    (tmp_path / "data" / "train" / "gull" / "wren.jpg").symlink_to(photo)
+    dataset = open_dataset(tmp_path / "data")
+    assert len(dataset) == 5
+    assert sorted(dataset.notes) == [
+        "photos that are in two classes by a link: train/gull/wren.jpg and test/wren/1.jpg",
+        "photos that are in two splits by a link: train/wren/1.jpg and test/wren/1.jpg",
+    ]
+
+
+def test_photos_with_something_behind_their_suffix_are_read(draw: Draw, tmp_path: Path) -> None:
+    for name in ("1.jpg", "2.jpg", "3.jpg"):
+        draw(f"wren/{name}")
+    (tmp_path / "wren" / "2.jpg").rename(tmp_path / "wren" / "2.jpg?width=500")
+    (tmp_path / "wren" / "3.jpg").rename(tmp_path / "wren" / "3")
+    (tmp_path / "wren" / "4").write_text("no photo")
+    dataset = read_class_folders(tmp_path)
+    assert [r.path for r in dataset.records] == ["wren/1.jpg", "wren/2.jpg?width=500", "wren/3"]
+    assert [str(o) for o in dataset.left_out] == ["files without a suffix that are no photos: wren/4"]
+
+
+def test_class_folders_that_differ_in_the_form_of_accents_are_one_class(draw: Draw, tmp_path: Path) -> None:
+    draw("caf\u00e9/1.jpg")
+    draw("cafe\u0301/2.jpg")
+    dataset = read_class_folders(tmp_path)
+    assert dataset.raw_names == ("caf\u00e9",)
+    assert all(dataset.file(record).is_file() for record in dataset.records)
+
+
+def test_captions_find_photos_whose_accents_are_written_otherwise(draw: Draw, write: Write, tmp_path: Path) -> None:
+    draw("images/mo\u0308we/u\u0308.jpg")
+    write("captions.json", json.dumps({"m\u00f6we/\u00fc.jpg": "a gull"}))
+    assert read_images_folder(tmp_path).records[0].captions == ("a gull",)
+
+
+def test_labels_of_metadata_that_differ_from_the_folder_are_said(draw: Draw, write: Write, tmp_path: Path) -> None:
+    for path in ("wren/1.jpg", "wren/2.jpg", "gull/3.jpg"):
+        draw(path)
+    write("metadata.csv", "file_name,label\nwren/1.jpg,wren\nwren/2.jpg,gull\ngull/3.jpg,gull\n")
+    dataset = read_class_folders(tmp_path)
+    assert dataset.labels.tolist() == [0, 1, 0]
+    assert dataset.notes == ("labels of the metadata that differ from the photo's folder: wren/2.jpg: gull",)

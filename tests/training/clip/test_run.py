@@ -18,9 +18,9 @@ from flip.data.dataset import Dataset, Record
 from flip.data.open import open_dataset
 from flip.embed.extractor import extract_features
 from flip.errors import CheckpointError, ConfigError, DataError, ModelError
-from flip.training.clip import averaging, run
+from flip.training.clip import averaging
 from flip.training.clip.output import save_model
-from flip.training.clip.run import train_clip, training_precision
+from flip.training.clip.run import train_clip
 from flip.training.clip.scores import take_classes
 from flip.training.clip.validation import split_validation
 from flip.training.listener import Interrupted, Listener
@@ -338,14 +338,6 @@ def test_bf16_trains_fp32_weights(tmp_path, tiny_model, squares):
     )
     assert result.precision == "bf16"
     assert {t.dtype for t in weights(tmp_path / "run").values() if t.is_floating_point()} == {torch.float32}
-
-
-def test_auto_is_fp32_for_a_convolutional_tower_on_a_cpu(monkeypatch, tiny_model):
-    monkeypatch.setattr(run, "bf16_in_hardware", lambda device: True)
-    model, hardware = load_model(str(tiny_model)), Hardware(device="cpu")
-    assert training_precision(hardware, model) == "bf16"
-    model.network.visual = torch.nn.Sequential(*(torch.nn.Conv2d(1, 1, 1) for _ in range(5)))
-    assert training_precision(hardware, model) == "fp32"
 
 
 def test_what_is_kept_stays_nearer_to_where_it_was(tmp_path, tiny_model, squares):
