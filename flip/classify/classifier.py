@@ -148,12 +148,14 @@ class HeadClassifier(Classifier):
         embeddings, scale = self.zero_shot.class_embeddings, self.zero_shot.logit_scale
         return build_text_side(features.image_features, embeddings, scale, captions)
 
-    def save(self, folder: Path, *, protocol: Mapping[str, object] | None = None, overwrite: bool = False) -> None:
+    def save(
+        self, folder: str | Path, *, protocol: Mapping[str, object] | None = None, overwrite: bool = False
+    ) -> None:
         """Write ``head.json`` and ``head.safetensors``, each atomically.
 
         Parameters
         ----------
-        folder : Path
+        folder : str or Path
         protocol : mapping, optional
             More entries for the protocol that is saved.
         overwrite : bool
@@ -166,7 +168,7 @@ class HeadClassifier(Classifier):
         """
         from safetensors.numpy import save
 
-        saved = self.head.to_arrays()
+        folder, saved = Path(folder), self.head.to_arrays()
         arrays = dict(saved.arrays)
         if self.zero_shot is not None:
             arrays[CLASS_EMBEDDINGS] = np.ascontiguousarray(self.zero_shot.class_embeddings)
