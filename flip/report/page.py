@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: Most thumbnails on a page.
-PHOTOS = 600
+PHOTOS = 1000
 
 #: Most photos that are listed with a doubtful label.
 MOST_DOUBTS = 24

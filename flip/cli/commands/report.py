@@ -18,7 +18,7 @@ class ReportConfig(OutputConfig):
 
     runs: list[str] | None = option(None, "Folders that --run wrote, of the same test photos.")
     output: Path | None = option(Path("report.html"), "The page to write.")
-    photos: int = option(600, "Most thumbnails on the page, the telling photos first; 0 for none.")
+    photos: int = option(1000, "Most thumbnails on the page, the telling photos first; 0 for none.")
 
     def __post_init__(self) -> None:
         if self.photos < 0:
