@@ -168,7 +168,7 @@ def claim_folder(folder: Path, mark: str | None = None, *, overwrite: bool = Fal
         holds = folder.is_dir() and any(not path.name.startswith(ASIDE_PREFIX) for path in folder.iterdir())
         if holds and not ours and not overwrite:
             raise ConfigError(
-                f"{flag} {folder} already holds files; pass another folder, or --overwrite to replace what flip wrote there"
+                f"{flag} {folder} already holds files; pass another folder, or --overwrite to replace flip's own"
             )
         folder.mkdir(parents=True, exist_ok=True)
         remove_stale_asides(folder)

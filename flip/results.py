@@ -81,7 +81,8 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON holds: plain values, ``details`` merged in, and the ``format``."""
         values = asdict(self)
-        merged: dict[str, Any] = plain({**values, "format": FORMAT, **values.pop("details")})
+        details = values.pop("details")
+        merged: dict[str, Any] = plain({**values, "format": FORMAT, **details})
         return merged
 
     @classmethod

@@ -1,156 +1,223 @@
-"""A labelled, balanced, filtered training set drawn for a dataset: ``train/<class>/*.png`` and ``metadata.jsonl``."""
+"""A labelled, balanced, filtered training set generated for a dataset: ``train/<class>/*.png``, ``metadata.jsonl``."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
-from collections import Counter
+import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from flip.data.dataset import Dataset
-from flip.diffusion.generate import in_the_background
-from flip.diffusion.judge import Judge, Verdict
-from flip.diffusion.painter import DrawSettings, Painter, Picture, picture_seed
-from flip.diffusion.pictures import read_about, save_picture, slug
-from flip.errors import ConfigError, DataError
-from flip.files import claim_folder, write_json, write_text
+from flip.device import resolve_device, resolve_precision
+from flip.diffusion.augment_folder import Tally, append_rejected, begin, finish, read_rejected, resume_key
+from flip.diffusion.checkpoint import Loaded, load_pipeline
+from flip.diffusion.generate import in_the_background, log_cut_prompts
+from flip.diffusion.judge import ClipFilter, ImageJudge, Verdict, make_judge, open_filter
+from flip.diffusion.metadata import ImageMetadata
+from flip.diffusion.painter import Painter, Picture
+from flip.diffusion.pictures import read_metadata, save_picture
+from flip.diffusion.settings import AugmentSettings, DrawSettings
+from flip.diffusion.slots import Slot, plan_slots
+from flip.diffusion.texts import drawing_prompts
+from flip.errors import DataError
+from flip.settings import Progress, at_least, settings_from
 
-#: In the folder: how its pictures were drawn, and what became of all drawings.
-REPORT_FILE = "augment.json"
-REJECTED_FILE = "rejected.jsonl"
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from flip.embed.extractor import FeatureExtractor
+
+log = logging.getLogger(__name__)
 
 _JUDGED_TOGETHER = 16
 
 
-def class_folder(raw_name: str) -> str:
-    """Return a class's raw name as far as file systems can hold it."""
-    return re.sub(r'[\x00-\x1f\\/:*?"<>|]', "_", raw_name).strip(". ") or "_"
-
-
 @dataclass(frozen=True)
-class Slot:
-    """A place for one picture of a class: number ``number`` among those wanted."""
+class Kept:
+    """An image of the training set, its metadata, and whether it was drawn now or found."""
 
-    label: int
-    classname: str
-    raw_name: str
-    number: int
-    prompts: tuple[str, ...]
-    photos: tuple[Path, ...]
-    seed: int
+    path: Path
+    metadata: ImageMetadata
+    drawn: bool
 
-    @property
-    def file(self) -> str:
-        """The picture's path below the folder; a class's folder is its raw name as far as file systems can hold it."""
-        return f"train/{class_folder(self.raw_name)}/{slug(self.classname)}-{self.number:04d}.png"
-
-    def picture(self, attempt: int) -> Picture:
-        """Return what is drawn at an attempt: each takes the next prompt and the next photo, and another seed."""
-        turn = self.number + attempt
-        prompt = self.prompts[turn % len(self.prompts)]
-        source = self.photos[turn % len(self.photos)] if self.photos else None
-        return Picture(prompt, picture_seed(self.seed, f"{self.raw_name}\0{self.number}\0{prompt}", attempt), source)
+    def to_row(self) -> dict[str, Any]:
+        """Return the row that ``flip augment`` prints."""
+        m = self.metadata
+        own = {"path": str(self.path), "label": m.classname, "prompt": m.prompt, "seed": m.seed, "source": m.source}
+        return {**own, "clip_similarity": m.similarity, "near_test": m.near_test, "drawn": self.drawn}
 
 
-@dataclass
-class Tally:
-    """What became of the drawings so far; ``dropped`` counts by reason."""
+def augment(
+    dataset: Dataset,
+    ckpt: str | Path | Loaded,
+    folder: str | Path = "augmented",
+    settings: AugmentSettings | None = None,
+    *,
+    model: str | FeatureExtractor | ClipFilter | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "auto",
+    batch_size: int = 4,
+    workers: int | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    on_image: Callable[[Kept], None] | None = None,
+) -> Tally:
+    """Generate a training set for a dataset, and keep the images that are worth training on.
 
-    wanted: int = 0
-    kept: int = 0
-    drawn: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)
-    near_test: list[dict[str, str]] = field(default_factory=list)
-    short: dict[str, int] = field(default_factory=dict)
-
-
-def plan_slots(
-    dataset: Dataset, prompts: Sequence[tuple[str, ...]], per_class: int, *, seed: int, from_photos: bool
-) -> list[Slot]:
-    """Return the slots of every class, one class's turn after another's, so that an interrupted run is balanced.
+    Prompts and source photos come from the training split only. Images are drawn until every class has
+    ``settings.per_class`` that the filter keeps, or each has had ``settings.draws`` attempts. The same call resumes an
+    interrupted run. Under ``accelerate launch`` each process draws its share.
 
     Parameters
     ----------
     dataset : Dataset
-        Training photos only.
-    prompts : sequence of tuples of str
-        Of each class.
-    per_class : int
+    ckpt : str, Path or Loaded
+        A diffusion model, or what :func:`flip.diffusion.checkpoint.load_pipeline` takes.
+    folder : str or Path
+        Becomes a dataset: ``train/<class>/*.png`` and ``metadata.jsonl``; ``augment.json`` has the counts.
+    settings : AugmentSettings, optional
+    model : str, FeatureExtractor or ClipFilter, optional
+        The CLIP model of the filter.
     seed : int
-        Decides in which order a class's prompts and photos take their turns.
-    from_photos : bool
-        Begin each picture from a training photo of the class.
+        The seed from which each image's own seed is derived.
+    device : {"auto", "cpu", "cuda", "mps"}
+    precision : {"auto", "fp32", "bf16", "fp16"}
+        Of drawing.
+    batch_size : int
+        Images drawn together; halved when out of memory.
+    workers : int, optional
+        Threads that decode photos.
+    overwrite : bool
+        Replace what an earlier run drew, and write into a folder that holds other work.
+    progress : callable, optional
+        Called with 1 for each image kept.
+    on_image : callable, optional
+        Called with each image as soon as its file is whole, from another thread.
+
+    Raises
+    ------
+    DataError
+        If the dataset has no photos, or no image was kept.
+    ConfigError, CheckpointError, ModelError
     """
-    by_class: list[tuple[tuple[str, ...], tuple[Path, ...]]] = []
-    for label, texts in enumerate(prompts):
-        generator = np.random.default_rng([seed, label])
-        photos = [dataset.file(r) for r in dataset.records if r.label == label] if from_photos else []
-        if from_photos and not photos:
-            raise DataError(
-                f"class {dataset.classnames[label]!r} has no training photo to begin from; leave out --strength"
-            )
-        order = generator.permutation(len(texts)), generator.permutation(len(photos))
-        by_class.append((tuple(texts[i] for i in order[0]), tuple(photos[i] for i in order[1])))
-    return [
-        Slot(label, dataset.classnames[label], dataset.raw_names[label], number, *by_class[label], seed)
-        for number in range(per_class)
-        for label in range(len(by_class))
-    ]
+    at_least("--batch-size", batch_size, 1)
+    require_photos(dataset)
+    folder, train, settings = Path(folder), dataset.select("train"), settings or AugmentSettings()
+    drawing = settings_from(settings, DrawSettings)
+    prompts = drawing_prompts(train, settings.prompts)
+    clip = model if isinstance(model, ClipFilter) else _open_filter(train, settings, model, device, workers)
+    placement = resolve_device(device)
+    loaded = ckpt if isinstance(ckpt, Loaded) else load_pipeline(ckpt)
+    number_format = resolve_precision(precision, placement, "draw")
+    painter = Painter(loaded.pipeline, placement, drawing, precision=number_format, batch_size=batch_size)
+    log_cut_prompts(painter, [text for texts in prompts for text in texts])
+    judge = make_judge(dataset, clip, painter.size, workers=workers)
+    name = clip.name if clip else "none"
+    key = resume_key(train, drawing, fingerprint=loaded.fingerprint, seed=seed, prompts=prompts, filter=name)
+    if placement.is_main:
+        begin(folder, key, overwrite=overwrite)
+    placement.wait_for_everyone()
+    slots = plan_slots(train, prompts, settings.per_class, seed=seed, from_photos=settings.strength is not None)
+    origin = ImageMetadata(ckpt=loaded.name, fingerprint=loaded.fingerprint, filter=name)
+
+    def done(image: Kept) -> None:
+        if on_image:
+            on_image(image)
+        if progress:
+            progress(1)
+
+    fill_slots(painter, judge, [slots[i] for i in placement.share(len(slots))], folder, origin, done, settings.draws)
+    placement.wait_for_everyone()
+    return finish(folder, slots, key, write=placement.is_main)
 
 
-def augment(
+def require_photos(dataset: Dataset) -> None:
+    """Raise a DataError if a dataset is a table of embeddings without photos."""
+    if dataset.embeddings is not None:
+        raise DataError(f"{dataset.embeddings} is a table of embeddings; pass --data with the photos")
+
+
+def _open_filter(
+    train: Dataset, settings: AugmentSettings, model: str | FeatureExtractor | None, device: str, workers: int | None
+) -> ClipFilter | None:
+    def extractor() -> FeatureExtractor:
+        from flip.clip.model import load_model
+        from flip.embed.extractor import FeatureExtractor
+        from flip.embed.settings import EmbedSettings
+        from flip.names import DEFAULT_MODEL
+
+        if model is not None and not isinstance(model, str):
+            return model
+        return FeatureExtractor(load_model(model or DEFAULT_MODEL), EmbedSettings(device=device, workers=workers))
+
+    return open_filter(train, settings.filter, extractor, required=model is not None)
+
+
+def fill_slots(
     painter: Painter,
-    judge: Judge,
+    judge: ImageJudge,
     slots: Sequence[Slot],
     folder: Path,
-    about: dict[str, Any],
-    done: Callable[[Slot, Verdict, bool], None],
-    *,
+    origin: ImageMetadata,
+    done: Callable[[Kept], None],
     draws: int = 5,
 ) -> None:
-    """Draw until every slot holds a picture that the judge keeps, or has had its number of draws.
+    """Draw until every slot holds an image that the judge keeps, or has had its number of attempts.
 
-    Slots that hold a picture stay; attempts that an earlier run rejected are not repeated.
+    Slots that hold an image stay; attempts that an earlier run rejected are not repeated. An image that was cut short,
+    as by a full disk, is drawn again.
 
     Parameters
     ----------
     painter : Painter
-    judge : Judge
+    judge : ImageJudge
     slots : sequence of Slot
     folder : Path
-    about : dict
-        What every file says of its origin beside its own settings.
+    origin : ImageMetadata
+        What every file says of its origin beside its own prompt, seed and settings.
     done : callable
-        Called after each drawing, from another thread, with the slot, the verdict, and whether it is kept.
+        Called for each slot that holds an image: found ones first, then each as soon as its file is whole, from
+        another thread.
     draws : int
-        Most drawings for a slot.
+        Most attempts for a slot.
     """
-    rejected = _read_rejected(folder)
+    rejected = read_rejected(folder)
+    for slot in slots:
+        if metadata := _found(folder / slot.file):
+            done(Kept(folder / slot.file, metadata, False))
     for attempt in range(draws):
         todo = [s for s in slots if not (folder / s.file).is_file() and (s.file, attempt) not in rejected]
         drawn = painter.draw(slot.picture(attempt) for slot in todo)
 
-        def settle(slot: Slot, picture: Picture, image: Any, verdict: Verdict, attempt: int = attempt) -> None:
-            if verdict.dropped is None:
-                details = _details(slot, picture, verdict, attempt)
-                save_picture(image, folder / slot.file, picture.prompt, {**about, **painter.about(picture), **details})
-            else:
-                _reject(folder, slot, picture, verdict, attempt)
-            done(slot, verdict, verdict.dropped is None)
+        def settle(slot: Slot, picture: Picture, image: Image, verdict: Verdict, attempt: int = attempt) -> None:
+            metadata = _metadata(painter, slot, picture, verdict, attempt, origin)
+            if verdict.dropped is not None:
+                append_rejected(folder, slot, picture, verdict, attempt)
+                return
+            save_picture(image, folder / slot.file, metadata)
+            done(Kept(folder / slot.file, metadata, True))
 
         in_the_background(settle, _judged(judge, todo, drawn))
 
 
+def _found(file: Path) -> ImageMetadata | None:
+    """Read the metadata of a slot's file; one that was cut short is removed, so that it is drawn again."""
+    if not file.is_file():
+        return None
+    try:
+        return read_metadata(file)
+    except DataError:
+        log.warning("%s cannot be read as an image, and is drawn again", file)
+        file.unlink()
+        return None
+
+
 def _judged(
-    judge: Judge, slots: Sequence[Slot], drawn: Iterator[tuple[Picture, Any]]
-) -> Iterator[tuple[Slot, Picture, Any, Verdict]]:
+    judge: ImageJudge, slots: Sequence[Slot], drawn: Iterator[tuple[Picture, Image]]
+) -> Iterator[tuple[Slot, Picture, Image, Verdict]]:
     waiting = iter(slots)
     while pictures := list(islice(drawn, _JUDGED_TOGETHER)):
         own = list(islice(waiting, len(pictures)))
@@ -159,123 +226,20 @@ def _judged(
             yield slot, picture, image, verdict
 
 
-def _details(slot: Slot, picture: Picture, verdict: Verdict, attempt: int) -> dict[str, Any]:
-    return {
-        "label": slot.raw_name,
-        "classname": slot.classname,
-        "source": str(picture.source) if picture.source else None,
-        "attempt": attempt,
-        "clip_label": verdict.clip_label,
-        "clip_similarity": verdict.similarity,
-        "clip_threshold": verdict.threshold,
-        "near_test": str(verdict.near_test) if verdict.near_test else None,
-    }
-
-
-def _reject(folder: Path, slot: Slot, picture: Picture, verdict: Verdict, attempt: int) -> None:
-    """Note a rejected attempt: one short line, appended at once, which several processes may do."""
-    row = {"file": slot.file, "attempt": attempt, "dropped": verdict.dropped, "seed": picture.seed}
-    row |= {"prompt": picture.prompt[:200], "copies": str(verdict.copies) if verdict.copies else None}
-    row |= {"clip_label": verdict.clip_label, "clip_similarity": verdict.similarity}
-    try:
-        with (folder / REJECTED_FILE).open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row, ensure_ascii=True) + "\n")
-    except OSError as e:
-        raise ConfigError(
-            f"{folder / REJECTED_FILE} cannot be written ({e.strerror}); pass -o with a folder that can"
-        ) from e
-
-
-def _read_rejected(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
-    file = folder / REJECTED_FILE
-    rows = {}
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # a run was killed in the middle of a line
-        rows[row["file"], row["attempt"]] = row
-    return rows
-
-
-def begin(folder: Path, decides: dict[str, Any], *, overwrite: bool) -> None:
-    """Make the folder, or see that what it holds was drawn in the same way and can be gone on with.
-
-    Raises
-    ------
-    ConfigError
-        If it holds other work, or pictures that were drawn otherwise.
-    """
-    claim_folder(folder, REPORT_FILE, overwrite=overwrite)
-    ours = (folder / REPORT_FILE).is_file()
-    if ours and not overwrite:
-        before = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8")).get("drawn_with", {})
-        changed = [key for key in decides if before.get(key) != json.loads(json.dumps(decides[key], default=str))]
-        if changed:
-            raise ConfigError(
-                f"{folder} holds pictures drawn with another {', '.join(changed)}; pass the same to go on, "
-                "-o with another folder, or --overwrite to draw anew"
-            )
-    if ours and overwrite:
-        _clear(folder)
-    write_json(folder / REPORT_FILE, {"drawn_with": decides})
-
-
-def _clear(folder: Path) -> None:
-    """Remove what an earlier run drew, and nothing else."""
-    for file in _own_pictures(folder):
-        file.unlink()
-    (folder / REJECTED_FILE).unlink(missing_ok=True)
-    (folder / "metadata.jsonl").unlink(missing_ok=True)
-
-
-def finish(folder: Path, slots: Sequence[Slot], decides: dict[str, Any]) -> Tally:
-    """Write ``metadata.jsonl`` and the report of all runs into this folder, and return the counts.
-
-    Raises
-    ------
-    DataError
-        If no picture was kept.
-    """
-    rejected = _read_rejected(folder)
-    rows = [_metadata(folder, file) for file in _own_pictures(folder)]
-    tally = Tally(wanted=len(slots), dropped=dict(Counter(row["dropped"] for row in rejected.values())))
-    missing = [slot for slot in slots if not (folder / slot.file).is_file()]
-    tally.kept = len(slots) - len(missing)
-    tally.drawn = len(rows) + len(rejected)
-    tally.short = dict(Counter(slot.classname for slot in missing))
-    tally.near_test = [{"file": r["file_name"], "photo": r["near_test"]} for r in rows if r.get("near_test")]
-    if rows:
-        write_text(folder / "metadata.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    write_json(folder / REPORT_FILE, {"drawn_with": decides, **asdict(tally)})
-    if not rows:
-        raise DataError(
-            f"none of {tally.drawn} drawings was kept ({describe_drops(tally)}); fine-tune the model on these photos "
-            "(flip finetune --target diffusion), or pass --filter none"
-        )
-    return tally
-
-
-def _own_pictures(folder: Path) -> list[Path]:
-    return [file for file in sorted((folder / "train").rglob("*.png")) if "label" in read_about(file)[1]]
-
-
-def _metadata(folder: Path, file: Path) -> dict[str, Any]:
-    prompt, about = read_about(file)
-    names = ("label", "source", "seed", "attempt", "clip_label", "clip_similarity", "clip_threshold", "near_test")
-    own = {name: about.get(name) for name in names}
-    return {"file_name": file.relative_to(folder).as_posix(), "text": prompt, **own}
-
-
-def describe_drops(tally: Tally) -> str:
-    """Return how many drawings were dropped, and why: ``500 CLIP sees another class, 2 copies a training photo``."""
-    return ", ".join(f"{n} {reason}" for reason, n in sorted(tally.dropped.items())) or "none dropped"
-
-
-def decides(
-    dataset: Dataset, settings: DrawSettings, *, fingerprint: str, seed: int, prompts: Any, filter: str
-) -> dict[str, Any]:
-    """Return what decides which pictures are drawn and kept, but for how many."""
-    texts = hashlib.sha256(json.dumps(prompts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    own = {"data": dataset.fingerprint(), "ckpt": fingerprint, "seed": seed, "prompts": texts, "filter": filter}
-    return {**own, **asdict(settings)}
+def _metadata(
+    painter: Painter, slot: Slot, picture: Picture, verdict: Verdict, attempt: int, origin: ImageMetadata
+) -> ImageMetadata:
+    return replace(
+        painter.metadata(picture),
+        ckpt=origin.ckpt,
+        fingerprint=origin.fingerprint,
+        filter=origin.filter,
+        label=slot.raw_name,
+        classname=slot.classname,
+        source=str(picture.source) if picture.source else None,
+        attempt=attempt,
+        clip_label=verdict.clip_label,
+        similarity=verdict.similarity,
+        threshold=verdict.threshold,
+        near_test=str(verdict.near_test) if verdict.near_test else None,
+    )

@@ -1,4 +1,4 @@
-"""``--ckpt``: from a file, folder or hub name to a diffusers pipeline, without running what a checkpoint says."""
+"""Load a diffusion model from a file, a folder or the hub, without running anything that a checkpoint names."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flip.clip.weights import weights_hash
-from flip.config import cache_folder
 from flip.diffusion import ldm
 from flip.diffusion.pickles import read_pickled_tensors
 from flip.diffusion.tokenizer import make_tokenizer
 from flip.errors import CheckpointError, ConfigError, near_names
-from flip.files import claim_folder, written_aside
+from flip.files import cache_folder, claim_folder, folder_aside, written_aside
 from flip.sample import weights as sample
 
 if TYPE_CHECKING:
     import torch
+
+    from flip.diffusion.pipeline import Pipeline
 
 INDEX_FILE = "model_index.json"
 ACCEPTED = "a .ckpt or .safetensors file, a diffusers folder, a LoRA file with --base, ORG/NAME of the hub, or sample"
@@ -32,21 +33,27 @@ ACCEPTED = "a .ckpt or .safetensors file, a diffusers folder, a LoRA file with -
 _LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
 _WEIGHTS = (".safetensors", ".bin")
 
+#: What diffusers and transformers write into the folder of a component.
+_PART_FILE = re.compile(
+    r"(config|scheduler_config|preprocessor_config|generation_config|tokenizer_config|tokenizer|vocab|added_tokens"
+    r"|special_tokens_map)\.json|merges\.txt|(diffusion_pytorch_)?(pytorch_)?model[\w.-]*\.(safetensors|bin|json)"
+)
+
 
 @dataclass(frozen=True)
 class Loaded:
-    """A pipeline on the CPU, in the number format of its files, and what it was made of.
+    """A pipeline on the CPU, in the number format of its files, and its origin.
 
     Attributes
     ----------
-    pipeline : diffusers.DiffusionPipeline
+    pipeline : diffusers pipeline
     name : str
-        What ``--ckpt`` was given.
+        The model as ``--ckpt`` names it.
     fingerprint : str
         16 hex digits over every weight, and whether averaged weights were taken.
     """
 
-    pipeline: Any
+    pipeline: Pipeline
     name: str
     fingerprint: str
 
@@ -87,26 +94,53 @@ def load_pipeline(
     raise CheckpointError(f"no file or folder {ckpt}{near_names(path.name, there)}; pass {ACCEPTED}")
 
 
-def save_pipeline(pipeline: Any, folder: Path, *, overwrite: bool = False) -> None:
-    """Write a pipeline as a diffusers folder of safetensors, aside first.
+def save_pipeline(pipeline: Pipeline, folder: Path, *, overwrite: bool = False) -> None:
+    """Write a pipeline as a diffusers folder of safetensors.
+
+    Parameters
+    ----------
+    pipeline : diffusers pipeline
+    folder : Path
+    overwrite : bool
+        Replace the model that the folder holds: the files that diffusers writes, and no others.
 
     Raises
     ------
     ConfigError
-        If the folder holds something, or cannot be written.
+        If the folder holds something else, or cannot be written.
     """
     # Only another model is ever replaced: what else a folder may hold is not this function's to delete.
-    claim_folder(folder, overwrite=overwrite and (folder / INDEX_FILE).is_file())
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    claim_folder(folder, overwrite=overwrite and (folder / INDEX_FILE).is_file(), flag="--save-as")
+    staged = folder / ".flip-model"
     try:
-        pipeline.save_pretrained(aside, safe_serialization=True)
-        if folder.is_dir():
-            shutil.rmtree(folder)
-        aside.replace(folder)
+        with folder_aside(staged) as aside:
+            pipeline.save_pretrained(aside, safe_serialization=True)
+        for file in _model_files(folder):
+            file.unlink()
+        # The index last: without it the folder is no model.
+        files = [file for file in staged.rglob("*") if file.is_file()]
+        for file in sorted(files, key=lambda file: file.name == INDEX_FILE):
+            target = folder / file.relative_to(staged)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(target)
     except OSError as e:
         raise ConfigError(f"{folder} cannot be written ({e.strerror or e}); pass a folder that can") from e
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _model_files(folder: Path) -> list[Path]:
+    """Return the files of a diffusers folder, its index first, and none that diffusers does not write."""
+    index = folder / INDEX_FILE
+    if not index.is_file():
+        return []
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+        parts = [name for name, value in content.items() if isinstance(value, list) and Path(name).name == name]
+    except (ValueError, AttributeError, RecursionError):
+        parts = []
+    files = [file for part in parts for file in (folder / part).glob("*") if _PART_FILE.fullmatch(file.name)]
+    return [index, *files]
 
 
 def _load_file(name: str, file: Path, base: str | Path | None, ema: bool, cache: Path) -> Loaded:
@@ -217,10 +251,11 @@ def _add_lora(
     if base is None:
         raise ConfigError(f"{file} is a LoRA, which changes another model; pass that model with --base")
     whole = load_pipeline(base, ema=ema, cache=cache)
+    pipeline: Any = whole.pipeline
     try:
-        whole.pipeline.load_lora_weights(dict(state))
-        whole.pipeline.fuse_lora()
-        whole.pipeline.unload_lora_weights()
+        pipeline.load_lora_weights(dict(state))
+        pipeline.fuse_lora()
+        pipeline.unload_lora_weights()
     except Exception as e:
         reason = " ".join(str(e).split())[:160]
         raise CheckpointError(f"{file} does not fit {base} ({reason}); pass the --base that it was trained on") from e

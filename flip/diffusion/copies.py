@@ -1,17 +1,19 @@
-"""Near copies of photos, told by a perceptual hash: scaled, mirrored, brighter, noisier or slightly cut ones match."""
+"""Near copies of photos by dHash (difference hash): scaled, mirrored, brighter, noisier or slightly cut ones match."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from flip.arrays import PixelArray
 from flip.data.images import decode_image
+from flip.device import cpu_count
 from flip.errors import DataError
+from flip.settings import Progress
 
 _SIDE = 12
 
@@ -19,26 +21,30 @@ _SIDE = 12
 #: 30 % more brightness, strong noise or a 2 % cut in fewer than 24 (99 of 100 times).
 MOST_BITS = 24
 
-Bits = npt.NDArray[np.uint8]
 
+def perceptual_hash(image: Image.Image) -> PixelArray:
+    """Return the dHash of an image: one bit for each of 12 × 12 cells, set where its right neighbour is brighter.
 
-def perceptual_hash(image: Image.Image) -> Bits:
-    """Return whether brightness rises from each of 12 × 12 cells to its right neighbour: 144 bits in 18 bytes."""
+    Returns
+    -------
+    uint8 array of shape (18,)
+        144 bits, packed.
+    """
     small = image.convert("L").resize((_SIDE + 1, _SIDE), Image.Resampling.LANCZOS)
-    values = np.asarray(small, dtype=np.int16)
+    values = np.asarray(small, dtype=np.int16)  # (12, 13)
     return np.packbits(values[:, 1:] > values[:, :-1])
 
 
 class PhotoHashes:
-    """The hashes of photos, to look near copies up in.
+    """The dHashes of photos, to find near copies of them.
 
     Parameters
     ----------
     photos : sequence of Path
         A photo that cannot be read matches nothing.
     size : (width, height)
-        Photos are cropped to this shape first, as they are where pictures are drawn from them.
-    workers : int
+        Photos are cropped to this shape first, as they are where images begin from them.
+    workers : int, optional
         Threads that decode.
     progress : callable, optional
         Called with 1 for each photo.
@@ -49,14 +55,14 @@ class PhotoHashes:
         photos: Sequence[Path],
         size: tuple[int, int],
         *,
-        workers: int = 1,
-        progress: Callable[[int], None] | None = None,
+        workers: int | None = None,
+        progress: Progress | None = None,
     ) -> None:
         width = 128
         shape = (width, max(1, round(width * size[1] / size[0])))
-        hashes: list[Bits] = []
+        hashes: list[PixelArray] = []
         self._photos: list[Path] = []
-        with ThreadPoolExecutor(workers) as pool:
+        with ThreadPoolExecutor(workers or cpu_count()) as pool:
             for photo, found in zip(photos, pool.map(lambda file: _hash_file(file, shape), photos), strict=True):
                 if found is not None:
                     hashes.append(found)
@@ -66,16 +72,17 @@ class PhotoHashes:
         self._hashes = np.stack(hashes) if hashes else np.zeros((0, _SIDE * _SIDE // 8), np.uint8)
 
     def near(self, image: Image.Image) -> Path | None:
-        """Return the photo that a picture, or its mirror image, is a near copy of, or None."""
+        """Return the photo that an image, or its mirror image, is a near copy of, or None."""
         if not self._photos:
             return None
-        views = np.stack([perceptual_hash(image), perceptual_hash(ImageOps.mirror(image))])
-        bits = np.bitwise_count(self._hashes[:, None] ^ views[None]).sum(axis=2).min(axis=1)
+        views = np.stack([perceptual_hash(image), perceptual_hash(ImageOps.mirror(image))])  # (2, 18)
+        differing = np.bitwise_count(self._hashes[:, None] ^ views[None])  # (n, 2, 18)
+        bits = differing.sum(axis=2).min(axis=1)  # (n,)
         nearest = int(bits.argmin())
         return self._photos[nearest] if bits[nearest] <= MOST_BITS else None
 
 
-def _hash_file(file: Path, shape: tuple[int, int]) -> Bits | None:
+def _hash_file(file: Path, shape: tuple[int, int]) -> PixelArray | None:
     try:
         return perceptual_hash(ImageOps.fit(decode_image(file), shape))
     except DataError:

@@ -1,23 +1,30 @@
-"""A diffusion model on its device, drawing pictures a batch at a time, each from a seed of its own."""
+"""A diffusion model on its device; draws images in batches, each from a seed of its own."""
 
 from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flip.device import Placement, bf16_in_hardware
+from flip.device import Placement
+from flip.diffusion.metadata import ImageMetadata
+from flip.diffusion.settings import DrawSettings
 from flip.errors import ConfigError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# A sampler's class and the spacing of its steps; named here, since a model's file has the default of another sampler.
-_SCHEDULERS = {
+    from flip.diffusion.pipeline import Pipeline, Scheduler
+
+log = logging.getLogger(__name__)
+
+#: Class and step spacing of each sampler of ``flip.names.SAMPLERS``; a model's file has the spacing of another sampler.
+SCHEDULERS = {
     "ddim": ("DDIMScheduler", "leading"),
     "dpm++": ("DPMSolverMultistepScheduler", "linspace"),
     "euler": ("EulerDiscreteScheduler", "linspace"),
@@ -26,13 +33,13 @@ _SCHEDULERS = {
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture to draw.
+    """An image to draw.
 
     Attributes
     ----------
     prompt : str
     seed : int
-        Of this picture alone: the same seed draws it again, in whatever batch.
+        Of this image alone: the same seed draws it again, in whatever batch.
     source : Path, optional
         A photo to begin from, instead of noise alone.
     """
@@ -42,41 +49,10 @@ class Picture:
     source: Path | None = None
 
 
-@dataclass(frozen=True)
-class DrawSettings:
-    """How pictures are drawn; ``width`` and ``height`` in pixels, None for the model's own.
-
-    ``strength`` is the share of noise over a source photo (Meng et al., SDEdit, ICLR 2022).
-    """
-
-    sampler: str = "dpm++"
-    steps: int = 25
-    guidance: float = 7.5
-    width: int | None = None
-    height: int | None = None
-    negative: str = ""
-    strength: float | None = None
-
-
 def picture_seed(seed: int, prompt: str, index: int) -> int:
-    """Return the seed of one picture, 0 to 2**48 - 1, from the run's seed, the prompt and the picture's number."""
+    """Return the seed of one image, 0 to 2**48 - 1, from the run's seed, the prompt and the image's number."""
     digest = hashlib.sha256(f"{seed}\0{index}\0{prompt}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:6], "big")
-
-
-def resolve_precision(precision: str, placement: Placement) -> str:
-    """Return the number format that ``--precision`` means for drawing here.
-
-    Raises
-    ------
-    ConfigError
-        For fp16 on a processor.
-    """
-    if precision == "fp16" and placement.device.type == "cpu":
-        raise ConfigError("--precision fp16 needs a GPU; on a processor pass fp32, bf16 or auto")
-    if precision != "auto":
-        return precision
-    return "bf16" if placement.device.type == "cuda" and bf16_in_hardware(placement.device) else "fp32"
 
 
 class Painter:
@@ -84,26 +60,23 @@ class Painter:
 
     Parameters
     ----------
-    pipeline : diffusers.DiffusionPipeline
+    pipeline : diffusers pipeline
         Moved to the device; its noise schedule is replaced by the sampler's.
     placement : Placement
     settings : DrawSettings
     precision : {"fp32", "bf16", "fp16"}
     batch_size : int
-        Halved for good when memory does not suffice.
-    say : callable, optional
-        Called with one line when that happens.
+        Halved for good when out of memory.
     """
 
     def __init__(
         self,
-        pipeline: Any,
+        pipeline: Pipeline,
         placement: Placement,
         settings: DrawSettings,
         *,
         precision: str = "fp32",
         batch_size: int = 4,
-        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         import torch
 
@@ -112,8 +85,7 @@ class Painter:
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         self.settings = settings
         self.batch_size = batch_size
-        self._say = say
-        self._pipeline = pipeline.to(placement.device, dtype)
+        self._pipeline: Pipeline = pipeline.to(placement.device, dtype)
         self._pipeline.scheduler = _scheduler(settings.sampler, pipeline.scheduler.config)
         if settings.strength is not None:
             self._pipeline = diffusers.AutoPipelineForImage2Image.from_pipe(self._pipeline)
@@ -121,23 +93,23 @@ class Painter:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height in pixels of what is drawn."""
+        """Width and height in pixels of an image."""
         side = self._pipeline.unet.config.sample_size * self._pipeline.vae_scale_factor
         return self.settings.width or side, self.settings.height or side
 
     def count_cut(self, prompts: Iterable[str]) -> tuple[int, int]:
-        """Return how many prompts are longer than the model reads, and the number of tokens it reads."""
+        """Count the prompts that are longer than the model reads; returns (count, tokens that it reads)."""
         tokenizer = self._pipeline.tokenizer
         most = int(tokenizer.model_max_length)
         return sum(len(tokenizer(prompt).input_ids) > most for prompt in set(prompts)), most
 
     def draw(self, pictures: Iterable[Picture]) -> Iterator[tuple[Picture, Image]]:
-        """Yield each picture, in the order given.
+        """Yield each image, in the order given.
 
         Raises
         ------
         ConfigError
-            If memory does not suffice for a single picture.
+            If a single image is out of memory.
         """
         todo = iter(pictures)
         while batch := list(islice(todo, self.batch_size)):
@@ -155,7 +127,7 @@ class Painter:
         return drawn
 
     def _try(self, batch: Sequence[Picture]) -> list[Image] | None:
-        """Draw, or return None when memory did not suffice; nothing of the attempt is held on to."""
+        """Draw, or return None when out of memory; nothing of the attempt is held on to."""
         try:
             return self._call(batch)
         except RuntimeError as e:
@@ -168,11 +140,11 @@ class Painter:
         if size == 1:
             width, height = self.size
             raise ConfigError(
-                f"memory does not suffice for one picture of {width}x{height}; pass a smaller --size, "
-                "--precision bf16 or fp16, or --device cpu"
+                f"out of memory for one image of {width}x{height}; pass a smaller --size, --precision bf16 or fp16, "
+                "or --device cpu"
             )
         self.batch_size = size // 2
-        self._say(f"memory does not suffice for {size} pictures at once; going on with --batch-size {self.batch_size}")
+        log.info("out of memory for %d images at once; continuing with --batch-size %d", size, self.batch_size)
 
     def _call(self, batch: Sequence[Picture]) -> list[Image]:
         import torch
@@ -180,7 +152,7 @@ class Painter:
         width, height = self.size
         where: dict[str, Any] = {"width": width, "height": height}
         if self.settings.strength is not None:
-            photos = [square(picture.source, (width, height)) for picture in batch if picture.source]
+            photos = [fit_photo(picture.source, (width, height)) for picture in batch if picture.source]
             where = {"image": photos, "strength": self.settings.strength}
         result = self._pipeline(
             prompt=[picture.prompt for picture in batch],
@@ -191,36 +163,36 @@ class Painter:
             generator=[torch.Generator("cpu").manual_seed(picture.seed) for picture in batch],
             **where,
         )
-        images: list[Image] = result.images
-        return images
+        return result.images
 
-    def about(self, picture: Picture) -> dict[str, Any]:
-        """Return what a file says of how it was drawn."""
+    def metadata(self, picture: Picture) -> ImageMetadata:
+        """Return the prompt, seed and settings of an image, as its file carries them."""
         width, height = self.size
-        return {**asdict(self.settings), "width": width, "height": height, "seed": picture.seed}
+        settings = {**self.settings.to_dict(), "width": width, "height": height}
+        return ImageMetadata(prompt=picture.prompt, seed=picture.seed, settings=settings)
 
 
-def _scheduler(sampler: str, config: Any) -> Any:
+def _scheduler(sampler: str, config: Mapping[str, Any]) -> Scheduler:
     from flip.diffusion.diffusers_api import diffusers
 
-    kind, spacing = _SCHEDULERS[sampler]
+    kind, spacing = SCHEDULERS[sampler]
     # Models whose noise schedule ends in pure noise ask for trailing steps, which is no sampler's default.
     trailing = config.get("timestep_spacing") == "trailing"
-    return getattr(diffusers, kind).from_config(config, timestep_spacing="trailing" if trailing else spacing)
+    made: Scheduler = getattr(diffusers, kind).from_config(config, timestep_spacing="trailing" if trailing else spacing)
+    return made
 
 
-def square(photo: Path | None, size: tuple[int, int]) -> Image:
-    """Return a photo scaled and centre-cropped to (width, height)."""
+def fit_photo(photo: Path, size: tuple[int, int]) -> Image:
+    """Scale and centre-crop a photo to (width, height)."""
     from PIL import Image, ImageOps
 
     from flip.data.images import decode_image
 
-    assert photo is not None
     return ImageOps.fit(decode_image(photo), size, Image.Resampling.LANCZOS)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that a GPU's or the computer's memory is used up."""
+    """Return whether an error means out of memory, on a GPU or on the computer."""
     import torch
 
     signs = ("out of memory", "can't allocate memory", "not enough memory")
@@ -228,7 +200,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory() -> None:
-    """Give memory that nothing refers to back to the device."""
+    """Free memory that nothing refers to, on the GPU too."""
     import torch
 
     gc.collect()

@@ -1,14 +1,14 @@
-"""Drawn pictures as files: safe stable names, prompt and settings inside, written aside and renamed; contact sheets."""
+"""Generated images as files: stable names, metadata inside, atomic writes; contact sheets."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from flip.errors import ConfigError
+from flip.diffusion.metadata import ImageMetadata, dump_json
+from flip.errors import ConfigError, DataError
 from flip.files import written_aside
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def slug(text: str) -> str:
     return words[:_SLUG_LENGTH].rstrip("-") or "picture"
 
 
-def save_picture(image: Image, file: Path, prompt: str, about: dict[str, Any]) -> None:
+def save_picture(image: Image, file: Path, metadata: ImageMetadata) -> None:
     """Write a PNG that carries its prompt and, as JSON under ``flip``, how it was made.
 
     Raises
@@ -36,35 +36,43 @@ def save_picture(image: Image, file: Path, prompt: str, about: dict[str, Any]) -
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
-    info.add_itxt("prompt", prompt)
-    info.add_itxt("flip", json.dumps(about, ensure_ascii=False))
-    with written_aside(file, "pass -o with a folder that can") as aside:
+    info.add_itxt("prompt", metadata.prompt.encode("utf-8", "replace").decode())
+    info.add_itxt("flip", dump_json(metadata.to_dict()))
+    with written_aside(file, "pass -o with a folder that can", kind="image") as aside:
         image.save(aside, format="PNG", pnginfo=info)
 
 
-def read_about(file: Path) -> tuple[str, dict[str, Any]]:
-    """Return the prompt and settings that ``save_picture`` wrote into a file, empty where it holds none."""
+def read_metadata(file: Path) -> ImageMetadata:
+    """Read the metadata that ``save_picture`` wrote into a file, empty where it holds none.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read as an image to its end.
+    """
     from PIL import Image, PngImagePlugin
 
-    with Image.open(file) as image:
-        if not isinstance(image, PngImagePlugin.PngImageFile):
-            return "", {}
-        text = image.text
     try:
-        return str(text.get("prompt", "")), dict(json.loads(text.get("flip", "{}")))
-    except ValueError:
-        return "", {}
+        with Image.open(file) as image:
+            if not isinstance(image, PngImagePlugin.PngImageFile):
+                return ImageMetadata()
+            # Asking for the texts decodes the image, since they may stand at its end.
+            text = image.text
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+        reason = " ".join(str(e).split())[:120]
+        raise DataError(f"{file} cannot be read as an image ({reason}); delete it, and it is drawn again") from e
+    return ImageMetadata.from_json(str(text.get("prompt", "")), str(text.get("flip", "{}")))
 
 
 def contact_sheet(rows: Sequence[Sequence[Image]], gap: int = 4) -> Image:
-    """Return pictures in rows on one sheet, each scaled to fit a cell of at most 256 pixels a side.
+    """Arrange images in rows on one sheet, each scaled to fit a cell of at most 256 pixels a side.
 
     Parameters
     ----------
     rows : sequence of sequences of PIL images
         Rows may differ in length.
     gap : int
-        Pixels of white between pictures.
+        Pixels of white between images.
     """
     from PIL import Image, ImageOps
 
@@ -82,7 +90,7 @@ def contact_sheet(rows: Sequence[Sequence[Image]], gap: int = 4) -> Image:
 
 
 def save_sheet(sheet: Image, file: Path) -> None:
-    """Write a sheet aside and rename it; the suffix tells the format.
+    """Write a sheet atomically; the suffix tells the format.
 
     Raises
     ------
@@ -90,7 +98,7 @@ def save_sheet(sheet: Image, file: Path) -> None:
         If the suffix is no image format's or the file cannot be written.
     """
     try:
-        with written_aside(file, "pass a file in a folder that can") as aside:
+        with written_aside(file, "pass a file in a folder that can", kind="image") as aside:
             sheet.save(aside)
     except ValueError as e:
         raise ConfigError(f"{file} is no image file; pass a name that ends in .png or .jpg") from e

@@ -1,17 +1,15 @@
-"""What a diffusion model is told of a photo: one wording for training and for drawing."""
+"""Prompts of a diffusion model from class names and captions: one wording for training and for drawing."""
 
 from __future__ import annotations
 
 from flip.clip.prompts import class_prompts, fold
 from flip.data.dataset import Dataset
+from flip.diffusion.settings import AUTO, CAPTIONS
 from flip.errors import DataError
-
-AUTO = "auto"
-CAPTIONS = "captions"
 
 
 def caption_prompt(name: str, caption: str) -> str:
-    """Return a caption that says what it shows: as it is where it names the class, else after the class prompt."""
+    """Return a caption as it is where it names the class, else the class prompt and the caption."""
     return caption if fold(name) in fold(caption) else f"a photo of a {name}. {caption}"
 
 

@@ -1,4 +1,4 @@
-"""CLIP's tokenizer as transformers has it, from the vocabulary that open_clip brings along: no file to fetch."""
+"""transformers' CLIP tokenizer, made from the vocabulary that comes with open_clip: no file to fetch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from flip.clip.model import clip_vocabulary
+from flip.clip.vocabulary import clip_vocabulary
 
 CONTEXT_LENGTH = 77
 

@@ -11,13 +11,13 @@ import numpy as np
 
 from flip.arrays import FloatArray
 from flip.data.dataset import Dataset
+from flip.data.layouts.embeddings import METADATA_KEY
 from flip.embed.cache import embedding_column, embedding_matrix
 from flip.errors import DataError, FeatureMismatchError
 from flip.features import Features
-from flip.files import claim_folder
+from flip.files import claim_folder, written_aside
 
 TABLE_FILE = "embeddings.parquet"
-METADATA_KEY = b"flip"
 
 
 def write_table(folder: Path, features: Features, dataset: Dataset, model: str, *, overwrite: bool = False) -> Path:
@@ -54,15 +54,13 @@ def write_table(folder: Path, features: Features, dataset: Dataset, model: str, 
             "error": pa.array(features.errors, pa.string()),
         }
     ).replace_schema_metadata({METADATA_KEY: json.dumps(about).encode()})
-    folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / f".{TABLE_FILE}.tmp"
-    pq.write_table(table, aside, compression="zstd")
-    aside.replace(folder / TABLE_FILE)
+    with written_aside(folder / TABLE_FILE, kind="table") as aside:
+        pq.write_table(table, aside, compression="zstd")
     return folder / TABLE_FILE
 
 
 def table_metadata(dataset: Dataset) -> dict[str, Any]:
-    """Return what the table of an ``embeddings`` dataset says of itself: fingerprint, model, class names, root."""
+    """Return the metadata of an ``embeddings`` dataset's table: fingerprint, model, class names, root."""
     import pyarrow.parquet as pq
 
     metadata = pq.read_schema(_files(dataset)[0]).metadata or {}

@@ -60,20 +60,20 @@ def plot_augmentation(file: Path, rows: Sequence[Mapping[str, Any]], title: str)
     _save(figure, file)
 
 
-def plot_doubt(file: Path, extra: Mapping[str, Any], title: str) -> None:
+def plot_calibration(file: Path, details: Mapping[str, Any], title: str) -> None:
     """Draw the reliability curve, and accuracy against coverage, side by side.
 
     Parameters
     ----------
-    extra : mapping
+    details : mapping
         ``reliability``, ``ece`` and ``coverage`` as ``flip.results.calibration_report`` returns them.
     """
     figure, (left, right) = _figure(2)
-    bins = extra["reliability"]
+    bins = details["reliability"]
     left.plot([0, 100], [0, 100], color="0.7", linewidth=1)
     left.plot([100 * b["confidence"] for b in bins], [100 * b["accuracy"] for b in bins], marker="o", markersize=4)
-    left.set(xlabel="stated probability, %", ylabel="share correct, %", title=f"calibration error {extra['ece']:.3f}")
-    right.plot([100 * c["coverage"] for c in extra["coverage"]], [c["top1"] for c in extra["coverage"]], marker="o")
+    left.set(xlabel="stated probability, %", ylabel="share correct, %", title=f"calibration error {details['ece']:.3f}")
+    right.plot([100 * c["coverage"] for c in details["coverage"]], [c["top1"] for c in details["coverage"]], marker="o")
     right.set(xlabel="photos answered, the surest first, %", ylabel="top-1, %", title=_literal(title))
     for axes in (left, right):
         axes.grid(alpha=0.3)

@@ -31,15 +31,16 @@ def features_of(run: Run) -> Features | None:
 @lru_cache(maxsize=4)
 def _features(data: str, model: str, split: str, options: tuple[tuple[str, Any], ...]) -> Features | None:
     from flip.clip.model import load_model
-    from flip.config import ReadConfig, cache_folder
-    from flip.embed.extractor import make_extractor
+    from flip.embed.extractor import FeatureExtractor
+    from flip.embed.settings import EmbedSettings
 
     dataset = _open(data, tuple(item for item in options if item[0] in _DATA))
     if dataset is None:
         return None
+    cache = dict(options).get("cache")
+    view = {name: value for name, value in options if name in _VIEW and name != "cache"}
     try:
-        config = ReadConfig(data=data, model=model, **dict(options))
-        extractor = make_extractor(load_model(model, cache=cache_folder(config.cache)), config)
+        extractor = FeatureExtractor(load_model(model, cache=cache), EmbedSettings(**view), cache)
         used = dataset.take(i for i, r in enumerate(dataset.records) if split == "all" or r.split in ("train", split))
         return extractor.features(used) if extractor.count_known(used) == len(used) else None
     except (FlipError, OSError, TypeError) as e:

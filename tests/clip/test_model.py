@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from flip.clip.model import known_models, load_model
+from flip.clip.hub import known_models
+from flip.clip.model import load_model
 from flip.clip.weights import weights_hash
 from flip.errors import ModelError
 from tests.conftest import TINY_CONFIG, write_model

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from flip.clip.prompts import class_prompts, fold, read_class_list, sentence_about
+from flip.clip.prompts import about_class, class_prompts, fold, read_class_list
 from flip.errors import ConfigError, DataError
 
 NAMES = ("Black footed Albatross", "Blue Jay")
@@ -57,8 +57,9 @@ def test_real_prompt_files_name_all_the_real_birds(shared, name):
 
 
 def test_a_sentence_that_names_the_class_stays():
-    assert sentence_about("Blue Jay", "The Blue-Jay sings.") == "The Blue-Jay sings."
-    assert sentence_about("Blue Jay", "a crest") == "Blue Jay, which has a crest"
+    assert about_class("Blue Jay", "The Blue-Jay sings.") == "The Blue-Jay sings."
+    assert about_class("Blue Jay", "a crest") == "Blue Jay, which has a crest"
+    assert about_class("{text} {}", "a crest", "a photo of a {}. {text}") == "a photo of a {text} {}. a crest"
 
 
 def test_bad_prompts_are_one_line_errors(tmp_path):

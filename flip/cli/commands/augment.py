@@ -2,169 +2,152 @@
 
 from __future__ import annotations
 
-import threading
+import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
-from flip.cli.context import data_name, implied_model, note, open_data, open_extractor, progress, read_features
-from flip.cli.drawing import Rows, draw_settings, note_cut_prompts, open_checkpoint, open_painter
+from flip.cli.config import DataOptions, require_picture_name
+from flip.cli.context import Context, progress
+from flip.cli.drawing import DrawOptions, open_checkpoint, row_writer
 from flip.cli.options import command
-from flip.config import AugmentConfig, ReadConfig, parse_filter, worker_count
-from flip.errors import DataError, ModelError
+from flip.diffusion.settings import DEFAULT_STRENGTH, AugmentSettings, require_strength
+from flip.errors import ConfigError
+from flip.names import DEFAULT_MODEL
+from flip.settings import flag, option, settings_from
+from flip.studies.settings import StudySettings
 
 if TYPE_CHECKING:
     from flip.data.dataset import Dataset
-    from flip.diffusion.augment import Slot, Tally
-    from flip.diffusion.judge import ClipFilter, Judge, Verdict
-    from flip.diffusion.painter import Painter
+    from flip.diffusion.augment_folder import Tally
+    from flip.diffusion.judge import ClipFilter
+    from flip.embed.extractor import FeatureExtractor
+
+log = logging.getLogger("flip.cli")
 
 COLUMNS = ("path", "label", "clip_similarity", "prompt")
 
 
+@dataclass(frozen=True, kw_only=True)
+class AugmentOptions(AugmentSettings, StudySettings, DrawOptions, DataOptions):
+    """Options of ``flip augment``."""
+
+    output: Path | None = option(
+        None, "Folder of the generated training set, or of the study. [default: augmented, or study]"
+    )
+    model: str | None = option(
+        None, f"CLIP model of the filter and the study. [default: {DEFAULT_MODEL}]", envvar="FLIP_MODEL"
+    )
+    workers: int | None = option(None, "Threads that decode photos. [default: one per CPU core]")
+
+    study: bool = option(
+        False, "Measure whether images help instead: heads with and without them, and with real views of the photos."
+    )
+
+    def __post_init__(self) -> None:
+        AugmentSettings.__post_init__(self)
+        DataOptions.__post_init__(self)
+        StudySettings.__post_init__(self)
+        require_strength(self.from_photos, self.steps)
+        require_picture_name(self.plot)
+        self._require_own_options()
+
+    @property
+    def from_photos(self) -> float | None:
+        """Share of noise over a source photo; a study draws from photos too, and needs one."""
+        return DEFAULT_STRENGTH if self.study and self.strength is None else self.strength
+
+    def _require_own_options(self) -> None:
+        """Refuse the options of a study without one, and the others with one: a study draws for each photo."""
+        study = ("shots", "seeds", "weights", "per_photo", "head", "plot")
+        for name in ("per_class", "draws", "filter") if self.study else study:
+            if getattr(self, name) == getattr(AugmentOptions, name):
+                continue
+            if not self.study:
+                raise ConfigError(f"{flag(name)} belongs to a study; pass --study with it, or leave it out")
+            if getattr(self, name) != "none":
+                raise ConfigError(f"--study takes no {flag(name)}: it keeps --per-photo images of each; leave it out")
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    command(app, "augment", AugmentConfig)(augment)
+    command(app, "augment", AugmentOptions)(augment)
 
 
-def augment(config: AugmentConfig) -> None:
-    """Draw a labelled, balanced training set for a dataset, and keep the pictures that are worth training on.
+def augment(options: AugmentOptions) -> None:
+    """Generate a labelled, balanced training set for a dataset, and keep the images that are worth training on.
 
     Prompts and photos come from the training split only. flip hybrid, knn and finetune take the folder as --augmented.
-    --study measures whether such pictures help: at several numbers of photos, against as many views of the same photos.
+    --study measures whether such images help: at several numbers of photos, against as many views of the same photos.
     """
-    if config.study:
+    if options.study:
         from flip.cli.commands.augment_study import study
 
-        study(config)
+        study(options)
         return
-    from flip.device import place
-    from flip.diffusion import augment as augmenting
+    from flip.diffusion.augment import augment
     from flip.diffusion.texts import drawing_prompts
 
-    dataset = open_data(config)
-    if dataset.embeddings is not None:
-        raise DataError(f"{data_name(config)} is a table of embeddings; pass --data with the photos")
-    train = dataset.select("train")
-    prompts = drawing_prompts(train, config.prompts)
-    clip, filter_name = open_filter(config, train)
-    placement = place(config.device)
-    loaded = open_checkpoint(config)
-    settings = draw_settings(config, config.strength)
-    painter = open_painter(config, loaded, settings, placement)
-    note_cut_prompts(config, painter, [text for texts in prompts for text in texts])
-    judge = open_judge(config, dataset, clip, painter)
-    folder = config.output or Path("augmented")
-    how = augmenting.decides(
-        train, settings, fingerprint=loaded.fingerprint, seed=config.seed, prompts=prompts, filter=filter_name
-    )
-    if placement.is_main:
-        augmenting.begin(folder, how, overwrite=config.overwrite)
-    placement.wait_for_everyone()
-    slots = augmenting.plan_slots(
-        train, prompts, config.per_class, seed=config.seed, from_photos=config.strength is not None
-    )
-    mine = [slots[i] for i in placement.share(len(slots))]
-    about = {"ckpt": loaded.name, "fingerprint": loaded.fingerprint, "filter": filter_name}
-    _fill(config, painter, judge, mine, folder, about, placement.process_count)
-    placement.wait_for_everyone()
-    if placement.is_main:
-        report(config, augmenting.finish(folder, slots, how), folder)
+    dataset = Context(options).dataset
+    dataset.require_photos()
+    drawing_prompts(dataset.select("train"), options.prompts)  # a slip in --prompts shows before models are loaded
+    settings, folder = settings_from(options, AugmentSettings), options.output or Path("augmented")
+    clip = open_filter(options, dataset.select("train"))
+    loaded = open_checkpoint(options)
+    total = settings.per_class * len(dataset.classnames)
+    with row_writer(options, COLUMNS) as write, progress(options, "images", total) as advance:
+        tally = augment(
+            dataset,
+            loaded,
+            folder,
+            settings if clip else replace(settings, filter="none"),
+            model=clip,
+            seed=options.seed,
+            device=options.device,
+            precision=options.precision,
+            batch_size=options.batch_size,
+            workers=options.workers,
+            overwrite=options.overwrite,
+            progress=advance,
+            on_image=lambda image: write(image.to_row()),
+        )
+    report(options, tally, folder)
 
 
-def open_filter(config: AugmentConfig, train: Dataset) -> tuple[ClipFilter | None, str]:
-    """Return the filter and its name; ``auto`` goes on without one, and says so, where there are no CLIP weights."""
-    from flip.diffusion.judge import ClipFilter
+def open_filter(options: AugmentOptions, photos: Dataset) -> ClipFilter | None:
+    """Open the filter, with a bar for the photos that it embeds."""
+    from flip.diffusion.judge import open_filter
 
-    quantile = parse_filter(config.filter)
-    if quantile is None:
-        return None, "none"
-    reading = ReadConfig(
-        model=config.model or implied_model(config),
-        device=config.device,
-        cache=config.cache,
-        workers=config.workers,
-        quiet=config.quiet,
-        verbose=config.verbose,
-    )
-    try:
-        extractor = open_extractor(reading)
-    except ModelError as e:
-        if config.filter != "auto" or config.model is not None:
-            raise
-        note(config, f"pictures are not filtered: {e}")
-        return None, "none"
-    photos = read_features(reading, train, extractor)
-    return ClipFilter(extractor, photos, quantile), f"clip:{quantile:g} {extractor.model.fingerprint}"
+    with progress(options, "photos", len(photos)) as advance:
+        return open_filter(
+            photos,
+            options.filter,
+            lambda: open_extractor(options),
+            required=options.model is not None,
+            progress=advance,
+        )
 
 
-def open_judge(config: AugmentConfig, dataset: Dataset, clip: ClipFilter | None, painter: Painter) -> Judge:
-    """Return what decides which drawings are kept; it looks for copies of all photos."""
-    from flip.diffusion.copies import PhotoHashes
-    from flip.diffusion.judge import Judge
+def open_extractor(options: AugmentOptions) -> FeatureExtractor:
+    """Open the CLIP model; --precision and --batch-size are those of drawing."""
+    from flip.clip.model import load_model
+    from flip.embed.extractor import FeatureExtractor
+    from flip.embed.settings import EmbedSettings
 
-    def hashes(testing: bool) -> PhotoHashes:
-        photos = [dataset.file(r) for r in dataset.records if (r.split == "test") == testing]
-        with progress(config, "looking at photos", len(photos)) as advance:
-            return PhotoHashes(photos, painter.size, workers=worker_count(config.workers), progress=advance)
-
-    return Judge(clip, hashes(False), hashes(True))
+    settings = EmbedSettings(device=options.device, workers=options.workers)
+    return FeatureExtractor(load_model(Context(options).model_name, cache=options.cache), settings, options.cache)
 
 
-def _fill(
-    config: AugmentConfig,
-    painter: Painter,
-    judge: Judge,
-    slots: list[Slot],
-    folder: Path,
-    about: dict[str, Any],
-    processes: int,
-) -> None:
-    from flip.diffusion.augment import augment as fill_slots
-    from flip.diffusion.pictures import read_about
-
-    rows = Rows(config, COLUMNS, processes=processes)
-    lock = threading.Lock()
-    with progress(config, "pictures", len(slots)) as advance:
-
-        def write(slot: Slot, drawn: bool) -> None:
-            prompt, details = read_about(folder / slot.file)
-            own = {name: details.get(name) for name in ("seed", "source", "clip_similarity", "near_test")}
-            rows.write(
-                {"path": str(folder / slot.file), "label": slot.classname, "prompt": prompt, **own, "drawn": drawn}
-            )
-            if advance:
-                advance(1)
-
-        def done(slot: Slot, verdict: Verdict, kept: bool) -> None:
-            if kept:
-                with lock:
-                    write(slot, True)
-
-        for slot in slots:
-            if (folder / slot.file).is_file():
-                write(slot, False)
-        fill_slots(painter, judge, slots, folder, about, done, draws=config.draws)
-    rows.close()
-
-
-def report(config: AugmentConfig, tally: Tally, folder: Path) -> None:
+def report(options: AugmentOptions, tally: Tally, folder: Path) -> None:
     """Say what was kept, what was dropped and why, and which classes are short."""
-    from flip.diffusion.augment import describe_drops
-
-    note(
-        config,
-        f"{folder}: {tally.kept} of {tally.wanted} pictures after {tally.drawn} drawings ({describe_drops(tally)})",
-    )
+    log.info(f"{folder}: {tally}")
     if tally.short:
         most = sorted(tally.short.items(), key=lambda item: -item[1])
         named = ", ".join(f"{name} {n}" for name, n in most[:5]) + (" …" if len(most) > 5 else "")
-        note(config, f"{len(tally.short)} classes are short after {config.draws} draws for each picture: {named}")
+        log.info(f"{len(tally.short)} classes are short after {options.draws} attempts for each image: {named}")
     if tally.near_test:
         first = tally.near_test[0]
-        note(
-            config,
-            f"{len(tally.near_test)} pictures are near copies of test photos, the first {first['file']} of "
-            f"{first['photo']}; all are named in augment.json",
-        )
+        near = f"{len(tally.near_test)} images are near copies of test photos, the first {first['file']} of"
+        log.info(f"{near} {first['photo']}; all are named in augment.json")

@@ -10,12 +10,13 @@ from typing import Any, Literal
 
 import typer
 
+from flip.cli.config import FileOutput, require_picture_name
 from flip.cli.options import command
-from flip.config import OutputConfig, option, require_picture_name
+from flip.settings import option
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareConfig(OutputConfig):
+class CompareConfig(FileOutput):
     """``flip compare``."""
 
     runs: list[str] | None = option(None, "Folders that --run wrote, of the same test photos.")
@@ -55,8 +56,7 @@ def compare(config: CompareConfig) -> None:
 
 
 def _write(config: CompareConfig, result: dict[str, Any]) -> None:
-    from flip.cli.context import result_format
-    from flip.cli.output import write_rows
+    from flip.cli.output import result_format, write_rows
     from flip.files import plain, write_text
 
     form = result_format(config, "json")

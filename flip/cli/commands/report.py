@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 import typer
 
+from flip.cli.config import FileOutput
 from flip.cli.options import command
-from flip.config import OutputConfig, option
 from flip.errors import ConfigError
+from flip.settings import option
+
+log = logging.getLogger("flip.cli")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportConfig(OutputConfig):
+class ReportConfig(FileOutput):
     """``flip report``."""
 
     runs: list[str] | None = option(None, "Folders that --run wrote, of the same test photos.")
@@ -36,7 +40,7 @@ def report(config: ReportConfig) -> None:
     The first RUN is what the others are compared with. The page needs no network and opens from disk; thumbnails are
     in it, and each links to its photo.
     """
-    from flip.cli.context import note, progress
+    from flip.cli.context import progress
     from flip.report.page import write_report
     from flip.results import Run
 
@@ -45,4 +49,4 @@ def report(config: ReportConfig) -> None:
     file = config.output or Path("report.html")
     with progress(config, "thumbnails", config.photos) as advance:
         write_report([Run.open(folder) for folder in config.runs], file, photos=config.photos, progress=advance)
-    note(config, f"wrote {file}")
+    log.info("wrote %s", file)

@@ -1,0 +1,86 @@
+"""Tables that ``flip embed -o`` wrote: labelled photos that need not be there any more."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from flip.data.captions import parse_captions
+from flip.data.dataset import Dataset, Record
+from flip.data.layout import Layout
+from flip.data.settings import DEFAULTS, ReadSettings
+from flip.errors import DataError, FeatureMismatchError
+from flip.names import SPLITS
+
+#: Key of the Parquet metadata that says which model made a table, and its classes.
+METADATA_KEY = b"flip"
+
+_COLUMNS = ["path", "label", "split", "captions"]
+
+
+def is_embeddings(data: Path) -> bool:
+    """Return whether a file, or the first Parquet file of a folder, was written by ``flip embed -o``."""
+    file = data if data.is_file() else next(iter(sorted(data.glob("*.parquet"))), None)
+    return file is not None and file.suffix.lower() == ".parquet" and _about(file) is not None
+
+
+def read_embeddings(data: Path, settings: ReadSettings = DEFAULTS) -> Dataset:
+    """Read the rows of such a table without the embeddings; records are in the order of files (by name) and rows.
+
+    Parameters
+    ----------
+    data : Path
+        A Parquet file, or a folder of them.
+
+    Raises
+    ------
+    DataError
+        If it was not written by ``flip embed -o``, or its rows have no labels.
+    FeatureMismatchError
+        If its files were made by different models or hold different classes.
+    """
+    import pyarrow.parquet as pq
+
+    files = [data] if data.is_file() else sorted(data.glob("*.parquet"))
+    abouts = [_about(file) for file in files]
+    about = abouts[0] if abouts else None
+    if about is None or not {"fingerprint", "raw_names", "classnames"} <= about.keys():
+        raise DataError(f"{data} was not written by flip embed -o; give such a file or folder, or another --layout")
+    for file, other in zip(files, abouts, strict=True):
+        if other is None or any(other[key] != about[key] for key in ("fingerprint", "raw_names", "classnames")):
+            raise FeatureMismatchError(
+                f"{file} has another model or other classes than {files[0]}; embed them together"
+            )
+    index = {name: i for i, name in enumerate(about["raw_names"])}
+    records = []
+    for file in files:
+        columns = pq.read_table(file, columns=_COLUMNS).to_pydict()
+        for line, (path, label, split, captions) in enumerate(
+            zip(*(columns[name] for name in _COLUMNS), strict=True), 1
+        ):
+            if label not in index or split not in SPLITS:
+                raise DataError(
+                    f"{file}:{line}: label {label!r}, split {split!r}; embed a labelled dataset with --data"
+                )
+            records.append(Record(path, index[label], split, parse_captions(captions)))
+    if not records:
+        raise DataError(f"{data} has no rows; write it again with flip embed -o")
+    names = tuple(about["classnames"]), tuple(about["raw_names"])
+    return Dataset(Path(about.get("root", data)), "embeddings", *names, tuple(records), embeddings=data)
+
+
+def _about(file: Path) -> dict[str, Any] | None:
+    """Return what the table says of itself, or None when it is not one of flip's."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        metadata = pq.read_schema(file).metadata or {}
+        about = json.loads(metadata.get(METADATA_KEY, b"null"))
+    except (pa.ArrowException, ValueError, OSError):
+        return None
+    return about if isinstance(about, dict) else None
+
+
+LAYOUT = Layout("embeddings", is_embeddings, read_embeddings, "what flip embed -o wrote", files=True)
