@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: Most thumbnails on a page.
-PHOTOS = 600
+PHOTOS = 1000
 
 #: Most photos that are listed with a doubtful label.
 MOST_DOUBTS = 24
@@ -134,8 +134,13 @@ def _environment() -> Environment:
     environment.filters["place"] = lambda value, low, high: round(100 * (value - low) / max(high - low, 1e-9), 2)
     environment.filters["p_value"] = lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}"
     environment.filters["basename"] = lambda path: path.rpartition("/")[2]
-    environment.filters["signed"] = lambda value: f"{value:+.1f}".replace("-", "−")
+    environment.filters["signed"] = _signed
     return environment
+
+
+def _signed(value: float) -> str:
+    """Return a difference with its sign, a true minus; none for zero."""
+    return "0.0" if abs(value) < 0.05 else f"{value:+.1f}".replace("-", "−")
 
 
 def _url(content: Content, number: int, root: Path | None, file: Path) -> str | None:

@@ -96,6 +96,13 @@ def _draw_curves(
     axes.grid(alpha=0.3)
 
 
+def font_file() -> Path:
+    """Return the file of DejaVu Sans that comes with matplotlib: it has more letters than Pillow's own font."""
+    import matplotlib
+
+    return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+
+
 def _literal(text: str) -> str:
     """Return a text that matplotlib draws as it is: no formula between dollars, no label hidden by an underscore."""
     text = " ".join(text.split()).replace("$", r"\$")

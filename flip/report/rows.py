@@ -101,7 +101,7 @@ def read_runs(runs: Sequence[Run]) -> list[ScoredRun]:
 
 def run_names(folders: Sequence[Path]) -> list[str]:
     """Return the shortest ends of the paths that tell them apart; the same folder twice is numbered."""
-    parts = [folder.resolve().parts for folder in folders]
+    parts = [(folder.resolve() if ".." in folder.parts else folder.absolute()).parts for folder in folders]
     longest = max((len(p) for p in parts), default=1)
     names = ["/".join(p[-1:]) for p in parts]
     for depth in range(2, longest + 1):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from flip.errors import ConfigError, DataError
 from flip.files import written_aside
+from flip.report.plots import font_file
 from flip.results import Prediction
 
 if TYPE_CHECKING:
@@ -125,8 +126,6 @@ def _cut(text: str, font: FreeTypeFont, width: float) -> str:
 
 
 def _font() -> FreeTypeFont:
-    """Return matplotlib's DejaVu Sans, which has more letters than Pillow's own font."""
-    import matplotlib
     from PIL import ImageFont
 
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 13)
+    return ImageFont.truetype(font_file(), 13)

@@ -49,7 +49,7 @@ def _features(data: str, model: str, split: str, options: tuple[tuple[str, Any],
 
 
 #: Options that decide which photos are read, and what of them is embedded how.
-_DATA = ("layout", "test_fraction", "classnames", "cache")
+_DATA = ("layout", "test_fraction", "class_level", "classnames", "cache")
 _VIEW = ("device", "precision", "crop", "tta")
 
 

@@ -98,7 +98,7 @@ class Made:
     """How a run's numbers were made."""
 
     name: str
-    command: str
+    command: tuple[str, ...]
     facts: tuple[tuple[str, str], ...]
     protocol: tuple[tuple[str, str], ...]
     versions: tuple[tuple[str, str], ...]
@@ -237,15 +237,15 @@ def _made(name: str, run: Run) -> Made:
     )
 
 
-def command_line(run: Run) -> str:
-    """Return the command that made a run, with every option that had a value."""
+def command_line(run: Run) -> tuple[str, ...]:
+    """Return the words of the command that made a run, quoted for a shell, with every option that had a value."""
     words = ["flip", run.evaluation.command]
     for name, value in run.config.items():
         if name in _WHERE or value is None or value is False or value == []:
             continue
         flag = f"-{name}" if len(name) == 1 else "--" + name.replace("_", "-")
         words += [flag] if value is True else [flag, str(value)]
-    return shlex.join(words)
+    return tuple(map(shlex.quote, words))
 
 
 def _flat(protocol: dict[str, Any], before: str = "") -> list[tuple[str, str]]:
