@@ -467,7 +467,13 @@ def test_slips(photos: Dataset, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no model given; pass one to fine-tune"):
         finetune(photos, None, tmp_path / "a", QUICK)
     with pytest.raises(ConfigError, match="fp16 overflows in training"):
-        resolve_training_precision("fp16", "cpu")
+        finetune(
+            photos,
+            Loaded(make_pipeline(), "tiny", "f"),
+            tmp_path / "a",
+            QUICK,
+            hardware=Hardware(device="cpu", precision="fp16"),
+        )
     unread = photos.take([6])
     with pytest.raises(DataError, match="none of the training photos can be read"):
         train(unread, tmp_path / "b")
