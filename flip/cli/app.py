@@ -66,7 +66,7 @@ class ErrorBoundary(TyperGroup):
         except KeyboardInterrupt as e:
             with contextlib.suppress(OSError):
                 typer.echo("flip: interrupted; finished work is kept, and the same command resumes it", err=True)
-            raise typer.Exit(128 + getattr(e, "signal_number", signal.SIGINT)) from e
+            raise typer.Exit(128 + getattr(e, "signal", signal.SIGINT)) from e
         except BrokenPipeError as e:
             # The reader has seen enough. Python would complain once more when it closes stdout.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

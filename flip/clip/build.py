@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import asdict
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
     from flip.clip.network import ClipNetwork
     from flip.clip.state import State
+
+
+#: Making a network changes how torch makes parameters, for the whole process.
+_ONE_AT_A_TIME = threading.RLock()
 
 
 def build_source(name: str, source: Source) -> tuple[LoadedModel, dict[str, Any]]:
@@ -66,7 +71,7 @@ def _build(source: Source, *, empty: bool) -> tuple[ClipNetwork, Callable[[list[
     import open_clip
 
     files = source.model_cfg, source.preprocess_cfg, source.tokenizer, source.text_tower
-    with staged(*files) as folder, offline(), quiet():
+    with _ONE_AT_A_TIME, staged(*files) as folder, offline(), quiet():
         content = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         network = _empty_network(content["model_cfg"]) if empty else _make_network(content["model_cfg"])
         _set_preprocessing(network, content["preprocess_cfg"])

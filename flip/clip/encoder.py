@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -101,12 +102,15 @@ class LazyModel:
 
     def __init__(self, model: LoadedModel | Callable[[], LoadedModel]) -> None:
         self._model = model
+        # Photos are prepared in many threads, and each of them may be the first to ask.
+        self._lock = threading.Lock()
 
     def get(self) -> LoadedModel:
         """Return the model, loading it now if it was not."""
-        if not isinstance(self._model, LoadedModel):
-            self._model = self._model()
-        return self._model
+        with self._lock:
+            if not isinstance(self._model, LoadedModel):
+                self._model = self._model()
+            return self._model
 
     @property
     def is_loaded(self) -> bool:

@@ -27,7 +27,6 @@ from flip.features import Features
 from flip.files import write_json
 from flip.metrics import paired_interval
 from flip.names import SAMPLE
-from flip.report.plots import plot_few_shot
 from flip.results import FORMAT
 from flip.settings import settings_from
 from flip.studies import demo_drawing
@@ -233,8 +232,6 @@ class Demo:
             "seconds": round(time.perf_counter() - self._began, 1),
         }
         write_json(self.folder / "demo.json", summary)
-        title = f"{len(self.dataset.classnames)} drawn species, {self.rows[0].n} test photos"
-        plot_few_shot(self.folder / "few-shot.png", curves, title)
         demo_drawing.save_species(self.dataset, self.folder / "species.png")
         generated = self.folder / demo_drawing.GENERATED
         demo_drawing.save_drawn(generated, self.dataset.raw_names, self.folder / "drawn.png")

@@ -24,7 +24,6 @@ from flip.embed.extractor import FeatureExtractor
 from flip.errors import DataError
 from flip.features import Features
 from flip.files import claim_folder, write_json
-from flip.report.plots import plot_augmentation
 from flip.results import FORMAT
 from flip.settings import Progress
 from flip.studies import extras
@@ -56,7 +55,7 @@ class Study:
     loaded : Loaded
         The diffusion model.
     folder : Path
-        Gets the images of every arm, ``study.json`` and the curves.
+        Gets the images of every arm, and ``study.json``.
     settings : StudySettings
     drawing : DrawSettings
         Its ``strength`` is that of the image-to-image arm.
@@ -118,7 +117,7 @@ class Study:
             "study": self._compare(photos, test, made),
             "seconds": time.perf_counter() - start,
         }
-        self._write(result)
+        write_json(self.folder / RESULT_FILE, result)
         return result
 
     def _features(self) -> tuple[Dataset, Features, Features]:
@@ -205,12 +204,6 @@ class Study:
         own = {"head": self.settings.head, "text": "none", "per_photo": self.settings.per_photo, "filter": "none"}
         drawn = {"fingerprint": self.loaded.fingerprint, "prompts": self.prompts, "seed": self.seed}
         return {**own, "views": extras.VIEWS_ARE, **PROTOCOL, **drawn, **self._drawing(IMAGE).to_dict()}
-
-    def _write(self, result: dict[str, Any]) -> None:
-        write_json(self.folder / RESULT_FILE, result)
-        plot = self.settings.plot or self.folder / "study.svg"
-        plot_augmentation(plot, result["study"], f"{result['data']}, {result['classes']} classes, n {result['n']}")
-        log.info("%s holds the result, %s the curves", self.folder / RESULT_FILE, plot)
 
 
 def _require_study_data(dataset: Dataset, data: str) -> None:

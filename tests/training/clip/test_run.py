@@ -18,6 +18,7 @@ from flip.clip.model import load_model, new_model
 from flip.data.dataset import Dataset, Record
 from flip.data.open import open_dataset
 from flip.embed.extractor import extract_features
+from flip.embed.settings import EmbedSettings
 from flip.errors import CheckpointError, ConfigError, DataError, ModelError
 from flip.training.clip import averaging
 from flip.training.clip.output import save_model
@@ -356,7 +357,9 @@ def test_what_is_kept_stays_nearer_to_where_it_was(tmp_path, tiny_model, squares
     for keep in (0.0, 20.0):
         train(tiny_model, squares, tmp_path / str(keep), replace(SETTINGS, keep=keep))
         before, after = (
-            extract_features(test, load_model(str(m)), cache=tmp_path / "c", precision="fp32", device="cpu")
+            extract_features(
+                test, load_model(str(m)), settings=EmbedSettings(precision="fp32", device="cpu"), cache=tmp_path / "c"
+            )
             for m in (tiny_model, tmp_path / str(keep))
         )
         moved.append(float(((after.image_features - before.image_features) ** 2).sum(axis=1).mean()))
