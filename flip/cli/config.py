@@ -118,6 +118,14 @@ class PredictOptions(ReadOptions, FileOutput):
     )
     top: int = option(5, "How many labels a prediction row lists.")
     reject: float | None = option(None, "A prediction whose probability is below this gets no label.")
+    groups: str | None = option(
+        None,
+        "Also report the accuracy by group: a CSV or TSV file of class, group and perhaps more ranks, or auto (the "
+        "data's own ranks, else the last word of each class name). With --reject a row names the surest rank.",
+    )
+    subset: Path | None = option(
+        None, "File of candidate classes, one per line; no other is named, and probabilities are renormalised."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -118,6 +118,12 @@ class Context:
         return dataset
 
     @property
+    def opened(self) -> Dataset | None:
+        """The dataset, if it was opened; naming photos need not open it."""
+        opened: Dataset | None = self.__dict__.get("dataset")
+        return opened
+
+    @property
     def data_name(self) -> str:
         """The data as results name it: ``--data``, else ``data/birds`` where it exists."""
         return self.options.data or ("data/birds" if Path("data/birds").is_dir() else "")
@@ -128,7 +134,7 @@ class Context:
         given = getattr(self.options, "model", None)
         if given:
             return str(given)
-        if "dataset" in self.__dict__ and self.dataset.embeddings is not None:
+        if self.opened is not None and self.opened.embeddings is not None:
             from flip.embed.table import table_metadata
 
             return str(table_metadata(self.dataset)["model"])

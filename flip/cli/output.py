@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any, TextIO
 from flip.cli.config import FileOutput, FormatOptions, PredictOptions
 from flip.errors import ConfigError
 from flip.files import claim_folder, plain, write_text
-from flip.results import PREDICTION_COLUMNS, Evaluation, Prediction, RowWriter, write_predictions, write_run
+from flip.results import (
+    GROUP_COLUMNS,
+    PREDICTION_COLUMNS,
+    Evaluation,
+    Prediction,
+    RowWriter,
+    write_predictions,
+    write_run,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -108,7 +116,8 @@ def prediction_writer(options: PredictOptions) -> Iterator[Callable[[Prediction]
         if form == "table":
             yield lambda row: _write_line(stream, row)
             return
-        writer = RowWriter(stream, form, PREDICTION_COLUMNS)
+        grouped = options.groups is not None and options.reject is not None
+        writer = RowWriter(stream, form, PREDICTION_COLUMNS + (GROUP_COLUMNS if grouped else ()))
         yield lambda row: writer.write(row.to_dict())
         writer.close()
 
@@ -118,7 +127,10 @@ def _write_line(stream: TextIO, row: Prediction) -> None:
     if row.error is not None:
         stream.write(f"{row.path}  {row.error}\n")
     else:
-        stream.write(f"{row.label or '(unsure)':<32} {100 * row.score:5.1f} %  {row.path}\n")
+        label, score = row.label, row.score
+        if label is None and row.surest is not None and row.surest.group_score is not None:
+            label, score = f"({row.surest.rank} {row.surest.group})", row.surest.group_score
+        stream.write(f"{label or '(unsure)':<32} {100 * score:5.1f} %  {row.path}\n")
     for neighbor in row.neighbors or ():
         stream.write(f"    {neighbor.score:.3f}  {neighbor.label:<28} {neighbor.path}\n")
     stream.flush()

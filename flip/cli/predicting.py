@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from flip.studies.settings import parse_shots
 
 if TYPE_CHECKING:
     from flip.classify.base import Classifier
+    from flip.classify.groups import Candidates, ClassGroups
     from flip.data.dataset import Dataset
     from flip.results import Evaluation
     from flip.studies.protocol import Description, Fit, Outcome
@@ -29,17 +31,19 @@ def name_photos(options: PredictOptions, context: Context, classifier: Classifie
     if not context.is_main:
         return
     unreadable = 0
+    about = _describe(options, context, "", classifier.classes_, {})
     with prediction_writer(options) as write:
         for batch in context.extractor.stream(input_paths(options.images or [], null=options.null)):
             features = batch.features(classifier.classes_, context.encoder.fingerprint)
             rows = prediction_rows(
                 features.paths,
                 features.errors,
-                classifier.predict_proba(features),
+                about.probabilities(classifier, features),
                 classifier.classes_,
                 neighbors=classifier.listed_neighbors(features),
                 top=options.top,
                 reject=options.reject,
+                groups=about.groups,
             )
             unreadable += features.unreadable
             for row in rows:
@@ -49,23 +53,57 @@ def name_photos(options: PredictOptions, context: Context, classifier: Classifie
 
 def describe(options: PredictOptions, context: Context, command: str, **protocol: object) -> Description:
     """Return what a result of this command says of its origin."""
+    own = {**protocol, "crop": options.crop, "tta": options.tta}
+    return _describe(options, context, command, context.dataset.classnames, own)
+
+
+def _describe(
+    options: PredictOptions, context: Context, command: str, classnames: Sequence[str], protocol: dict[str, object]
+) -> Description:
     from flip.studies.protocol import Description
 
-    own = {**protocol, "crop": options.crop, "tta": options.tta}
     return Description(
         command=command,
         data=context.data_name,
         model=context.model_name,
         split=options.split,
-        protocol=own,
+        protocol=protocol,
         reject=options.reject,
+        groups=_groups(options.groups, classnames, context.opened),
+        candidates=_candidates(options.subset, classnames, context.opened),
     )
+
+
+def _groups(given: str | None, classnames: Sequence[str], dataset: Dataset | None) -> ClassGroups | None:
+    """Return the ranks that ``--groups`` names: of a file, of the data, or the last words of the class names."""
+    if given is None:
+        return None
+    from flip.classify import groups
+
+    if given != groups.AUTO:
+        return groups.read_groups(Path(given), classnames, dataset.raw_names if dataset else ())
+    ranks = dataset.ranks if dataset else ()
+    return groups.from_ranks(ranks, classnames) if ranks else groups.last_words(classnames)
+
+
+def _candidates(given: Path | None, classnames: Sequence[str], dataset: Dataset | None) -> Candidates | None:
+    if given is None:
+        return None
+    from flip.classify.groups import read_candidates
+
+    return read_candidates(given, classnames, dataset.raw_names if dataset else ())
 
 
 def show(options: PredictOptions, context: Context, outcome: Outcome, dataset: Dataset) -> None:
     """Write the evaluation of a split and what else the options ask for."""
     seconds = time.perf_counter() - context.began
     outcome = replace(outcome, evaluation=replace(outcome.evaluation, seconds=seconds))
+    subset = outcome.evaluation.details.get("subset")
+    if subset and subset["outside"]:
+        log.info(
+            "%d of %d scored photos are of classes outside %s and count as wrong; the others: %.1f %%",
+            *(subset["outside"], outcome.evaluation.n, subset["file"], subset["top1"] or 0.0),
+        )
     report_outcome(
         options,
         outcome,

@@ -8,12 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from flip.arrays import FloatArray
 from flip.classify.base import Classifier
+from flip.classify.groups import Candidates, ClassGroups
 from flip.classify.training_set import TrainingSet
 from flip.features import Features
 from flip.results import Evaluation, Neighbor, Prediction, calibration_report, predict_row, score_predictions
@@ -35,6 +37,10 @@ class Description:
         Added to the classifier's own.
     reject : float or None
         Also report the accuracy of the predictions whose probability reaches this.
+    groups : ClassGroups or None
+        Also report the accuracy at each rank.
+    candidates : Candidates or None
+        Name no other classes; photos of others are scored, and counted.
     """
 
     command: str = "evaluate"
@@ -43,6 +49,23 @@ class Description:
     split: str = ""
     protocol: Mapping[str, Any] | None = None
     reject: float | None = None
+    groups: ClassGroups | None = None
+    candidates: Candidates | None = None
+
+    def probabilities(self, classifier: Classifier, features: Features) -> FloatArray:
+        """Return a classifier's probabilities (n, c) among the candidates."""
+        probabilities = classifier.predict_proba(features)
+        return probabilities if self.candidates is None else self.candidates.restrict(probabilities)
+
+    def details(self, probabilities: FloatArray, readable: Features) -> dict[str, Any]:
+        """Return what a result reports of groups, candidates, calibration and ``reject``."""
+        labels = readable.labels
+        details = calibration_report(probabilities, labels, readable.classnames, self.reject)
+        if self.groups is not None:
+            details["ranks"] = self.groups.report(probabilities, labels)
+        if self.candidates is not None:
+            details["subset"] = self.candidates.report(probabilities, labels)
+        return details
 
 
 @dataclass(frozen=True)
@@ -57,12 +80,15 @@ class Outcome:
         The split that was scored, unreadable photos included.
     probabilities : float32 array of shape (n, c)
         Rows of unreadable photos are NaN.
+    groups : ClassGroups or None
+        Whose surest rank the rows name, with ``reject``.
     """
 
     classifier: Classifier
     evaluation: Evaluation
     features: Features
     probabilities: FloatArray
+    groups: ClassGroups | None = None
 
     def rows(self, *, top: int = 5, reject: float | None = None) -> list[Prediction]:
         """Return the prediction row of each photo of the split, in its order; see :func:`prediction_rows`."""
@@ -76,6 +102,7 @@ class Outcome:
             self.classifier.listed_neighbors(self.features),
             top=top,
             reject=reject,
+            groups=self.groups,
         )
 
 
@@ -89,6 +116,7 @@ def prediction_rows(
     *,
     top: int = 5,
     reject: float | None = None,
+    groups: ClassGroups | None = None,
 ) -> list[Prediction]:
     """Return one row for each photo: its likeliest classes, or why it could not be read.
 
@@ -103,7 +131,10 @@ def prediction_rows(
         Classes listed.
     reject : float, optional
         A row whose best probability is below this gets no label.
+    groups : ClassGroups, optional
+        With ``reject``, a row also names the finest rank that is sure enough.
     """
+    surest = None if groups is None or reject is None else partial(groups.surest, least=reject)
     return [
         Prediction(path, error=error)
         if error is not None
@@ -115,6 +146,7 @@ def prediction_rows(
             reject=reject,
             truth=truths[i] if truths else None,
             neighbors=neighbors[i] if neighbors is not None else None,
+            surest=surest(probabilities[i]) if surest else None,
         )
         for i, (path, error) in enumerate(zip(paths, errors, strict=True))
     ]
@@ -149,7 +181,7 @@ def _score(classifier: Classifier, features: Features, about: Description, detai
     began = time.perf_counter()
     classifier.require_classes(features.classnames, about.data or "the data")
     readable = features.require_readable(about.split or "given")
-    probabilities = classifier.predict_proba(readable)  # (readable, c)
+    probabilities = about.probabilities(classifier, readable)  # (readable, c)
     evaluation = score_predictions(
         probabilities,
         readable.labels,
@@ -161,12 +193,9 @@ def _score(classifier: Classifier, features: Features, about: Description, detai
         protocol={**classifier.protocol, **(about.protocol or {})},
         unreadable=features.unreadable,
         seconds=time.perf_counter() - began,
-        details={
-            **details,
-            **calibration_report(probabilities, readable.labels, readable.classnames, about.reject),
-        },
+        details={**details, **about.details(probabilities, readable)},
     )
-    return Outcome(classifier, evaluation, features, _with_unreadable(features, probabilities))
+    return Outcome(classifier, evaluation, features, _with_unreadable(features, probabilities), about.groups)
 
 
 def run_protocol(
@@ -217,7 +246,7 @@ def run_protocol(
     shown: dict[int | None, Classifier] = {}
     for draw in draws(labels, shots, seeds):
         classifier = fit(training.only(draw.rows), draw.seed)
-        right = classifier.predict_proba(readable).argmax(axis=1) == readable.labels
+        right = about.probabilities(classifier, readable).argmax(axis=1) == readable.labels
         scored.append(DrawScore(draw, 100.0 * float(right.mean()), classifier.head_name))
         shown.setdefault(draw.shots, classifier)
         if progress:

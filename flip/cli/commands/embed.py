@@ -13,6 +13,7 @@ from flip.cli.config import FolderOutput, ReadOptions
 from flip.cli.context import Context, finish, progress
 from flip.cli.options import command
 from flip.cli.output import write_summary
+from flip.errors import ConfigError
 from flip.files import claim_folder
 from flip.results import FORMAT
 from flip.settings import option
@@ -27,6 +28,14 @@ class EmbedOptions(ReadOptions, FolderOutput):
     split: str = option("all", "Which split to embed: train, val, test or all.")
     output: Path | None = option(None, "Write the joined table (Parquet) into this folder.")
     captions: bool = option(False, "Also embed the captions now; otherwise the command that needs them does.")
+    map: bool = option(
+        False, "Also write x, y, neighbors, predicted and score into the table, as Embedding Atlas takes them."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.map and self.output is None:
+            raise ConfigError("--map adds columns to the table that -o writes; pass -o with a folder too")
 
 
 def register(app: typer.Typer) -> None:
@@ -58,9 +67,14 @@ def embed(options: EmbedOptions) -> None:
         return
     if options.output is not None:
         from flip.embed.table import write_table
+        from flip.report.embedding_map import map_columns
 
-        file = write_table(options.output, features, dataset, context.encoder.name, overwrite=True)
+        columns = map_columns(features, seed=options.seed) if options.map else None
+        name = context.encoder.name
+        file = write_table(options.output, features, dataset, name, map_columns=columns, overwrite=True)
         log.info("wrote %s", file)
+        if columns:
+            log.info("look at it: embedding-atlas %s --x x --y y --neighbors neighbors", file)
     new = len(dataset) - known
     summary = {
         "command": "embed",
