@@ -34,7 +34,8 @@ class DrawOptions(CheckpointSettings, SamplerSettings, CacheOptions, FolderOutpu
     overwrite: bool = option(False, "Write into the output folder although it holds other work, and draw all again.")
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        CheckpointSettings.__post_init__(self)
+        SamplerSettings.__post_init__(self)
         at_least("--batch-size", self.batch_size, 1)
 
 
@@ -47,7 +48,9 @@ def open_checkpoint(options: DrawOptions) -> Loaded:
         raise typer.BadParameter(
             "no --ckpt; pass a .ckpt or .safetensors file, a diffusers folder, a LoRA file with --base, or ORG/NAME"
         )
-    return load_pipeline(ckpt, base=options.base, ema=not options.no_ema, cache=options.cache)
+    return load_pipeline(
+        ckpt, base=options.base, ema=not options.no_ema, prediction=options.prediction, cache=options.cache
+    )
 
 
 def draw_settings(options: DrawOptions, strength: float | None = None) -> DrawSettings:

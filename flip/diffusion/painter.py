@@ -156,7 +156,8 @@ class Painter:
             where = {"image": photos, "strength": self.settings.strength}
         result = self._pipeline(
             prompt=[picture.prompt for picture in batch],
-            negative_prompt=[self.settings.negative] * len(batch),
+            # Without one, XL takes zeros rather than the embedding of an empty text.
+            negative_prompt=[self.settings.negative] * len(batch) if self.settings.negative else None,
             num_inference_steps=self.settings.steps,
             guidance_scale=self.settings.guidance,
             # On the CPU, so that every device begins from the same noise.

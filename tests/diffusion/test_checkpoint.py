@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from flip.diffusion import ldm
 from flip.diffusion.checkpoint import load_pipeline
+from flip.diffusion.original_config import OriginalConfig
 from flip.diffusion.pickles import read_pickled_tensors
 from flip.diffusion.tokenizer import make_tokenizer
 from flip.errors import CheckpointError, ConfigError
@@ -65,11 +66,13 @@ def test_folder_and_single_file_safetensors_draw_the_same(
 
 
 def test_configs_are_read_from_the_weights(state: Any, pipeline: Any) -> None:
-    for found, model in ((ldm.unet_config(state), pipeline.unet), (ldm.vae_config(state), pipeline.vae)):
+    nothing, file = OriginalConfig(), Path("a.ckpt")
+    unet, vae = ldm.unet_config(state, ldm.V1, nothing, file), ldm.vae_config(state, ldm.V1, nothing)
+    for found, model in ((unet, pipeline.unet), (vae, pipeline.vae)):
         for key in found.keys() - {"sample_size"}:
             value = model.config[key]
             assert found[key] == (list(value) if isinstance(value, tuple) else value), key
-    found = ldm.text_config(state)
+    found = ldm.text_config(ldm.select_weights(state, ema=True), ldm.V1.texts[0], nothing)
     assert all(found[key] == getattr(pipeline.text_encoder.config, key) for key in found)
 
 
@@ -89,7 +92,7 @@ def test_config_of_stable_diffusion_v1() -> None:
         if i < 9:
             state[f"{u}input_blocks.{i}.1.proj_in.weight"] = empty(width, width, 1, 1)
             state[f"{u}input_blocks.{i}.1.transformer_blocks.0.attn2.to_k.weight"] = empty(width, 768)
-    assert ldm.unet_config(state) == {
+    assert ldm.unet_config(state, ldm.V1, OriginalConfig(), Path()) == {
         "sample_size": 64,
         "in_channels": 4,
         "out_channels": 4,
