@@ -120,7 +120,7 @@ def make_examples(
     classes = tuple(tuple(row.setdefault(text, len(row)) for text in texts) for texts in prompts.texts)
     tokens, cut = _tokenized(list(row), tokenize)
     return Examples(
-        tuple(Source(str(root / record.path), record.box if crop else None) for record, root, _ in records),
+        tuple(Source(str(root / record.path), record.region(crop)) for record, root, _ in records),
         np.array([record.label for record, _, _ in records], np.int64),
         np.array([generated for _, _, generated in records], bool),
         *(captions, classes, tokens, cut),
