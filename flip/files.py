@@ -114,6 +114,18 @@ def folder_aside(folder: Path, *, durable: bool = False) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def move_files(source: Path, target: Path, *, last: str) -> None:
+    """Move every file of a folder to the same place in another, replacing what is there; the file ``last`` last.
+
+    A reader that asks for ``last`` first never takes a half-moved folder for a whole one.
+    """
+    for file in sorted((f for f in source.rglob("*") if f.is_file()), key=lambda f: (f.name == last, f)):
+        place = target / file.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        file.replace(place)
+    sync(target)
+
+
 def write_text(file: Path, text: str, *, kind: str = "text") -> None:
     """Write a text file (UTF-8) atomically.
 

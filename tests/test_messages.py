@@ -15,7 +15,7 @@ from flip.cli.app import app
 PACKAGE = Path(__file__).resolve().parents[1] / "flip"
 
 #: Verbs that may follow the name of the program in a sentence.
-VERBS = {"reads", "wrote", "writes", "embeds", "draws", "made"}
+VERBS = {"and", "does", "draws", "embeds", "loads", "made", "reads", "that", "writes", "wrote"}
 
 #: Named in advice before it is built.
 COMING = {("data", "check")}

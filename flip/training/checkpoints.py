@@ -151,8 +151,8 @@ def restore_optimizer(
     for name, tensor in tensors.items():
         key, _, parameter_name = name.partition("/")
         parameter = parameters[parameter_name]
-        # AdamW counts its steps on the CPU.
-        value = tensor.clone() if tensor.ndim == 0 else torch.empty_like(parameter).copy_(tensor)
+        # AdamW counts its steps on the CPU; everything else lies where the parameter does.
+        value = tensor.clone() if key == "step" else torch.empty_like(parameter).copy_(tensor)
         optimizer.state[parameter][key] = value
 
 

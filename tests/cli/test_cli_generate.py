@@ -77,13 +77,12 @@ def test_a_second_run_draws_only_what_is_missing(flip: Any, ckpt: Path) -> None:
     assert all(r["drawn"] for r in rows(flip(*call, "--overwrite")))
 
 
-def test_prompts_from_stdin_and_a_file(flip: Any, ckpt: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", logger="flip")
+def test_prompts_from_stdin_and_a_file(flip: Any, ckpt: Path) -> None:
     long = "word " * 500
     Path("prompts.txt").write_text(f'from a file; "x"\n\n{long}\n')
     result = flip("generate", "--ckpt", ckpt, "first", "-", "--file", "prompts.txt", *QUICK, stdin="in one\nin two\n")
     assert [r["prompt"] for r in rows(result)] == ["first", "in one", "in two", 'from a file; "x"', long.strip()]
-    assert "1 of 5 prompts are longer than the 77 tokens the model reads" in caplog.text
+    assert "1 of 5 prompts are longer than the 77 tokens the model reads" in result.stderr
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "table"])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from flip.device import place
+from flip.device import resolve_device
 from flip.diffusion.checkpoint import load_pipeline
 from flip.diffusion.painter import Painter, Picture
 from flip.diffusion.settings import CheckpointSettings, DrawSettings
@@ -110,7 +110,7 @@ def test_stable_diffusion_xl_of_velocity_says_so_by_a_key(tmp_path: Path, kept: 
 def test_the_painter_draws_what_a_pipeline_of_xl_draws(tmp_path: Path) -> None:
     theirs = make_xl()
     settings = DrawSettings(sampler="euler", steps=3, guidance=5.0, size=str(SIZE))
-    ((_, ours),) = Painter(make_xl(), place("cpu"), settings).draw([Picture("a bird", 7)])
+    ((_, ours),) = Painter(make_xl(), resolve_device("cpu"), settings).draw([Picture("a bird", 7)])
     theirs.scheduler = type(theirs.scheduler).from_config(theirs.scheduler.config, timestep_spacing="linspace")
     noise = [torch.Generator().manual_seed(7)]
     more = {"num_inference_steps": 3, "guidance_scale": 5.0, "width": SIZE, "height": SIZE}

@@ -10,9 +10,9 @@ from typing import Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from flip.cli.commands.finetune_output import print_result, training_bar
 from flip.cli.config import FolderOutput, ReadOptions
 from flip.cli.context import Context, implied_model
+from flip.cli.finetune_output import print_result, training_bar
 from flip.cli.options import command
 from flip.embed.settings import ViewSettings
 from flip.errors import ConfigError

@@ -11,7 +11,7 @@ from flip.diffusion.diffusers_api import diffusers
 from flip.diffusion.painter import Painter, Picture, picture_seed
 from flip.diffusion.pictures import contact_sheet, save_sheet
 from flip.diffusion.settings import DrawSettings
-from flip.files import sync, written_aside
+from flip.files import move_files, written_aside
 from flip.training.diffusion.trainer import DiffusionTrainer
 from flip.training.diffusion.types import Pipeline
 
@@ -44,16 +44,12 @@ def write_model(trainer: DiffusionTrainer, folder: Path) -> None:
         if trainer.settings.lora:
             _write_lora(trainer.pipeline, folder / LORA_FILE)
             return
-        aside = folder / ".model"
-        shutil.rmtree(aside, ignore_errors=True)
+        staged = folder / ".model"
+        shutil.rmtree(staged, ignore_errors=True)
         trainer.pipeline.unet.eval()
-        save_pipeline(trainer.pipeline, aside)
-    for entry in sorted(aside.iterdir(), key=lambda path: path.name == INDEX_FILE):
-        if (folder / entry.name).is_dir():
-            shutil.rmtree(folder / entry.name)
-        entry.replace(folder / entry.name)
-    aside.rmdir()
-    sync(folder)
+        save_pipeline(trainer.pipeline, staged)
+    move_files(staged, folder, last=INDEX_FILE)
+    shutil.rmtree(staged)
 
 
 def _write_lora(pipeline: Pipeline, file: Path) -> None:
