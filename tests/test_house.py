@@ -293,7 +293,7 @@ def test_pip_installs_what_is_imported():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     required = {re.split(r"[\[<>=; ]", line)[0] for line in project["dependencies"]}
     optional = {re.split(r"[\[<>=; ]", d)[0] for extra in project["optional-dependencies"].values() for d in extra}
-    called = {"sklearn": "scikit-learn", "PIL": "pillow", "open_clip": "open_clip_torch"}
+    called = {"sklearn": "scikit-learn", "PIL": "pillow", "open_clip": "open_clip_torch", "yaml": "pyyaml"}
     imported = {m.split(".")[0] for f in MODULES for m in imports(parse(f))} - {"flip"} - sys.stdlib_module_names
     # These come with torch, scikit-learn, transformers and Jinja, which need them themselves.
     imported -= {"numpy", "scipy", "huggingface_hub", "tokenizers", "markupsafe"}

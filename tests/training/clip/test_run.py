@@ -69,7 +69,8 @@ def test_open_clip_alone_reads_the_result_and_gives_the_same_embeddings(whole, s
     network, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{whole.folder}")
     network.eval()
     dataset = open_dataset(squares).select("test")
-    features = extract_features(dataset, load_model(str(whole.folder)), cache=tmp_path, precision="fp32", device="cpu")
+    settings = EmbedSettings(precision="fp32", device="cpu")
+    features = extract_features(dataset, load_model(str(whole.folder)), settings=settings, cache=tmp_path)
     from PIL import Image
 
     pixels = torch.stack([preprocess(Image.open(dataset.file(r)).convert("RGB")) for r in dataset.records])
