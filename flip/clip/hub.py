@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,9 +57,10 @@ def registry_entry(name: str) -> dict[str, Any]:
     entry: dict[str, Any] = open_clip.get_pretrained_cfg(architecture, tag) if slash else {}
     if not entry:
         known = {f"{a}/{t}" for a, t in open_clip.list_pretrained()}
+        repository = f", hf-hub:{name} if it is a repository" if re.fullmatch(r"[\w.-]+/[\w.-]+", name) else ""
         raise ModelError(
-            f"unknown model {name!r}{near_names(name, known)}; pass ARCH/TAG from `flip models`, hf-hub:ORG/NAME, "
-            f"or a folder that holds {CONFIG_FILE}"
+            f"unknown model {name!r}{near_names(name, known)}; pass ARCH/TAG from `flip models`"
+            f"{repository or ', hf-hub:ORG/NAME'}, or a folder that holds {CONFIG_FILE}"
         )
     return entry
 

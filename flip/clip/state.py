@@ -61,7 +61,7 @@ def is_torchscript(file: Path) -> bool:
 
 def _read(file: Path) -> State:
     try:
-        if file.suffix == ".safetensors":
+        if file.suffix.lower() == ".safetensors":
             from safetensors.torch import load_file
 
             content: Any = load_file(file)
@@ -77,7 +77,7 @@ def _read(file: Path) -> State:
         problem = f"names {what}, which" if what else "is damaged, or holds instructions which"
         raise ModelError(
             f"the weights {file} cannot be loaded: the file {problem} weights never need and which could run code; "
-            "nothing of it was run; take a .safetensors file"
+            "nothing of it was run; take a .safetensors file, or save the model's state_dict() alone"
         ) from e
     except Exception as e:
         lines = [line.strip() for line in str(e).splitlines() if line.strip()]
@@ -99,11 +99,17 @@ def _tensors(file: Path, content: Any) -> State:
     state = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
     if not state:
         raise ModelError(f"{file} holds no weights; pass the weights of a CLIP model")
-    # Saved by a network that was wrapped for training on several GPUs, or compiled.
-    for prefix in ("module.", "_orig_mod."):
-        if all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): value for name, value in state.items()}
-    return state
+    return _unwrapped(state)
+
+
+def _unwrapped(state: State) -> State:
+    """Return a CLIP model's tensors under its own names, where it was saved as a part of something else.
+
+    Such as a module for training on several GPUs ("module."), a compiled one, or a Lightning module with metrics.
+    """
+    scales = [name for name in state if name == "logit_scale" or name.endswith(".logit_scale")]
+    prefix = scales[0].removesuffix("logit_scale") if len(scales) == 1 else ""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 class _Module:
