@@ -131,6 +131,8 @@ class OpenClipEncoder:
         Number format of the image tower; texts are always encoded in fp32.
     flip : bool
         Encode each photo as the mean of itself and its mirror image.
+    unit : bool
+        Bring embeddings to unit length.
     """
 
     def __init__(
@@ -141,14 +143,19 @@ class OpenClipEncoder:
         precision: str = "fp32",
         *,
         flip: bool = False,
+        unit: bool = True,
     ) -> None:
         self.facts = facts
         self.precision = precision
-        self._model, self._placement, self._flip = model, placement, flip
+        self._model, self._placement, self._flip, self._unit = model, placement, flip, unit
 
     def placed(self, placement: Placement, precision: str = "fp32", *, flip: bool = False) -> OpenClipEncoder:
         """Return this model on a device and in a number format; both share one network."""
-        return OpenClipEncoder(self.facts, self._model, placement, precision, flip=flip)
+        return OpenClipEncoder(self.facts, self._model, placement, precision, flip=flip, unit=self._unit)
+
+    def unnormalized(self) -> OpenClipEncoder:
+        """Return this encoder with embeddings as the network gives them, not of unit length."""
+        return OpenClipEncoder(self.facts, self._model, self._placement, self.precision, flip=self._flip, unit=False)
 
     @property
     def name(self) -> str:
@@ -214,7 +221,8 @@ class OpenClipEncoder:
 
     @cached_property
     def _tower(self) -> ImageTower:
-        return ImageTower(self._model.get(), self.placement.device, self.precision, flip=self._flip)
+        loaded, device = self._model.get(), self.placement.device
+        return ImageTower(loaded, device, self.precision, flip=self._flip, unit=self._unit)
 
     def prepare(self, image: Image) -> Array:
         """Return an RGB image resized and cropped, uint8 of shape (h, w, 3) as a rule."""
@@ -235,7 +243,7 @@ class OpenClipEncoder:
             batch = list(texts[start : start + TEXT_BATCH])
             with torch.inference_mode():
                 tokens = self.tokenize(batch).to(device)  # (b, context_length)
-                rows.append(self.network.encode_text(tokens, normalize=True).float().cpu().numpy())
+                rows.append(self.network.encode_text(tokens, normalize=self._unit).float().cpu().numpy())
             if progress:
                 progress(len(batch))
         return np.concatenate(rows)

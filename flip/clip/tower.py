@@ -27,21 +27,25 @@ class ImageTower:
     precision : {"fp32", "bf16", "fp16"}
     flip : bool
         Encode each photo as the mean of itself and its mirror image.
+    unit : bool
+        Bring embeddings to unit length.
     """
 
-    def __init__(self, model: LoadedModel, device: torch.device, precision: str, *, flip: bool = False) -> None:
+    def __init__(
+        self, model: LoadedModel, device: torch.device, precision: str, *, flip: bool = False, unit: bool = True
+    ) -> None:
         import torch
 
         self._device = device
         self._dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-        self._flip = flip
+        self._flip, self._normalize = flip, unit
         visual = model.network.visual if precision == "fp32" else copy.deepcopy(model.network.visual)
         visual.to(device=device, dtype=self._dtype)
         self._visual = visual.to(memory_format=torch.channels_last)
         _, self._mean, self._std = split_preprocess(model.preprocess)
 
     def encode(self, prepared: Sequence[Array]) -> FloatArray:
-        """Return unit embeddings (n, d) of n prepared photos."""
+        """Return embeddings (n, d) of n prepared photos."""
         import torch
 
         pixels = torch.from_numpy(np.stack(prepared)).to(self._device, non_blocking=True)
@@ -50,19 +54,24 @@ class ImageTower:
             pixels = pixels.permute(0, 3, 1, 2).float().div_(255)
             pixels = pixels.sub_(self._mean.to(self._device)).div_(self._std.to(self._device))
         with torch.inference_mode():
-            features = self._unit(pixels)
+            features = self._encode(pixels)
             if self._flip:
-                features = torch.nn.functional.normalize(features + self._unit(pixels.flip(-1)), dim=-1)
+                features = self._scale((features + self._encode(pixels.flip(-1))) / 2)
         rows: FloatArray = features.cpu().numpy()
         return rows
 
-    def _unit(self, pixels: torch.Tensor) -> torch.Tensor:
+    def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
         import torch
 
         features = self._visual(pixels.to(self._dtype).contiguous(memory_format=torch.channels_last))
         # CoCa's tower returns its pooled embedding first and its tokens second.
         features = features[0] if isinstance(features, tuple) else features
-        return torch.nn.functional.normalize(features.float(), dim=-1)
+        return self._scale(features.float())
+
+    def _scale(self, features: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        return torch.nn.functional.normalize(features, dim=-1) if self._normalize else features
 
 
 def split_preprocess(
