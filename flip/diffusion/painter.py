@@ -17,6 +17,7 @@ from flip.diffusion.settings import DrawSettings
 from flip.errors import ConfigError
 
 if TYPE_CHECKING:
+    import torch
     from PIL.Image import Image
 
     from flip.diffusion.pipeline import Pipeline, Scheduler
