@@ -17,10 +17,12 @@ from flip.arrays import FloatArray
 from flip.classify.base import Classifier
 from flip.classify.groups import Candidates, ClassGroups
 from flip.classify.training_set import TrainingSet
+from flip.errors import ConfigError
 from flip.features import Features
 from flip.results import Evaluation, Neighbor, Prediction, calibration_report, predict_row, score_predictions
 from flip.settings import Progress
 from flip.studies.few_shot import DrawScore, draws, few_shot_rows, warn_of_short_classes
+from flip.studies.held_out import without_own_photos
 
 #: Fit a classifier to a training set with a seed.
 Fit = Callable[[TrainingSet, int], Classifier]
@@ -221,7 +223,7 @@ def run_protocol(
     train : Features or TrainingSet
         Every choice and calibration is made on these.
     test : Features
-        Scored only.
+        Scored only. Training photos among them are scored by fits that did not see them.
     shots : sequence of int or None
         Training photos per class; None for all of them. Without any, one fit on all photos.
     seeds : int
@@ -238,7 +240,11 @@ def run_protocol(
     """
     training = TrainingSet.of(train)
     if not shots:
-        return score(fit(training, seed), test, about)
+        return score(*without_own_photos(fit(training, seed), training, test), about)
+    if "train" in test.splits:
+        raise ConfigError(
+            "--shots draws its photos from the train split, which is then not scored; pass --split test"
+        )
     readable = test.require_readable(about.split or "test")
     labels = training.labels[training.real]
     warn_of_short_classes(labels, shots)
