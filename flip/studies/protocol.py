@@ -242,9 +242,7 @@ def run_protocol(
     if not shots:
         return score(*without_own_photos(fit(training, seed), training, test), about)
     if "train" in test.splits:
-        raise ConfigError(
-            "--shots draws its photos from the train split, which is then not scored; pass --split test"
-        )
+        raise ConfigError("--shots draws its photos from the train split, which is then not scored; pass --split test")
     readable = test.require_readable(about.split or "test")
     labels = training.labels[training.real]
     warn_of_short_classes(labels, shots)
