@@ -66,6 +66,10 @@ class ModelOptions(EmbedSettings, CacheOptions):
         f"[default: {names.DEFAULT_MODEL}]",
         envvar="FLIP_MODEL",
     )
+    arch: str | None = option(
+        None,
+        "Architecture of --model where that is a bare weights file, as open_clip names it. [default: by its shapes]",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
