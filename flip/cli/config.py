@@ -68,7 +68,7 @@ class ModelOptions(EmbedSettings, CacheOptions):
     )
     arch: str | None = option(
         None,
-        "Architecture of --model where that is a bare weights file, as open_clip names it. [default: by its shapes]",
+        "Architecture of a bare weights file that --model names, as open_clip calls it. [default: by shapes]",
     )
 
 

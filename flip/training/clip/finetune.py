@@ -34,6 +34,7 @@ def finetune(
     hardware: Hardware = DEFAULT_HARDWARE,
     crop: str = "none",
     cache: Path | None = None,
+    arch: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     listener: Listener | None = None,
@@ -57,6 +58,8 @@ def finetune(
         boxes: cut each photo to its bounding box.
     cache : Path, optional
         Cache folder of embeddings; the platform's when absent.
+    arch : str, optional
+        Architecture of ``model`` where that names a bare weights file.
     resume : bool
         Refuse a folder without a run; of a finished run return the result.
     overwrite : bool
@@ -83,7 +86,7 @@ def finetune(
     log.info(f"{len(split.training)} photos train, {len(split.validation)} of the training split choose the epoch")
     name = model.name if isinstance(model, OpenClipEncoder) else model
     run = train_clip(
-        model if isinstance(model, OpenClipEncoder) else starting_model(model, settings, cache),
+        model if isinstance(model, OpenClipEncoder) else starting_model(model, settings, cache, arch),
         split,
         folder,
         settings,
@@ -98,7 +101,7 @@ def finetune(
     _warn(run)
     scores: list[Score] = []
     if not settings.no_scores:
-        models = starting_model(name, settings, cache), load_model(str(folder), cache=cache)
+        models = starting_model(name, settings, cache, arch), load_model(str(folder), cache=cache)
         scores = score_models(models, classes, settings, hardware, crop=crop, cache=cache)
     summary: dict[str, Any] = plain(_summary(name, settings, run, scores))
     if resolve_device(hardware.device).is_main:
