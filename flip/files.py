@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from flip.errors import ConfigError
 
@@ -59,7 +59,7 @@ def written_aside(file: Path, advice: str = _WRITABLE, *, durable: bool = False,
     """
     with _writing(file, advice):
         target = file.resolve()
-        through = _is_special(target)
+        through = is_special(target)
         if kind and not through:
             _require_kind(file, target, kind)
         aside = _aside_of(target, through)
@@ -143,6 +143,33 @@ def move_files(source: Path, target: Path, *, last: str) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         file.replace(place)
     sync(target)
+
+
+def is_special(file: Path) -> bool:
+    """Return whether a file is there and is neither a plain file nor a folder: a FIFO, a device, a socket."""
+    try:
+        mode = file.stat().st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+@contextlib.contextmanager
+def open_special(file: Path) -> Iterator[TextIO]:
+    """Open a FIFO or a device to write text through it.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be written.
+    """
+    try:
+        with file.open("w", encoding="utf-8", newline="") as stream:
+            yield stream
+    except BrokenPipeError:
+        raise
+    except OSError as e:
+        raise ConfigError(f"{file} cannot be written ({e.strerror or e}); {_WRITABLE}") from e
 
 
 def write_text(file: Path, text: str, *, kind: str = "text") -> None:
@@ -311,14 +338,6 @@ def _umask() -> int:
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
-
-
-def _is_special(file: Path) -> bool:
-    try:
-        mode = file.stat().st_mode
-    except OSError:
-        return False
-    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 def _require_kind(file: Path, target: Path, kind: str) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from flip.arrays import Array, FloatArray
-from flip.classify.base import Classifier
+from flip.classify.base import Classifier, HeldOutPredictions
+from flip.classify.calibration import softmax
 from flip.classify.heads import Head, Inputs, SavedHead, build_head, head_from_arrays
 from flip.classify.settings import HeadSettings
 from flip.classify.text_side import ZeroShotText, build_text_side
@@ -147,6 +148,11 @@ class HeadClassifier(Classifier):
             return build_text_side(features.image_features, caption_features=captions)
         embeddings, scale = self.zero_shot.class_embeddings, self.zero_shot.logit_scale
         return build_text_side(features.image_features, embeddings, scale, captions)
+
+    def held_out(self) -> HeldOutPredictions | None:
+        """Return the calibrated out-of-fold probabilities of training rows; None where nothing could be held out."""
+        held = self.head.out_of_fold
+        return None if held is None else HeldOutPredictions("out-of-fold", held.rows, softmax(held.logits))
 
     def save(
         self, folder: str | Path, *, protocol: Mapping[str, object] | None = None, overwrite: bool = False

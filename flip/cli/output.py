@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from flip.cli.config import FileOutput, FormatOptions, PredictOptions
-from flip.errors import ConfigError
-from flip.files import claim_folder, plain, write_text
+from flip.files import claim_folder, is_special, open_special, plain, write_text, written_aside
 from flip.results import (
     GROUP_COLUMNS,
     PREDICTION_COLUMNS,
@@ -138,16 +137,26 @@ def _write_line(stream: TextIO, row: Prediction) -> None:
 
 @contextmanager
 def _stream(file: Path | None) -> Iterator[TextIO]:
-    """Yield stdout, or a file that is written row by row, so that an interrupted run keeps its rows."""
+    """Yield stdout, or a file that gets rows as they come.
+
+    A plain file is replaced when the run ends, also when it is interrupted: the rows so far are kept. A failed run
+    leaves it as it was. FIFOs and devices are written through.
+    """
     if file is None:
         yield sys.stdout
         return
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("w", encoding="utf-8", newline="") as stream:
+    if is_special(file):
+        with open_special(file) as stream:
             yield stream
-    except OSError as e:
-        raise ConfigError(f"{file} cannot be written ({e.strerror}); pass a file in a folder that can") from e
+        return
+    interrupted: KeyboardInterrupt | None = None
+    with written_aside(file, kind="text") as aside, aside.open("w", encoding="utf-8", newline="") as stream:
+        try:
+            yield stream
+        except KeyboardInterrupt as e:
+            interrupted = e
+    if interrupted is not None:
+        raise interrupted
 
 
 def _write(file: Path | None, text: str) -> None:

@@ -207,7 +207,7 @@ class OpenClipEncoder:
         return self._model.get().preprocess
 
     @property
-    def tokenize(self) -> Callable[[list[str]], torch.Tensor]:
+    def tokenize(self) -> Callable[..., torch.Tensor]:
         """List of n texts → int64 tensor (n, context_length); longer texts are cut."""
         return self._model.get().tokenize
 
@@ -232,6 +232,18 @@ class OpenClipEncoder:
     def encode_images(self, prepared: Sequence[Array]) -> FloatArray:
         """Return unit embeddings, float32 of shape (n, d), of n prepared images."""
         return self._tower.encode(prepared)
+
+    def count_cut(self, texts: Sequence[str]) -> int:
+        """Return how many of n texts are longer than the context, whose rest is not read.
+
+        A token is a byte or more, so that short texts are counted without a tokenizer.
+        """
+        long = [text for text in texts if len(text.encode("utf-8", "replace")) + 2 > self.context_length]
+        if not long:
+            return 0
+        # In twice the context a text that fits is followed by padding alone.
+        tokens = self.tokenize(["", *long], context_length=2 * self.context_length)  # (1 + long, 2 · context)
+        return int((tokens[1:, self.context_length :] != tokens[0, -1]).any(dim=1).sum())
 
     def encode_texts(self, texts: Sequence[str], progress: Progress | None = None) -> FloatArray:
         """Return unit embeddings, float32 of shape (n, d), of n texts, always in fp32; longer texts are cut."""

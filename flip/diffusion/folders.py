@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +59,7 @@ _CONFIG_FILES = (
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "adapter_config.json"),
 )
 
+_TOKENIZERS = {"tokenizer": "text_encoder", "tokenizer_2": "text_encoder_2"}
 _NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
 _WEIGHTS = (".safetensors", ".bin")
 _WEIGHTS_FILE = re.compile(
@@ -89,6 +90,8 @@ def load_folder(folder: Path) -> Pipeline:
     drawing = _require_known_classes(folder, index)
     _require_no_code(folder)
     networks = [kind for kind in _NETWORKS if _is_named(index.get(kind))]
+    tokenizers = [kind for kind in _TOKENIZERS if _is_named(index.get(kind))]
+    _require_vocabularies(folder, tokenizers)
     files = {kind: _weights_file(folder / kind) for kind in networks}
     variants = {_variant(file) for file in files.values()} - {None}
     try:
@@ -107,6 +110,7 @@ def load_folder(folder: Path) -> Pipeline:
             require_finite(part.named_parameters(), folder / kind)
             part.eval().requires_grad_(False)
     _require_text_to_image(pipeline, folder)
+    _require_matching_vocabularies(pipeline, folder, tokenizers)
     made: Pipeline = pipeline
     return made
 
@@ -217,6 +221,28 @@ def _plain_name(name: str) -> str:
     for old, new in (("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")):
         name = re.sub(rf"(attentions\.\d+)\.{old}\.", rf"\1.{new}.", name)
     return name
+
+
+def _require_vocabularies(folder: Path, tokenizers: Iterable[str]) -> None:
+    """Raise a CheckpointError if a tokenizer has no vocabulary: transformers would make an empty one."""
+    for kind in tokenizers:
+        part = folder / kind
+        if not (part / "tokenizer.json").is_file() and not all(
+            (part / f).is_file() for f in ("vocab.json", "merges.txt")
+        ):
+            raise CheckpointError(
+                f"{part} holds neither tokenizer.json nor vocab.json and merges.txt; fetch the folder again"
+            )
+
+
+def _require_matching_vocabularies(pipeline: Any, folder: Path, tokenizers: Iterable[str]) -> None:
+    for kind in tokenizers:
+        has, known = len(getattr(pipeline, kind)), getattr(pipeline, _TOKENIZERS[kind]).config.vocab_size
+        if has > known:
+            raise CheckpointError(
+                f"{folder / kind}: the tokenizer gives {has} tokens and its text encoder knows {known}; fetch the "
+                "folder again"
+            )
 
 
 def _require_text_to_image(pipeline: Any, folder: Path) -> None:

@@ -16,10 +16,12 @@ from flip.arrays import FloatArray
 from flip.classify.base import Classifier
 from flip.classify.groups import Candidates, ClassGroups
 from flip.classify.training_set import TrainingSet
+from flip.errors import ConfigError
 from flip.features import Features
 from flip.results import Evaluation, Neighbor, Prediction, calibration_report, predict_row, score_predictions
 from flip.settings import Progress
 from flip.studies.few_shot import DrawScore, draws, few_shot_rows, warn_of_short_classes
+from flip.studies.held_out import without_own_photos
 
 #: Fit a classifier to a training set with a seed.
 Fit = Callable[[TrainingSet, int], Classifier]
@@ -214,7 +216,7 @@ def run_protocol(
     train : Features or TrainingSet
         Every choice and calibration is made on these.
     test : Features
-        Scored only.
+        Scored only. Training photos among them are scored by fits that did not see them.
     shots : sequence of int or None
         Training photos per class; None for all of them. Without any, one fit on all photos.
     seeds : int
@@ -227,7 +229,7 @@ def run_protocol(
     """
     training = TrainingSet.of(train)
     if not shots:
-        return score(fit(training, seed), test, about)
+        return score(*without_own_photos(fit(training, seed), training, test), about)
     return _run_draws(fit, training, test, shots, seeds, about, progress)
 
 
@@ -241,6 +243,8 @@ def _run_draws(
     progress: Progress | None,
 ) -> Outcome:
     """Fit and score a classifier for every few-shot draw."""
+    if "train" in test.splits:
+        raise ConfigError("--shots draws its photos from the train split, which is then not scored; pass --split test")
     readable = test.require_readable(about.split or "test")
     labels = training.labels[training.real]
     warn_of_short_classes(labels, shots)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import pickle
 import sys
+import time
 import types
 import zipfile
 from collections import OrderedDict, defaultdict
@@ -215,6 +216,35 @@ def test_a_tensor_may_not_declare_more_than_the_file_holds(tmp_path: Path) -> No
     file = save_ckpt(tmp_path / "wide.ckpt", {"x": torch.zeros(1).expand(10**12)})
     with pytest.raises(CheckpointError, match="more than the file holds"):
         read_pickled_tensors(file)
+
+
+@pytest.mark.parametrize("member", ["data.pkl", "data/0", "version"])
+def test_a_compressed_member_is_refused_at_once(member: str, tmp_path: Path) -> None:
+    file = save_ckpt(tmp_path / "a.ckpt", {"x": torch.zeros(4)})
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            squeezed = name.endswith(member)
+            more = b"N0" * 20_000_000 if name.endswith("data.pkl") and squeezed else b""
+            archive.writestr(name, more + content, zipfile.ZIP_DEFLATED if squeezed else zipfile.ZIP_STORED)
+    start = time.process_time()
+    with pytest.raises(CheckpointError, match=rf"refused: '[^']*{member}' in it is compressed"):
+        read_pickled_tensors(file)
+    assert time.process_time() - start < 1
+
+
+def test_an_overlarge_pickle_is_refused_at_once(tmp_path: Path) -> None:
+    file = save_ckpt(tmp_path / "a.ckpt", {"x": torch.zeros(4)})
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, b"N0" * (3 << 20) + content if name.endswith("data.pkl") else content)
+    start = time.process_time()
+    with pytest.raises(CheckpointError, match=r"refused: its data.pkl has 6 MiB"):
+        read_pickled_tensors(file)
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9, 0.999])
