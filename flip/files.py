@@ -15,6 +15,10 @@ from typing import Any, TextIO
 
 from flip.errors import ConfigError
 
+#: A JSON object whose keys others decide, such as a library's configuration or what a result file holds beside its
+#: numbers. Its values are read loosely; where flip decides the keys there is a class or a TypedDict.
+JsonObject = dict[str, Any]
+
 #: Temporary files are named ``.flip-tmp-<host>-<process>-<random>-<name>``, so that those of a killed run can be told.
 ASIDE_PREFIX = ".flip-tmp-"
 
@@ -53,36 +57,51 @@ def written_aside(file: Path, advice: str = _WRITABLE, *, durable: bool = False,
     ConfigError
         If it cannot be written, or would replace a file of another kind.
     """
-    import shutil
-    import tempfile
-
-    try:
+    with _writing(file, advice):
         target = file.resolve()
         through = is_special(target)
         if kind and not through:
             _require_kind(file, target, kind)
-        folder = Path(tempfile.gettempdir()) if through else target.parent
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_stale_asides(folder)
-        aside = _new_aside(folder, target.name)
-    except OSError as e:
-        raise ConfigError(f"{file} cannot be written ({e.strerror or e}); {advice}") from e
+        aside = _aside_of(target, through)
+        try:
+            yield aside
+            _write_through(aside, target) if through else _replace(aside, target, durable)
+        finally:
+            with contextlib.suppress(OSError):
+                aside.unlink()
+
+
+@contextlib.contextmanager
+def _writing(file: Path, advice: str) -> Iterator[None]:
     try:
-        yield aside
-        if through:
-            with aside.open("rb") as source, target.open("wb") as sink:
-                shutil.copyfileobj(source, sink)
-            return
-        if durable:
-            sync(aside)
-        aside.replace(target)
-        if durable:
-            sync(target.parent)
+        yield
     except OSError as e:
         raise ConfigError(f"{file} cannot be written ({e.strerror or e}); {advice}") from e
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink()
+
+
+def _aside_of(target: Path, through: bool) -> Path:
+    """Create the temporary file that becomes ``target``, or is written through to it."""
+    import tempfile
+
+    folder = Path(tempfile.gettempdir()) if through else target.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_stale_asides(folder)
+    return _new_aside(folder, target.name)
+
+
+def _write_through(aside: Path, target: Path) -> None:
+    import shutil
+
+    with aside.open("rb") as source, target.open("wb") as sink:
+        shutil.copyfileobj(source, sink)
+
+
+def _replace(aside: Path, target: Path, durable: bool) -> None:
+    if durable:
+        sync(aside)
+    aside.replace(target)
+    if durable:
+        sync(target.parent)
 
 
 @contextlib.contextmanager
@@ -170,7 +189,7 @@ def write_json(file: Path, content: object) -> None:
     write_text(file, json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n")
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """Return a value as JSON can hold it: NumPy numbers as Python's, tuples as lists, NaN and infinity as None."""
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
@@ -219,7 +238,7 @@ def claim_folder(folder: Path, mark: str | None = None, *, overwrite: bool = Fal
     return ours
 
 
-def require_same_key(folder: Path, before: Mapping[str, Any], key: Mapping[str, Any], advice: str) -> None:
+def require_same_key(folder: Path, before: Mapping[str, object], key: Mapping[str, object], advice: str) -> None:
     """Check that work in a folder was begun with the same settings, data and model, so that it can be resumed.
 
     Parameters

@@ -20,7 +20,7 @@ from flip.classify.training_set import TrainingSet
 from flip.classify.zeroshot import ZeroShotClassifier
 from flip.errors import CheckpointError, ConfigError, DataError, FeatureMismatchError
 from flip.features import Features
-from flip.files import claim_folder, write_json, written_aside
+from flip.files import JsonObject, claim_folder, write_json, written_aside
 from flip.results import FORMAT, require_format, versions
 
 HEAD_FILE, ARRAYS_FILE = "head.json", "head.safetensors"
@@ -221,7 +221,7 @@ class HeadClassifier(Classifier):
         return {**protocol, "chosen": dict(self.head.protocol)}
 
     @classmethod
-    def _restore(cls, about: Mapping[str, Any], arrays: dict[str, Array]) -> HeadClassifier:
+    def _restore(cls, about: JsonObject, arrays: dict[str, Array]) -> HeadClassifier:
         """Return the classifier that ``save`` described; KeyError or TypeError where something is absent."""
         origin, protocol = Origin(**about["origin"]), dict(about.get("protocol", {}))
         embeddings = arrays.pop(CLASS_EMBEDDINGS, None)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flip.cli.context import Context, progress
 from flip.cli.drawing import draw_settings, open_checkpoint
@@ -15,6 +14,7 @@ from flip.studies.settings import StudySettings
 
 if TYPE_CHECKING:
     from flip.cli.commands.augment import AugmentOptions
+    from flip.studies.study import StudyResult
 
 
 log = logging.getLogger("flip.cli")
@@ -57,7 +57,7 @@ def study(options: AugmentOptions) -> None:
         write_rows(options, "flip augment --study", result["study"])
 
 
-def _draw_curves(file: Path, result: Mapping[str, Any]) -> None:
+def _draw_curves(file: Path, result: StudyResult) -> None:
     from flip.report.plots import plot_augmentation
 
     plot_augmentation(file, result["study"], f"{result['data']}, {result['classes']} classes, n {result['n']}")

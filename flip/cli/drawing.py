@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -76,7 +76,7 @@ def _lines(text: str) -> list[str]:
 
 
 @contextmanager
-def row_writer(options: DrawOptions, columns: tuple[str, ...]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+def row_writer(options: DrawOptions, columns: tuple[str, ...]) -> Iterator[Callable[[Mapping[str, object]], None]]:
     """Yield a function that writes a row to stdout as it comes: ``-o`` is a folder, and tells nothing of the rows.
 
     Under ``accelerate launch`` the processes write to one stdout: jsonl only.
@@ -93,6 +93,6 @@ def row_writer(options: DrawOptions, columns: tuple[str, ...]) -> Iterator[Calla
     writer.close()
 
 
-def _write_line(row: Mapping[str, Any], columns: tuple[str, ...]) -> None:
+def _write_line(row: Mapping[str, object], columns: tuple[str, ...]) -> None:
     sys.stdout.write("  ".join(str(row[key]) for key in columns if key in row) + "\n")
     sys.stdout.flush()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from flip.cli.config import FileOutput, FormatOptions, PredictOptions
 from flip.files import claim_folder, is_special, open_special, plain, write_text, written_aside
@@ -67,7 +67,7 @@ def write_evaluation(options: FormatOptions, evaluation: Evaluation) -> None:
     _write(file, text)
 
 
-def write_summary(options: FormatOptions, title: str, summary: Mapping[str, Any]) -> None:
+def write_summary(options: FormatOptions, title: str, summary: Mapping[str, object]) -> None:
     """Write a flat mapping to stdout or ``-o``: a table of two columns, json, or csv of one row."""
     form, file = result_format(options, "json"), output_file(options)
     if form == "table":
@@ -77,7 +77,7 @@ def write_summary(options: FormatOptions, title: str, summary: Mapping[str, Any]
     _write(file, text)
 
 
-def write_rows(options: FormatOptions, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_rows(options: FormatOptions, title: str, rows: Sequence[Mapping[str, object]]) -> None:
     """Write a list of like mappings to stdout or ``-o``: a table, json, jsonl or csv."""
     form, file = result_format(options, "jsonl"), output_file(options)
     if form == "table":
@@ -171,7 +171,7 @@ def _json_text(value: object, form: str) -> str:
     return json.dumps(value, indent=None if form == "jsonl" else 2, ensure_ascii=False) + "\n"
 
 
-def _csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+def _csv_text(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -199,15 +199,15 @@ def _evaluation_tables(e: Evaluation) -> list[Table]:
     return [_pairs(f"flip {e.command}", head), *grids]
 
 
-def _flat(protocol: Mapping[str, Any]) -> dict[str, Any]:
+def _flat(protocol: Mapping[str, object]) -> dict[str, object]:
     """Return a protocol with the items of its mappings beside the others."""
-    rows: dict[str, Any] = {}
+    rows: dict[str, object] = {}
     for key, value in protocol.items():
         rows |= _flat(value) if isinstance(value, dict) else {key.replace("_", " "): value}
     return rows
 
 
-def _pairs(title: str, values: Mapping[str, Any]) -> Table:
+def _pairs(title: str, values: Mapping[str, object]) -> Table:
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
@@ -218,7 +218,7 @@ def _pairs(title: str, values: Mapping[str, Any]) -> Table:
     return table
 
 
-def _grid(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+def _grid(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flip.clip.fetch import first_line, offline, quiet
 from flip.clip.folder import CONFIG_FILE
@@ -18,6 +18,7 @@ from flip.clip.stage import staged
 from flip.clip.state import read_state
 from flip.device import parameters_without_memory
 from flip.errors import ModelError
+from flip.files import JsonObject
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 _ONE_AT_A_TIME = threading.RLock()
 
 
-def build_source(name: str, source: Source) -> tuple[LoadedModel, dict[str, Any]]:
+def build_source(name: str, source: Source) -> tuple[LoadedModel, JsonObject]:
     """Return a model with its weights, on the CPU in fp32 and in ``eval()``, and its whole ``preprocess_cfg``.
 
     Raises
@@ -58,7 +59,7 @@ def build_source(name: str, source: Source) -> tuple[LoadedModel, dict[str, Any]
     return _finished(network, tokenize)
 
 
-def build_random(source: Source, seed: int) -> tuple[LoadedModel, dict[str, Any]]:
+def build_random(source: Source, seed: int) -> tuple[LoadedModel, JsonObject]:
     """Return a model with random weights, on the CPU in fp32 and in ``eval()``, and its whole ``preprocess_cfg``."""
     import torch
 
@@ -78,7 +79,7 @@ def _build(source: Source, *, empty: bool) -> tuple[ClipNetwork, Callable[[list[
         return network, open_clip.get_tokenizer(f"local-dir:{folder}")
 
 
-def _make_network(model_cfg: dict[str, Any]) -> ClipNetwork:
+def _make_network(model_cfg: JsonObject) -> ClipNetwork:
     """Return the network of a configuration, as ``open_clip.create_model`` makes it without pretrained towers."""
     import open_clip
 
@@ -93,7 +94,7 @@ def _make_network(model_cfg: dict[str, Any]) -> ClipNetwork:
     return network
 
 
-def _empty_network(model_cfg: dict[str, Any]) -> ClipNetwork:
+def _empty_network(model_cfg: JsonObject) -> ClipNetwork:
     """Return the network with whatever memory holds as its parameters: every one of them is read from a file next."""
     import torch
 
@@ -111,7 +112,7 @@ def _empty_network(model_cfg: dict[str, Any]) -> ClipNetwork:
     return network
 
 
-def _set_preprocessing(network: ClipNetwork, preprocess_cfg: dict[str, Any]) -> None:
+def _set_preprocessing(network: ClipNetwork, preprocess_cfg: JsonObject) -> None:
     import open_clip
     from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
@@ -119,9 +120,7 @@ def _set_preprocessing(network: ClipNetwork, preprocess_cfg: dict[str, Any]) -> 
     open_clip.set_model_preprocess_cfg(network, whole | {"size": network.visual.image_size})
 
 
-def _finished(
-    network: ClipNetwork, tokenize: Callable[[list[str]], torch.Tensor]
-) -> tuple[LoadedModel, dict[str, Any]]:
+def _finished(network: ClipNetwork, tokenize: Callable[[list[str]], torch.Tensor]) -> tuple[LoadedModel, JsonObject]:
     import open_clip
     from open_clip.transform import PreprocessCfg, image_transform_v2
 

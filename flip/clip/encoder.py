@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from flip.arrays import Array, FloatArray
 from flip.clip.network import LoadedModel
 from flip.clip.tower import ImageTower, split_preprocess
 from flip.device import Placement, resolve_device
+from flip.files import JsonObject
 from flip.settings import Progress
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class ModelFacts:
     dim: int
     logit_scale: float
     context_length: int
-    config: dict[str, Any]
+    config: JsonObject
 
 
 class LazyModel:
@@ -173,7 +174,7 @@ class OpenClipEncoder:
         return self.facts.dim
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> JsonObject:
         """``model_cfg`` and ``preprocess_cfg``, as ``open_clip_config.json`` would hold them."""
         return self.facts.config
 

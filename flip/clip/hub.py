@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from flip.clip.fetch import AbsentError, cache_place, cached_file, first_line, hub_file, quiet, require_network
 from flip.clip.folder import CONFIG_FILE
 from flip.errors import ModelError, near_names
+from flip.files import JsonObject
 from flip.sample import weights as sample
 
 #: Where open_clip puts weights that are not on the hub.
@@ -43,7 +43,7 @@ def known_models() -> Sequence[KnownModel]:
     return rows
 
 
-def registry_entry(name: str) -> dict[str, Any]:
+def registry_entry(name: str) -> JsonObject:
     """Return what open_clip knows of an ``ARCH/TAG``: where its weights are, and how they were trained.
 
     Raises
@@ -54,7 +54,7 @@ def registry_entry(name: str) -> dict[str, Any]:
     import open_clip
 
     architecture, slash, tag = name.rpartition("/")
-    entry: dict[str, Any] = open_clip.get_pretrained_cfg(architecture, tag) if slash else {}
+    entry: JsonObject = open_clip.get_pretrained_cfg(architecture, tag) if slash else {}
     if not entry:
         known = {f"{a}/{t}" for a, t in open_clip.list_pretrained()}
         repository = f", hf-hub:{name} if it is a repository" if re.fullmatch(r"[\w.-]+/[\w.-]+", name) else ""
@@ -65,7 +65,7 @@ def registry_entry(name: str) -> dict[str, Any]:
     return entry
 
 
-def local_weights(entry: Mapping[str, Any]) -> Path | None:
+def local_weights(entry: Mapping[str, object]) -> Path | None:
     """Return the weights file of a registry entry if it is on this machine, touching no network."""
     repository, names = _on_hub(entry)
     if repository:
@@ -75,7 +75,7 @@ def local_weights(entry: Mapping[str, Any]) -> Path | None:
     return file if url and file.is_file() else None
 
 
-def fetch_weights(entry: Mapping[str, Any]) -> Path:
+def fetch_weights(entry: Mapping[str, object]) -> Path:
     """Return the weights file of a registry entry, fetching it if it is not on this machine.
 
     Raises
@@ -99,7 +99,7 @@ def fetch_weights(entry: Mapping[str, Any]) -> Path:
         raise AbsentError(first_line(e)) from e
 
 
-def absent_message(name: str, entry: Mapping[str, Any], error: Exception) -> str:
+def absent_message(name: str, entry: Mapping[str, object], error: Exception) -> str:
     """Return the line for weights of the registry that are not here and cannot be fetched."""
     repository, names = _on_hub(entry)
     if repository:
@@ -122,7 +122,7 @@ def hub_absent_message(name: str, repository: str, error: Exception) -> str:
     )
 
 
-def _on_hub(entry: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+def _on_hub(entry: Mapping[str, object]) -> tuple[str, tuple[str, ...]]:
     """Return the repository of a registry entry and the names that its weights may have there, the best first."""
     from open_clip.pretrained import _get_safe_alternatives
 

@@ -8,7 +8,7 @@ import re
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flip.errors import ModelError
 
@@ -64,7 +64,7 @@ def _read(file: Path) -> State:
         if file.suffix.lower() == ".safetensors":
             from safetensors.torch import load_file
 
-            content: Any = load_file(file)
+            content: object = load_file(file)
         elif is_torchscript(file):
             content = _read_torchscript(file)
         else:
@@ -88,7 +88,7 @@ def _read(file: Path) -> State:
     return _tensors(file, content)
 
 
-def _tensors(file: Path, content: Any) -> State:
+def _tensors(file: Path, content: object) -> State:
     import torch
 
     for inner in ("state_dict", "model_state_dict", "model"):
@@ -116,9 +116,9 @@ class _Module:
     """Stands for every module of an archive; it keeps its attributes and does nothing."""
 
     def __init__(self) -> None:
-        self.attributes: dict[str, Any] = {}
+        self.attributes: dict[str, object] = {}
 
-    def __setstate__(self, attributes: dict[str, Any]) -> None:
+    def __setstate__(self, attributes: dict[str, object]) -> None:
         self.attributes = attributes
 
 
@@ -129,7 +129,7 @@ class _ArchiveReader(pickle.Unpickler):
         super().__init__(io.BytesIO(archive.read(f"{root}data.pkl")))
         self._archive, self._root = archive, root
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         """Return what stands for a name of the pickle; none but these are known."""
         import torch
 
@@ -147,7 +147,7 @@ class _ArchiveReader(pickle.Unpickler):
             return getattr(torch, _STORAGES[name])
         raise pickle.UnpicklingError(f"it names {module}.{name}, which weights never need")
 
-    def persistent_load(self, pid: Any) -> torch.Tensor:
+    def persistent_load(self, pid: tuple[str, torch.dtype, str, str, int]) -> torch.Tensor:
         """Return a stored block of numbers as a flat tensor."""
         import torch
 
@@ -157,7 +157,7 @@ class _ArchiveReader(pickle.Unpickler):
 
 def _rebuild_tensor(
     storage: torch.Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object
-) -> Any:
+) -> torch.Tensor:
     return storage.as_strided(tuple(size), tuple(stride), offset)
 
 

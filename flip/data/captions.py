@@ -6,13 +6,12 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from flip.data.text import nfc, read_text
 from flip.errors import DataError
 
 
-def parse_captions(value: Any) -> tuple[str, ...]:
+def parse_captions(value: object) -> tuple[str, ...]:
     """Return the captions in a cell: None, a string, a list of strings, or such a list written as JSON in a string.
 
     Raises
@@ -75,7 +74,7 @@ def read_captions_json(file: Path, paths: Sequence[str], *, every_key: bool) -> 
     return captions
 
 
-def _object(file: Path) -> dict[str, Any]:
+def _object(file: Path) -> dict[str, object]:
     try:
         given = json.loads(read_text(file))
     except (ValueError, OSError) as error:

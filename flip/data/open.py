@@ -60,13 +60,20 @@ def open_dataset(
         If ``layout``, ``test_fraction`` or ``class_level`` is not allowed.
     """
     settings = ReadSettings(test_fraction=test_fraction, class_level=class_level, cache=cache)
+    _require_known(layout)
+    if str(data) in GUIDES and layout is None:
+        return _finished(read_sample(str(data), cache), classnames)
+    return _open(Path(data).expanduser(), layout, settings, classnames)
+
+
+def _require_known(layout: str | None) -> None:
     if layout is not None and layout not in LAYOUTS:
         raise ConfigError(
             f"layout {layout!r} is unknown{near_names(layout, LAYOUTS)}; pass one of {', '.join(LAYOUTS)}"
         )
-    if str(data) in GUIDES and layout is None:
-        return _finished(read_sample(str(data), cache), classnames)
-    root = Path(data).expanduser()
+
+
+def _open(root: Path, layout: str | None, settings: ReadSettings, classnames: Path | None) -> Dataset:
     try:
         return _finished(_read(root, layout, settings), classnames)
     except OSError as error:

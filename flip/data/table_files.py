@@ -9,11 +9,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from flip.data.tables import COLUMNS, Row, Table
 from flip.data.text import decode_text, nfc, read_text
 from flip.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def read_table(file: Path) -> Table:
@@ -133,7 +136,7 @@ def _read_parquet(file: Path) -> Table:
     return Table(names, rows)
 
 
-def _is_image(name: str, kind: Any) -> bool:
+def _is_image(name: str, kind: pa.DataType) -> bool:
     """Return whether a column of a Parquet file holds photos rather than their paths."""
     import pyarrow as pa
 

@@ -7,12 +7,13 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from flip.data.captions import parse_captions
 from flip.data.dataset import Box
 from flip.data.splits import SPLIT_WORDS, read_splits
 from flip.errors import DataError
+from flip.files import JsonObject
 
 _CAPTIONS = ("captions", "caption", "text")
 _BOX = ("x", "y", "w", "h")
@@ -46,7 +47,7 @@ class Row(NamedTuple):
 
     file: Path
     line: int
-    cells: dict[str, Any]
+    cells: JsonObject
 
     @property
     def where(self) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 from flip.data.captions import parse_captions
 from flip.data.text import read_text
@@ -62,12 +62,27 @@ def unpacked(files: Sequence[PhotoTable], data: Path, cache: Path | None) -> Pat
     return folder
 
 
+class _Cells(NamedTuple):
+    image: bytes | None
+    label: str | int
+    captions: tuple[str, ...]
+
+
+class PhotoRow(TypedDict):
+    """One unpacked photo: its path in the folder, label, split (None where the files say nothing) and captions."""
+
+    path: str
+    label: str | int
+    split: str | None
+    captions: list[str]
+
+
 def _unpack(files: Sequence[PhotoTable], folder: Path) -> None:
     with (folder / _ROWS).open("w", encoding="utf-8") as rows:
         for file in files:
             for number, cells in enumerate(_cells(file)):
                 name = f"{file.path.stem}/{number:06d}"
-                content = cells["image"]
+                content = cells.image
                 if content is None:
                     raise DataError(
                         f"{file.path}:{number + 1}: no bytes of a photo; download the photos with the table"
@@ -75,11 +90,11 @@ def _unpack(files: Sequence[PhotoTable], folder: Path) -> None:
                 name += next((suffix for head, suffix in _SUFFIXES if content.startswith(head)), ".jpg")
                 (folder / name).parent.mkdir(exist_ok=True)
                 (folder / name).write_bytes(content)
-                row = {"path": name, "label": cells["label"], "split": file.split, "captions": cells["captions"]}
+                row = {"path": name, "label": cells.label, "split": file.split, "captions": cells.captions}
                 rows.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def _cells(file: PhotoTable) -> Iterator[Mapping[str, Any]]:
+def _cells(file: PhotoTable) -> Iterator[_Cells]:
     """Yield the bytes, label and captions of each row, a few rows in memory at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -91,16 +106,16 @@ def _cells(file: PhotoTable) -> Iterator[Mapping[str, Any]]:
                 image, label = row[file.image], row[str(file.label)]
                 if label is None:
                     raise DataError(f"{file.path}: a row has no {file.label}; every row needs one")
-                yield {
-                    "image": image.get("bytes") if isinstance(image, dict) else image,
-                    "label": label.decode("utf-8", "replace") if isinstance(label, bytes) else label,
-                    "captions": parse_captions(row[file.caption]) if file.caption else (),
-                }
+                yield _Cells(
+                    image.get("bytes") if isinstance(image, dict) else image,
+                    label.decode("utf-8", "replace") if isinstance(label, bytes) else label,
+                    parse_captions(row[file.caption]) if file.caption else (),
+                )
     except (pa.ArrowException, ValueError) as error:
         raise DataError(f"{file.path} cannot be read: {str(error).splitlines()[0]}") from error
 
 
-def read_rows(folder: Path) -> list[dict[str, Any]]:
+def read_rows(folder: Path) -> list[PhotoRow]:
     """Return path, label, split and captions of each unpacked photo."""
     rows = [json.loads(line) for line in read_text(folder / _ROWS).split("\n") if line]
     if not rows:

@@ -7,7 +7,7 @@ import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
@@ -174,14 +174,19 @@ def _telling(
     return list(dict.fromkeys(_by_interest(content, mistakes, pairs, doubts)))
 
 
-def _by_interest(content: Content, mistakes: Any, pairs: Any, doubts: Sequence[Doubt]) -> Iterator[int]:
-    for of_run in mistakes:
-        for mistake in of_run:
+def _by_interest(
+    content: Content,
+    mistakes: Sequence[Sequence[views.Mistake]],
+    pairs: Sequence[Sequence[views.Pair]],
+    doubts: Sequence[Doubt],
+) -> Iterator[int]:
+    for wrong in mistakes:
+        for mistake in wrong:
             yield mistake.photo
             yield from (similar.photo for similar in mistake.similar)
     yield from (doubt.photo for doubt in doubts)
-    for of_run in pairs:
-        for pair in of_run:
+    for confused in pairs:
+        for pair in confused:
             yield from (*pair.first_photos, *pair.second_photos, *pair.first_right, *pair.second_right)
     labels = content.album.labels
     yield from (labels.index(c) for c in range(len(content.classes)) if c in labels)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from flip.arrays import BoolArray, FloatArray
 from flip.errors import DataError
+from flip.files import JsonObject
 from flip.results import Neighbor, Run
 
 #: A label and its probability.
@@ -161,7 +161,7 @@ def _read(name: str, run: Run) -> ScoredRun:
     return ScoredRun(name, run, photos)
 
 
-def _photo(row: Mapping[str, Any]) -> ScoredPhoto:
+def _photo(row: JsonObject) -> ScoredPhoto:
     path = str(row["path"])
     truth = None if row.get("truth") is None else str(row["truth"])
     if row.get("error") is not None:

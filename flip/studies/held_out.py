@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -97,5 +97,5 @@ class HeldOutClassifier(Classifier):
             probabilities[~own] = self._classifier.predict_proba(features.take(np.flatnonzero(~own)))
         return probabilities
 
-    def _describe(self) -> dict[str, Any]:
+    def _describe(self) -> dict[str, object]:
         return {**self._classifier.protocol, "training_photos_scored_by": self._held.how}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from flip.arrays import FloatArray
 from flip.classify.heads import build_head
@@ -27,7 +27,7 @@ from flip.files import claim_folder, write_json
 from flip.results import FORMAT
 from flip.settings import Progress
 from flip.studies import extras
-from flip.studies.augmentation import CONTROL, IMAGE, PROTOCOL, TEXT, TrainingPool, compare, plan
+from flip.studies.augmentation import CONTROL, IMAGE, PROTOCOL, TEXT, GainRow, TrainingPool, compare, plan
 from flip.studies.few_shot import warn_of_short_classes
 from flip.studies.settings import StudySettings, parse_shots, parse_weights
 from flip.studies.training_data import read_features, take_splits
@@ -36,9 +36,25 @@ log = logging.getLogger(__name__)
 
 #: The result, and the mark of a study's folder.
 RESULT_FILE = "study.json"
+_COMMAND = "augment --study"
 
 #: Opens a progress bar of a title and a total.
 Bars = Callable[[str, int], AbstractContextManager[Progress | None]]
+
+
+class StudyResult(TypedDict):
+    """What ``study.json`` holds."""
+
+    command: str
+    format: int
+    data: str
+    model: str
+    ckpt: str
+    n: int
+    classes: int
+    protocol: dict[str, object]
+    study: list[GainRow]
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +101,7 @@ class Study:
     overwrite: bool
     bars: Bars
 
-    def run(self) -> dict[str, Any] | None:
+    def run(self) -> StudyResult | None:
         """Run the study and write it; return ``study.json``'s content, None in a process that is not the first.
 
         Raises
@@ -100,14 +116,14 @@ class Study:
         claim_folder(self.folder, RESULT_FILE, overwrite=self.overwrite)
         train, photos, test = self._features()
         placement = self.extractor.placement
-        about = {"command": "augment --study", "format": FORMAT}
         if placement.is_main and not (self.folder / RESULT_FILE).is_file():
-            write_json(self.folder / RESULT_FILE, about)
+            write_json(self.folder / RESULT_FILE, {"command": _COMMAND, "format": FORMAT})
         made = {arm: self._arm(arm, train) for arm in (CONTROL, TEXT, IMAGE)}
         if not placement.is_main:
             return None
-        result = {
-            **about,
+        result: StudyResult = {
+            "command": _COMMAND,
+            "format": FORMAT,
             "data": self.data,
             "model": self.extractor.model.name,
             "ckpt": self.loaded.name,
@@ -181,7 +197,7 @@ class Study:
             origin = ImageMetadata(arm=arm, ckpt=self.loaded.name, fingerprint=self.loaded.fingerprint)
             draw_planned(painter, planned, origin, done)
 
-    def _compare(self, photos: Features, test: Features, made: dict[str, FloatArray]) -> list[dict[str, Any]]:
+    def _compare(self, photos: Features, test: Features, made: dict[str, FloatArray]) -> list[GainRow]:
         settings = self.settings
         shots, weights = parse_shots(settings.shots), parse_weights(settings.weights)
         warn_of_short_classes(photos.labels, shots)
@@ -200,7 +216,7 @@ class Study:
                 progress=advance,
             )
 
-    def _protocol(self) -> dict[str, Any]:
+    def _protocol(self) -> dict[str, object]:
         own = {"head": self.settings.head, "text": "none", "per_photo": self.settings.per_photo, "filter": "none"}
         drawn = {"fingerprint": self.loaded.fingerprint, "prompts": self.prompts, "seed": self.seed}
         return {**own, "views": extras.VIEWS_ARE, **PROTOCOL, **drawn, **self._drawing(IMAGE).to_dict()}

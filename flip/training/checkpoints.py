@@ -8,14 +8,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from flip.errors import CheckpointError, ConfigError
-from flip.files import folder_aside, plain, written_aside
+from flip.files import JsonObject, folder_aside, plain, written_aside
 
 Tensors = dict[str, torch.Tensor]
 
@@ -36,7 +35,7 @@ class Checkpoint:
     """
 
     tensors: dict[str, Tensors]
-    state: dict[str, Any]
+    state: JsonObject
 
 
 class CheckpointFolder:
@@ -135,7 +134,7 @@ def write_error(error: Exception) -> str:
     return str(getattr(cause, "strerror", None) or str(cause).splitlines()[0])
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[Any, str]) -> Tensors:
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[torch.Tensor, str]) -> Tensors:
     """Return an optimiser's state as named tensors; ``names`` gives each parameter's."""
     return {
         f"{key}/{names[parameter]}": torch.as_tensor(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -65,7 +65,7 @@ def zeroshot(options: ZeroShotOptions) -> None:
     show(options, context, score(context.zero_shot(prompts), features, about), dataset)
 
 
-def _protocol(prompts: ClassPrompts) -> dict[str, Any]:
+def _protocol(prompts: ClassPrompts) -> dict[str, object]:
     counts = sorted({len(texts) for texts in prompts.texts})
     return {
         "prompts": prompts.source,

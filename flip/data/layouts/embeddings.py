@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from flip.data.captions import parse_captions
 from flip.data.dataset import Dataset, Record
 from flip.data.layout import Layout
 from flip.data.settings import DEFAULTS, ReadSettings
 from flip.errors import DataError, FeatureMismatchError
+from flip.files import JsonObject
 from flip.names import SPLITS
 
 #: Key of the Parquet metadata that says which model made a table, and its classes.
@@ -54,7 +54,7 @@ def read_embeddings(data: Path, settings: ReadSettings = DEFAULTS) -> Dataset:
     return Dataset(Path(about.get("root", data)), LAYOUT.name, *names, records, embeddings=data)
 
 
-def _same_of_all(data: Path, files: Sequence[Path]) -> dict[str, Any]:
+def _same_of_all(data: Path, files: Sequence[Path]) -> JsonObject:
     """Return what the tables say of themselves, which must be of one model and the same classes."""
     abouts = [_about(file) for file in files]
     about = abouts[0] if abouts else None
@@ -79,7 +79,7 @@ def _records(file: Path, index: Mapping[str, int]) -> Iterator[Record]:
         yield Record(path, index[label], split, parse_captions(captions))
 
 
-def _about(file: Path) -> dict[str, Any] | None:
+def _about(file: Path) -> JsonObject | None:
     """Return what the table says of itself, or None when it is not one of flip's."""
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 from flip.data.classnames import clean_class_names, label_indices
 from flip.data.dataset import Dataset, Record
@@ -141,7 +140,7 @@ def _names_of_card(card: Path, label: str) -> list[str] | None:
     return [names[i] for i in range(len(names))] if found and names.keys() == set(range(len(names))) and names else None
 
 
-def _label(value: Any, names: list[str] | None) -> str:
+def _label(value: object, names: list[str] | None) -> str:
     if names is not None and isinstance(value, int):
         if not 0 <= value < len(names):
             raise DataError(f"label {value} has no name; the table names {len(names)} classes")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -89,7 +89,7 @@ def draw_epoch(
 def make_examples(
     dataset: Dataset,
     prompts: ClassPrompts,
-    tokenize: Callable[..., Any],
+    tokenize: Callable[..., torch.Tensor],
     *,
     crop: bool = False,
     augmented: Dataset | None = None,
@@ -132,7 +132,7 @@ def _relabelled(augmented: Dataset, classnames: Sequence[str]) -> list[Record]:
     return [r._replace(label=int(labels[r.label])) for r in augmented.records]
 
 
-def _tokenized(texts: list[str], tokenize: Callable[..., Any]) -> tuple[torch.Tensor, int]:
+def _tokenized(texts: list[str], tokenize: Callable[..., torch.Tensor]) -> tuple[torch.Tensor, int]:
     """Return the tokens of texts (t, context_length), and the number of texts longer than the context."""
     tokens: torch.Tensor = tokenize(texts).long()
     context = tokens.shape[1]

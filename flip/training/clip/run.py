@@ -6,7 +6,7 @@ import logging
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from flip.clip.encoder import OpenClipEncoder
 from flip.clip.folder import WEIGHTS_FILE
@@ -15,7 +15,7 @@ from flip.device import resolve_device
 from flip.errors import ConfigError, ModelError
 from flip.files import write_json
 from flip.results import FORMAT
-from flip.training.clip.averaging import average, state_of
+from flip.training.clip.averaging import Scorer, average, state_of
 from flip.training.clip.examples import Examples
 from flip.training.clip.lora import merge_lora
 from flip.training.clip.output import CONFIG, OWN_FILES, RESULT, save_model, write_metrics
@@ -35,6 +35,7 @@ from flip.training.resume import CHECKPOINTS, begin_run, may_resume
 from flip.training.settings import DEFAULT_HARDWARE, ClipSettings, Hardware
 
 if TYPE_CHECKING:
+    import torch
     from peft.tuners.lora import LoraModel
 
 log = logging.getLogger(__name__)
@@ -99,59 +100,69 @@ def train_clip(
 
     Parameters
     ----------
-    model : OpenClipEncoder
-        Trained in place.
+    model, folder, settings, hardware, crop, resume, overwrite, listener
+        As for :func:`flip.training.clip.finetune.finetune`, which raises the same errors.
     split : Split
         Photos to learn from, and photos that choose the epoch (perhaps none).
-    folder : Path
-        An unfinished run with the same settings, data and model is resumed there.
-    settings : ClipSettings
-    hardware : Hardware
-    crop : {"none", "boxes"}
-        boxes: cut each photo to its bounding box.
-    held_out : Dataset, optional
-        Photos of classes that are not trained on, none of a test split, which choose the weight of ``--wise sweep``.
-    augmented : Dataset, optional
-        Generated images of the same classes.
-    resume : bool
-        Refuse a folder without a run.
-    overwrite : bool
-        Begin again in a folder that holds a run.
-    listener : Listener, optional
-
-    Raises
-    ------
-    ConfigError, DataError, ModelError, CheckpointError
-        See the message; a checkpoint that was written before is intact.
-    Interrupted
-        On SIGINT or SIGTERM, after the step in progress; a checkpoint is written.
+    held_out, augmented : Dataset, optional
+        Photos of classes that are not trained on, none of a test split, which choose the weight of ``--wise sweep``;
+        generated images of the classes that are.
     """
     require_two_classes(split.training)
-    precision = training_precision(hardware, model)
     key = resume_key(model, split, settings, hardware, crop, augmented)
     resumes = _open_folder(folder, model, key, settings, hardware, resume=resume, overwrite=overwrite)
+    ready = _prepare(model, split, folder, settings, hardware, crop, augmented, listener)
+    trainer = ready.trainer
+    run = _describe(folder, trainer, ready.precision, ready.examples)
+    if resumes and trainer.resume():
+        log.info(f"resuming after step {trainer.state.step} of {trainer.steps}")
+    _train(model, ready.tuner, trainer, folder)
+    points, weight = average(ready.scorer, ready.before, trainer.validation.examples, held_out)
+    _write(model, trainer, folder)
+    return replace(run, wise=weight, wise_points=tuple(points))
+
+
+class _Prepared(NamedTuple):
+    """A trainer with what it was made of, and the weights from before training, for averaging."""
+
+    trainer: ClipTrainer
+    examples: Examples
+    scorer: Scorer
+    precision: str
+    before: dict[str, torch.Tensor]
+    tuner: LoraModel | None
+
+
+def _prepare(
+    model: OpenClipEncoder,
+    split: Split,
+    folder: Path,
+    settings: ClipSettings,
+    hardware: Hardware,
+    crop: str,
+    augmented: Dataset | None,
+    listener: Listener | None,
+) -> _Prepared:
+    precision = training_precision(hardware, model)
     examples, scorer = prepare_examples(model, split.training, settings, hardware, crop, augmented)
     before = state_of(model) if settings.wise else {}
     tuner = choose_trained(model, settings)
-    scratch = settings.from_scratch is not None
-    rates = learning_rates(model.network, settings.lr, lora=settings.lora is not None, scratch=scratch)
     trainer = ClipTrainer(
         model,
         examples,
         make_validation(scorer, split.validation),
-        rates,
+        _rates(model, settings),
         settings,
         folder / CHECKPOINTS,
         replace(hardware, precision=precision),
         listener,
     )
-    run = _describe(folder, trainer, precision, examples)
-    if resumes and trainer.resume():
-        log.info(f"resuming after step {trainer.state.step} of {trainer.steps}")
-    _train(model, tuner, trainer, folder)
-    points, weight = average(scorer, before, trainer.validation.examples, held_out)
-    _write(model, trainer, folder)
-    return replace(run, wise=weight, wise_points=tuple(points))
+    return _Prepared(trainer, examples, scorer, precision, before, tuner)
+
+
+def _rates(model: OpenClipEncoder, settings: ClipSettings) -> LearningRates:
+    scratch = settings.from_scratch is not None
+    return learning_rates(model.network, settings.lr, lora=settings.lora is not None, scratch=scratch)
 
 
 def resume_key(
@@ -161,7 +172,7 @@ def resume_key(
     hardware: Hardware,
     crop: str,
     augmented: Dataset | None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return what must be the same for a run to be resumed."""
     data = [part.fingerprint() for part in (*split, augmented) if part is not None]
     return {
@@ -177,7 +188,7 @@ def resume_key(
 def _open_folder(
     folder: Path,
     model: OpenClipEncoder,
-    key: dict[str, Any],
+    key: dict[str, object],
     settings: ClipSettings,
     hardware: Hardware,
     *,

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,7 +17,7 @@ from flip.training.checkpoints import Checkpoint, CheckpointFolder, Tensors, opt
 from flip.training.clip.examples import EpochDraw, Examples, draw_epoch
 from flip.training.clip.lora import attention_weights
 from flip.training.clip.photos import TrainingPhotos
-from flip.training.clip.state import TrainingState, epoch_line
+from flip.training.clip.state import EpochRow, TrainingState, epoch_line
 from flip.training.clip.step import Batch, PairEncoder, backward_step
 from flip.training.clip.trainable import LearningRates, clamp_scale, parameter_groups, trained, training_mode
 from flip.training.clip.validation import Validation
@@ -228,7 +227,7 @@ class ClipTrainer:
     def _end_epoch(self, epoch: int) -> None:
         scores = self.validation.scores()
         state = self.state
-        row = {
+        row: EpochRow = {
             "epoch": epoch,
             "step": state.step,
             "loss": state.loss_sum / self.steps_per_epoch,
@@ -251,7 +250,7 @@ class ClipTrainer:
         self._listener.on_epoch(row)
 
     @staticmethod
-    def _rank(row: dict[str, Any]) -> float:
+    def _rank(row: EpochRow) -> float:
         """Return the rank of an epoch, the best highest: by validation loss; without validation by age.
 
         The accuracy of the few photos that training can spare moves by whole photos, and by chance prefers an epoch in
@@ -278,7 +277,7 @@ class ClipTrainer:
 
     def _save(self) -> None:
         if self._accelerator.is_main_process:
-            names = {p: name for name, p in trained(self.model.network)}
+            names: dict[torch.Tensor, str] = {p: name for name, p in trained(self.model.network)}
             state = vars(self.state) | {"unreadable": self._photos.unreadable}
             tensors = {"weights": self._weights(), "optimizer": optimizer_tensors(self._optimizer, names)}
             self._checkpoints.save(Checkpoint(tensors, state))

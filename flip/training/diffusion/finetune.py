@@ -6,14 +6,15 @@ import json
 import logging
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from flip.data.dataset import Dataset
 from flip.device import agree, keep_freed_memory, resolve_device, resolve_precision, training_accelerator
 from flip.diffusion.checkpoint import INDEX_FILE, Loaded
-from flip.files import plain, write_json, write_text
+from flip.files import JsonObject, plain, write_json, write_text
 from flip.results import FORMAT
 from flip.training.diffusion.examples import read_examples
 from flip.training.diffusion.output import LORA_FILE, draw_samples, write_model
@@ -28,6 +29,9 @@ from flip.training.diffusion.trainer import DiffusionTrainer
 from flip.training.listener import Listener, StepReport, interrupts
 from flip.training.resume import begin_run, finished_result, may_resume
 from flip.training.settings import DEFAULT_HARDWARE, DiffusionSettings, Hardware
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +55,7 @@ def finetune(
     resume: bool = False,
     overwrite: bool = False,
     listener: Listener | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Train a diffusion model on the training split and write it into a folder.
 
     An unfinished run with the same settings, data and model is resumed in its folder.
@@ -67,10 +71,8 @@ def finetune(
     settings : DiffusionSettings, optional
     hardware : Hardware
         Device, precision (bf16 is autocast over float32 weights), and threads that decode photos.
-    resume : bool
-        Refuse a folder without a run; of a finished run return the result.
-    overwrite : bool
-        Begin again in a folder that holds a run.
+    resume, overwrite : bool
+        Refuse a folder without a run, and of a finished run return the result; begin again where one is.
     listener : Listener, optional
 
     Returns
@@ -96,27 +98,39 @@ def finetune(
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     key = resume_key(settings, dataset, hardware, start_fingerprint(start))
-    resumes = may_resume(folder, key, result=RESULT_FILE, work=WORK, resume=resume, overwrite=overwrite)
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process and not resumes:
-        begin_run(folder, key, (LOG_FILE, RESULT_FILE, START))
-    trainer = make_trainer(
-        start, folder, settings, read_examples(dataset, settings.prompts), hardware, accelerator, listener
-    )
+    resumes = _open_folder(folder, key, accelerator, resume=resume, overwrite=overwrite)
+    examples = read_examples(dataset, settings.prompts)
+    trainer = make_trainer(start, folder, settings, examples, hardware, accelerator, listener)
     if resumes and trainer.resume():
         log.info(f"resuming after step {trainer.step} of {trainer.steps}")
     _train(trainer, folder, listener)
     summary = _summary(start, trainer, dataset, began)
-    if accelerator.is_main_process:
+    _write(trainer, folder, summary)
+    return summary
+
+
+def _open_folder(
+    folder: Path, key: Mapping[str, object], accelerator: Accelerator, *, resume: bool, overwrite: bool
+) -> bool:
+    """Begin a run in the folder, or return True where one is to be resumed."""
+    resumes = may_resume(folder, key, result=RESULT_FILE, work=WORK, resume=resume, overwrite=overwrite)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process and not resumes:
+        begin_run(folder, key, (LOG_FILE, RESULT_FILE, START))
+    return resumes
+
+
+def _write(trainer: DiffusionTrainer, folder: Path, summary: Mapping[str, object]) -> None:
+    """Write the model and the summary, and remove what an unfinished run needs."""
+    if trainer.accelerator.is_main_process:
         write_model(trainer, folder)
         write_json(folder / RESULT_FILE, summary)
         trainer.finish()
         shutil.rmtree(folder / START, ignore_errors=True)
-    accelerator.wait_for_everyone()
-    return summary
+    trainer.accelerator.wait_for_everyone()
 
 
-def resume_key(settings: DiffusionSettings, dataset: Dataset, hardware: Hardware, fingerprint: str) -> dict[str, Any]:
+def resume_key(settings: DiffusionSettings, dataset: Dataset, hardware: Hardware, fingerprint: str) -> JsonObject:
     """Return what must be the same for a run to be resumed."""
     return {
         **{name: value for name, value in asdict(settings).items() if name not in FREE_SETTINGS},
@@ -127,10 +141,10 @@ def resume_key(settings: DiffusionSettings, dataset: Dataset, hardware: Hardware
     }
 
 
-def _summary(start: Start, trainer: DiffusionTrainer, dataset: Dataset, began: float) -> dict[str, Any]:
+def _summary(start: Start, trainer: DiffusionTrainer, dataset: Dataset, began: float) -> JsonObject:
     """Return what ``finetune.json`` holds."""
     accelerator, settings = trainer.accelerator, trainer.settings
-    summary: dict[str, Any] = plain(
+    summary: JsonObject = plain(
         {
             "command": "finetune",
             "format": FORMAT,

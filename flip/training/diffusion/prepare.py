@@ -6,12 +6,13 @@ import hashlib
 import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from flip.diffusion.checkpoint import INDEX_FILE, Loaded, load_pipeline, save_pipeline
 from flip.errors import ConfigError
+from flip.files import JsonObject
 from flip.training.diffusion.autoencoder import train_autoencoder
 from flip.training.diffusion.examples import Example, TextBank, Views, affordable_views, encode_views
 from flip.training.diffusion.scratch import build_pipeline, read_scratch_config
@@ -32,7 +33,7 @@ START = "start"
 _ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 
 #: A loaded model, or the configuration of one to be built.
-Start = Loaded | dict[str, Any]
+Start = Loaded | JsonObject
 
 
 def starting_point(model: Loaded | None, settings: DiffusionSettings) -> Start:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -197,7 +197,7 @@ class DiffusionTrainer:
                 "weights": dict(self._named),
                 "optimizer": optimizer_tensors(self._optimizer, names),
             }
-            state: dict[str, Any] = {"step": self.step, "loss": self.loss}
+            state: dict[str, object] = {"step": self.step, "loss": self.loss}
             if self.ema is not None:
                 tensors["average"] = dict(zip(self._named, self.ema.shadow_params, strict=True))
                 state["average_steps"] = self.ema.optimization_step
