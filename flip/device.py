@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from flip.errors import ConfigError
 
@@ -107,8 +107,10 @@ def resolve_precision(
     """
     if precision == "fp16":
         _require_fp16(placement, use)
-    if precision != "auto":
-        return precision
+    return _fastest_precision(placement, use, convolutional, measure) if precision == "auto" else precision
+
+
+def _fastest_precision(placement: Placement, use: str, convolutional: bool, measure: Callable[[], str] | None) -> str:
     if not bf16_in_hardware(placement.device):
         return "fp32"
     if placement.device.type != "cpu":
@@ -164,11 +166,11 @@ def training_accelerator(device: str = "auto", precision: str = "fp32") -> Accel
     )
 
 
-def parameters_without_memory() -> AbstractContextManager[Any]:
+def parameters_without_memory() -> AbstractContextManager[object]:
     """Return a context in which networks get no parameters yet, only their shapes; buffers are made for real."""
     from accelerate import init_empty_weights
 
-    manager: AbstractContextManager[Any] = init_empty_weights(include_buffers=False)
+    manager: AbstractContextManager[object] = init_empty_weights(include_buffers=False)
     return manager
 
 

@@ -39,13 +39,13 @@ class Interrupted(KeyboardInterrupt):
 
     Parameters
     ----------
-    signal_number : int
+    signal : int
         SIGINT, SIGTERM or SIGHUP.
     """
 
-    def __init__(self, signal_number: int) -> None:
+    def __init__(self, signal: int) -> None:
         super().__init__()
-        self.signal_number = signal_number
+        self.signal = signal
 
 
 def near_names(given: str, allowed: Iterable[str], most: int = 3) -> str:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import math
-import platform
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TextIO
+from typing import TYPE_CHECKING, NamedTuple, Self, TextIO, TypedDict
 
 from flip.errors import DataError
-from flip.files import plain, write_json, written_aside
+from flip.files import JsonObject, plain, write_json, written_aside
 
 if TYPE_CHECKING:
     from flip.arrays import Array
@@ -62,11 +60,11 @@ class Evaluation:
     top5: float
     mean_per_class: float
     ci95: tuple[float, float]
-    protocol: dict[str, Any]
-    per_class: list[dict[str, Any]]
+    protocol: JsonObject
+    per_class: list[ClassAccuracy]
     unreadable: int = 0
     seconds: float = 0.0
-    details: dict[str, Any] = field(default_factory=dict)
+    details: JsonObject = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # As JSON will hold them, so that what is read back equals what was written.
@@ -78,15 +76,15 @@ class Evaluation:
         left_out = f" ({self.unreadable:,} unreadable)" if self.unreadable else ""
         return f"{self.top1:.1f} % (95 %: {low:.1f} to {high:.1f}), n {self.n:,}{left_out}"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return what JSON holds: plain values, ``details`` merged in, and the ``format``."""
         values = asdict(self)
         details = values.pop("details")
-        merged: dict[str, Any] = plain({**values, "format": FORMAT, **details})
+        merged: JsonObject = plain({**values, "format": FORMAT, **details})
         return merged
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls, values: JsonObject) -> Self:
         """Return the evaluation that ``to_dict`` described.
 
         Raises
@@ -103,7 +101,7 @@ class Evaluation:
         return cls(**given, details={k: v for k, v in values.items() if k not in own and k != "format"})
 
 
-def require_format(values: Mapping[str, Any], what: str) -> None:
+def require_format(values: Mapping[str, object], what: str) -> None:
     """Raise a DataError if something was written by a newer flip; files before formats count as the first."""
     found = values.get("format", FORMAT)
     if not isinstance(found, int) or found > FORMAT:
@@ -119,10 +117,10 @@ def score_predictions(
     data: str = "",
     model: str = "",
     split: str = "",
-    protocol: Mapping[str, Any] | None = None,
+    protocol: Mapping[str, object] | None = None,
     unreadable: int = 0,
     seconds: float = 0.0,
-    details: Mapping[str, Any] | None = None,
+    details: Mapping[str, object] | None = None,
 ) -> Evaluation:
     """Score predictions against the truth.
 
@@ -138,39 +136,62 @@ def score_predictions(
     DataError
         If no row is left to score.
     """
-    from flip import metrics
-
     if len(labels) == 0:
         raise DataError(f"split {split!r} of {data} has no readable photo to score; check the files it names")
+    made: _Origin = {"command": command, "data": data, "model": model, "split": split}
+    numbers = _numbers(scores, labels, classnames)
+    seen, more = dict(protocol or {}), dict(details or {})
+    return Evaluation(**made, **numbers, protocol=seen, unreadable=unreadable, seconds=seconds, details=more)
+
+
+class ClassAccuracy(TypedDict):
+    """The n photos of one class, and the percentage of them that were named rightly."""
+
+    label: str
+    n: int
+    top1: float
+
+
+class _Origin(TypedDict):
+    command: str
+    data: str
+    model: str
+    split: str
+
+
+class _Numbers(TypedDict):
+    n: int
+    classes: int
+    top1: float
+    top5: float
+    mean_per_class: float
+    ci95: tuple[float, float]
+    per_class: list[ClassAccuracy]
+
+
+def _numbers(scores: Array, labels: Array, classnames: Sequence[str]) -> _Numbers:
+    from flip import metrics
+
     predicted = scores.argmax(axis=1)  # (n,)
     correct = predicted == labels
-    per_class = [
-        {"label": name, "n": int((labels == c).sum()), "top1": 100.0 * float(correct[labels == c].mean())}
-        for c, name in enumerate(classnames)
-        if (labels == c).any()
-    ]
-    return Evaluation(
-        command=command,
-        data=data,
-        model=model,
-        split=split,
-        n=len(labels),
-        classes=len(classnames),
-        top1=100.0 * float(correct.mean()),
-        top5=metrics.topk_accuracy(scores, labels, 5),
-        mean_per_class=metrics.mean_per_class(predicted, labels),
-        ci95=metrics.wilson_interval(int(correct.sum()), len(labels)),
-        protocol=dict(protocol or {}),
-        per_class=per_class,
-        unreadable=unreadable,
-        seconds=seconds,
-        details=dict(details or {}),
-    )
+    return {
+        "n": len(labels),
+        "classes": len(classnames),
+        "top1": 100.0 * float(correct.mean()),
+        "top5": metrics.topk_accuracy(scores, labels, 5),
+        "mean_per_class": metrics.mean_per_class(predicted, labels),
+        "ci95": metrics.wilson_interval(int(correct.sum()), len(labels)),
+        "per_class": [
+            {"label": name, "n": int((labels == c).sum()), "top1": 100.0 * float(correct[labels == c].mean())}
+            for c, name in enumerate(classnames)
+            if (labels == c).any()
+        ],
+    }
 
 
 def calibration_report(
     probabilities: Array, labels: Array, classnames: Sequence[str], reject: float | None = None
-) -> dict[str, Any]:
+) -> JsonObject:
     """Return how far the stated probabilities can be trusted, for an evaluation's ``details``.
 
     ``ece`` (expected calibration error, a fraction), ``reliability`` (its bins), ``coverage`` (accuracy when only the
@@ -185,7 +206,7 @@ def calibration_report(
     from flip import metrics
 
     predicted = probabilities.argmax(axis=1)
-    report: dict[str, Any] = {
+    report: JsonObject = {
         "ece": metrics.expected_calibration_error(probabilities, labels),
         "reliability": [bin._asdict() for bin in metrics.reliability(probabilities, labels)],
         "coverage": [
@@ -239,9 +260,9 @@ class Prediction:
     neighbors: tuple[Neighbor, ...] | None = None
     surest: Surest | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return the row as jsonl holds it."""
-        row: dict[str, Any] = {"path": self.path}
+        row: JsonObject = {"path": self.path}
         row |= {"label": self.label, "score": self.score, "top": self.top} if self.error is None else {}
         row |= {} if self.error is None else {"error": self.error}
         if self.truth is not None and self.error is None:
@@ -250,7 +271,7 @@ class Prediction:
             row["neighbors"] = [asdict(neighbor) for neighbor in self.neighbors]
         if self.surest is not None:
             row |= self.surest._asdict()
-        written: dict[str, Any] = plain(row)
+        written: JsonObject = plain(row)
         return written
 
 
@@ -299,7 +320,7 @@ class RowWriter:
             self._csv = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
             self._csv.writeheader()
 
-    def write(self, row: Mapping[str, Any]) -> None:
+    def write(self, row: Mapping[str, object]) -> None:
         """Write one row and flush it."""
         with self._lock:
             if self._format == "csv":
@@ -315,7 +336,7 @@ class RowWriter:
             self._stream.write("\n]\n" if self._count else "[]\n")
         self._stream.flush()
 
-    def _text(self, row: Mapping[str, Any]) -> str:
+    def _text(self, row: Mapping[str, object]) -> str:
         line = json.dumps(plain(row), ensure_ascii=False)
         if self._format == "json":
             return ("[\n" if self._count == 0 else ",\n") + line
@@ -340,6 +361,9 @@ def write_predictions(file: Path, rows: Sequence[Prediction]) -> None:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that decide a number."""
+    import platform
+    from importlib import metadata
+
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -365,7 +389,7 @@ class Run:
 
     folder: Path
     evaluation: Evaluation
-    config: dict[str, Any]
+    config: JsonObject
     versions: dict[str, str]
     data_fingerprint: str
     model_fingerprint: str
@@ -392,7 +416,7 @@ class Run:
         except (KeyError, TypeError, ValueError) as e:
             raise DataError(f"{folder} holds a damaged run ({e!r}); run the command again with --run") from e
 
-    def rows(self) -> Iterator[dict[str, Any]]:
+    def rows(self) -> Iterator[JsonObject]:
         """Yield the prediction rows, as they were written.
 
         Raises
@@ -416,7 +440,7 @@ def write_run(
     folder: Path,
     evaluation: Evaluation,
     rows: Sequence[Prediction],
-    config: Mapping[str, Any],
+    config: Mapping[str, object],
     data_fingerprint: str,
     model_fingerprint: str,
 ) -> Run:
@@ -429,7 +453,7 @@ def write_run(
     return Run.open(folder)
 
 
-def _read_json(file: Path, folder: Path) -> dict[str, Any]:
+def _read_json(file: Path, folder: Path) -> JsonObject:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as e:

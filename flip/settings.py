@@ -17,7 +17,7 @@ Settings = TypeVar("Settings")
 Progress = Callable[[int], None]
 
 
-def option(default: Any, help: str, **metadata: Any) -> Any:
+def option(default: object, help: str, **metadata: object) -> Any:
     """Return a dataclass field with its default and the sentence that ``--help`` and the reference print for it.
 
     Parameters
@@ -30,7 +30,7 @@ def option(default: Any, help: str, **metadata: Any) -> Any:
     return field(default=default, metadata={"help": help, **metadata})
 
 
-def settings_from(source: object, kind: type[Settings], **changes: Any) -> Settings:
+def settings_from(source: object, kind: type[Settings], **changes: object) -> Settings:
     """Return the settings of a kind that an object's attributes of the same names hold, with some of them changed."""
     values = {f.name: getattr(source, f.name) for f in fields(kind) if hasattr(source, f.name)}  # type: ignore[arg-type]
     return kind(**values | changes)

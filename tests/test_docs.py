@@ -100,8 +100,7 @@ def test_readme_python_prints_an_interval(folder, environment, tiny_model):
     assert 0 < int(n) < 48
 
 
-def test_the_python_page_runs(folder, environment, tiny_model, ckpt):
-    shutil.copy(ckpt, folder / "diffusion_weights.ckpt")
+def test_the_python_page_runs(folder, environment, tiny_model):
     printed = run_python(ROOT / "docs" / "python.md", folder, environment, tiny_model)
     page = (ROOT / "docs" / "python.md").read_text()
     assert len(SCORE.findall(printed)) == len(re.findall(r"print\((?:flip\.evaluate|run\.evaluation\))", page))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -13,6 +13,23 @@ from flip.classify.training_set import TrainingSet
 from flip.errors import ConfigError, DataError, FeatureMismatchError
 from flip.features import Features
 from flip.results import Neighbor
+
+
+class HeldOutPredictions(NamedTuple):
+    """Predictions for training rows by fits that did not see them.
+
+    Attributes
+    ----------
+    how : str
+        ``leave-one-out`` or ``out-of-fold``.
+    rows : int array of shape (m,)
+        Rows of the training set.
+    probabilities : float32 array of shape (m, c)
+    """
+
+    how: str
+    rows: IntArray
+    probabilities: FloatArray
 
 
 class Classifier(ABC):
@@ -135,6 +152,15 @@ class Classifier(ABC):
         self.require_classes(features.classnames)
         features = features.require_readable("given")
         return float(np.mean(self.predict(features) == features.labels))
+
+    @property
+    def learns(self) -> bool:
+        """Whether it learns from labelled photos, whose own accuracy then means nothing."""
+        return True
+
+    def held_out(self) -> HeldOutPredictions | None:
+        """Return the predictions for training photos by fits that did not see them; None where there are none."""
+        return None
 
     def listed_neighbors(self, features: Features) -> list[tuple[Neighbor, ...]] | None:
         """Return the training photos that decided about each of n photos, where the settings ask for them."""

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from flip.arrays import Array, FloatArray
-from flip.classify.base import Classifier
+from flip.classify.base import Classifier, HeldOutPredictions
+from flip.classify.calibration import softmax
 from flip.classify.heads import Head, Inputs, SavedHead, build_head, head_from_arrays
 from flip.classify.settings import HeadSettings
 from flip.classify.text_side import ZeroShotText, build_text_side
@@ -19,7 +20,7 @@ from flip.classify.training_set import TrainingSet
 from flip.classify.zeroshot import ZeroShotClassifier
 from flip.errors import CheckpointError, ConfigError, DataError, FeatureMismatchError
 from flip.features import Features
-from flip.files import claim_folder, write_json, written_aside
+from flip.files import JsonObject, claim_folder, write_json, written_aside
 from flip.results import FORMAT, require_format, versions
 
 HEAD_FILE, ARRAYS_FILE = "head.json", "head.safetensors"
@@ -148,12 +149,19 @@ class HeadClassifier(Classifier):
         embeddings, scale = self.zero_shot.class_embeddings, self.zero_shot.logit_scale
         return build_text_side(features.image_features, embeddings, scale, captions)
 
-    def save(self, folder: Path, *, protocol: Mapping[str, object] | None = None, overwrite: bool = False) -> None:
+    def held_out(self) -> HeldOutPredictions | None:
+        """Return the calibrated out-of-fold probabilities of training rows; None where nothing could be held out."""
+        held = self.head.out_of_fold
+        return None if held is None else HeldOutPredictions("out-of-fold", held.rows, softmax(held.logits))
+
+    def save(
+        self, folder: str | Path, *, protocol: Mapping[str, object] | None = None, overwrite: bool = False
+    ) -> None:
         """Write ``head.json`` and ``head.safetensors``, each atomically.
 
         Parameters
         ----------
-        folder : Path
+        folder : str or Path
         protocol : mapping, optional
             More entries for the protocol that is saved.
         overwrite : bool
@@ -166,7 +174,7 @@ class HeadClassifier(Classifier):
         """
         from safetensors.numpy import save
 
-        saved = self.head.to_arrays()
+        folder, saved = Path(folder), self.head.to_arrays()
         arrays = dict(saved.arrays)
         if self.zero_shot is not None:
             arrays[CLASS_EMBEDDINGS] = np.ascontiguousarray(self.zero_shot.class_embeddings)
@@ -213,7 +221,7 @@ class HeadClassifier(Classifier):
         return {**protocol, "chosen": dict(self.head.protocol)}
 
     @classmethod
-    def _restore(cls, about: Mapping[str, Any], arrays: dict[str, Array]) -> HeadClassifier:
+    def _restore(cls, about: JsonObject, arrays: dict[str, Array]) -> HeadClassifier:
         """Return the classifier that ``save`` described; KeyError or TypeError where something is absent."""
         origin, protocol = Origin(**about["origin"]), dict(about.get("protocol", {}))
         embeddings = arrays.pop(CLASS_EMBEDDINGS, None)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -66,6 +66,16 @@ class Rank:
         return np.asarray(probabilities.astype(np.float64) @ membership, np.float32)  # (n, g)
 
 
+class RankRow(TypedDict):
+    """The accuracy at one rank of so many groups, in percent."""
+
+    rank: str
+    groups: int
+    top1: float
+    ci95: tuple[float, float]
+    mean_per_group: float
+
+
 @dataclass(frozen=True)
 class ClassGroups:
     """The ranks above c classes.
@@ -93,7 +103,7 @@ class ClassGroups:
         for level, rank in enumerate(self._levels):
             yield rank, rank.sum(probabilities) if level else probabilities
 
-    def report(self, probabilities: Array, labels: IntArray) -> list[dict[str, Any]]:
+    def report(self, probabilities: Array, labels: IntArray) -> list[RankRow]:
         """Return the accuracy at each rank, the classes' own first.
 
         Parameters
@@ -109,7 +119,7 @@ class ClassGroups:
         """
         from flip import metrics
 
-        rows = []
+        rows: list[RankRow] = []
         for rank, sums in self._sums(probabilities):
             truth, guess = rank.group_of[labels], sums.argmax(axis=1)
             right = int((guess == truth).sum())
@@ -169,7 +179,7 @@ class Candidates:
         equal = self.allowed / self.allowed.sum()
         return np.where(total == 0, equal, kept / np.where(total == 0, 1, total)).astype(np.float32)
 
-    def report(self, probabilities: Array, labels: IntArray) -> dict[str, Any]:
+    def report(self, probabilities: Array, labels: IntArray) -> dict[str, object]:
         """Return the number of candidates and of photos of other classes, and the accuracy on the candidates' photos.
 
         Parameters

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 
+import numpy as np
+
 from flip.arrays import FloatArray
-from flip.classify.base import Classifier, readable_rows
+from flip.classify.base import Classifier, HeldOutPredictions, readable_rows
 from flip.classify.settings import KnnSettings, parse_k
 from flip.classify.text_side import ZeroShotText
 from flip.classify.training_set import TrainingSet
@@ -81,6 +83,19 @@ class KnnClassifier(Classifier):
             for row, similarities, neighbors in zip(rows, found.similarities, found.rows, strict=True):
                 named[row] = self._named(similarities, neighbors)
         return named
+
+    def held_out(self) -> HeldOutPredictions | None:
+        """Return the leave-one-out probabilities of the real training photos; None with one photo per class."""
+        votes, train = self._fitted, self._train
+        assert train is not None
+        scored = np.ones(len(votes.labels), bool) if votes.real is None else votes.real
+        if len(votes.labels) < 2 or np.bincount(votes.labels[scored]).max() < 2:
+            return None
+        shares = votes.leave_one_out_shares(min(votes.k, len(votes.labels) - 1))
+        if self.text is not None:
+            shares = (1 - self.text_share) * shares + self.text_share * self.text.probabilities(train.image_features)
+        rows = np.flatnonzero(scored)
+        return HeldOutPredictions("leave-one-out", rows, shares[rows])
 
     def listed_neighbors(self, features: Features) -> list[tuple[Neighbor, ...]] | None:
         """Return the neighbours of each photo where ``settings.neighbors`` asks for them."""

@@ -69,6 +69,11 @@ class ZeroShotClassifier(Classifier):
         """The factor of the cosines."""
         return self.text.logit_scale
 
+    @property
+    def learns(self) -> bool:
+        """Nothing is learned from photos."""
+        return False
+
     def unfitted(self, seed: int | None = None) -> ZeroShotClassifier:
         """Return the classifier itself: there is nothing to fit."""
         return self

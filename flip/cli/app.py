@@ -37,8 +37,8 @@ class ErrorBoundary(TyperGroup):
         complete_var: str | None = None,
         standalone_mode: bool = True,
         windows_expand_args: bool = True,
-        **extra: Any,
-    ) -> Any:
+        **extra: object,
+    ) -> object:
         """Run, and print a usage error as one line."""
         try:
             # Not standalone, Typer returns the code of an Exit and raises usage errors.
@@ -54,7 +54,7 @@ class ErrorBoundary(TyperGroup):
             sys.exit(130)
         sys.exit(code if isinstance(code, int) else 0)
 
-    def invoke(self, ctx: Any) -> Any:
+    def invoke(self, ctx: Any) -> object:
         """Run the command; every error that a user can cause ends here."""
         try:
             return super().invoke(ctx)
@@ -66,14 +66,14 @@ class ErrorBoundary(TyperGroup):
         except KeyboardInterrupt as e:
             with contextlib.suppress(OSError):
                 typer.echo("flip: interrupted; finished work is kept, and the same command resumes it", err=True)
-            raise typer.Exit(128 + getattr(e, "signal_number", signal.SIGINT)) from e
+            raise typer.Exit(128 + getattr(e, "signal", signal.SIGINT)) from e
         except BrokenPipeError as e:
             # The reader has seen enough. Python would complain once more when it closes stdout.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from e
 
 
-def _usage(error: Any) -> str:
+def _usage(error: typer.TyperException) -> str:
     message = " ".join(str(error.format_message()).split())
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "flip"

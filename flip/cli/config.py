@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from flip import names
+from flip.data.settings import DataSettings
 from flip.embed.settings import EmbedSettings
 from flip.errors import ConfigError
 from flip.settings import at_least, option
@@ -65,28 +66,15 @@ class ModelOptions(EmbedSettings, CacheOptions):
         f"[default: {names.DEFAULT_MODEL}]",
         envvar="FLIP_MODEL",
     )
+    arch: str | None = option(
+        None,
+        "Architecture of a bare weights file that --model names, as open_clip calls it. [default: by shapes]",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataOptions:
+class DataOptions(DataSettings):
     """Which photos."""
-
-    data: str | None = option(
-        None,
-        "Folder or manifest of labelled photos, or sample for drawn birds. [default: data/birds where it exists]",
-        envvar="FLIP_DATA",
-    )
-    layout: str | None = option(
-        None, "Read the data as this layout instead of the one recognised.", choices=names.LAYOUTS
-    )
-    classnames: Path | None = option(
-        None, "File that renames the classes: one name per line, or JSON old name → new name."
-    )
-    test_fraction: float = option(0.3, "Share of photos held out for testing where the layout has no split of its own.")
-
-    def __post_init__(self) -> None:
-        if not 0 < self.test_fraction < 1:
-            raise ConfigError(f"--test-fraction {self.test_fraction} is outside (0, 1); pass for example 0.3")
 
 
 @dataclass(frozen=True, kw_only=True)

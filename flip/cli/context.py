@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -111,6 +111,7 @@ class Context:
             self.data_name,
             layout=options.layout,
             test_fraction=options.test_fraction,
+            class_level=options.class_level,
             classnames=options.classnames,
             cache=getattr(options, "cache", None),
         )
@@ -145,7 +146,8 @@ class Context:
         """Open ``--model``; its network is loaded when the first photo or text has to be encoded."""
         from flip.clip.model import load_model
 
-        return load_model(self.model_name, cache=getattr(self.options, "cache", None))
+        arch, cache = (getattr(self.options, name, None) for name in ("arch", "cache"))
+        return load_model(self.model_name, arch=arch, cache=cache)
 
     @cached_property
     def extractor(self) -> FeatureExtractor:
@@ -216,29 +218,29 @@ def is_main_process() -> bool:
 
 
 def input_paths(images: list[str], *, null: bool) -> Iterator[str]:
-    """Yield the paths given as arguments, and those on stdin where ``-`` stands, as they arrive."""
+    """Yield the paths given as arguments, and those on stdin where ``-`` stands, as they arrive.
+
+    A folder stands for the photos in it and below it.
+    """
+    from flip.data.text import path_lines
+
     for given in images:
-        if given != "-":
-            yield given
-        else:
-            yield from _null_terminated() if null else _lines()
+        for path in path_lines(sys.stdin.buffer, null=null) if given == "-" else (given,):
+            yield from _photos_of(path)
 
 
-def _lines() -> Iterator[str]:
-    for line in sys.stdin.buffer:
-        path = os.fsdecode(line.rstrip(b"\r\n"))
-        if path:
-            yield path
+def _photos_of(path: str) -> Iterator[str]:
+    folder = Path(path)
+    try:
+        is_folder = folder.is_dir()
+    except (OSError, ValueError):
+        is_folder = False
+    if not is_folder:
+        yield path
+        return
+    from flip.data.photo_folders import photos_below
 
-
-def _null_terminated() -> Iterator[str]:
-    rest = b""
-    stdin: Any = sys.stdin.buffer
-    while block := stdin.read1(1 << 16):
-        *whole, rest = (rest + block).split(b"\0")
-        yield from (os.fsdecode(path) for path in whole if path)
-    if rest:
-        yield os.fsdecode(rest)
+    yield from (str(folder / below) for below in photos_below(folder))
 
 
 def finish(options: ReadOptions, unreadable: int) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -34,7 +34,8 @@ class DrawOptions(CheckpointSettings, SamplerSettings, CacheOptions, FolderOutpu
     overwrite: bool = option(False, "Write into the output folder although it holds other work, and draw all again.")
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        CheckpointSettings.__post_init__(self)
+        SamplerSettings.__post_init__(self)
         at_least("--batch-size", self.batch_size, 1)
 
 
@@ -47,7 +48,9 @@ def open_checkpoint(options: DrawOptions) -> Loaded:
         raise typer.BadParameter(
             "no --ckpt; pass a .ckpt or .safetensors file, a diffusers folder, a LoRA file with --base, or ORG/NAME"
         )
-    return load_pipeline(ckpt, base=options.base, ema=not options.no_ema, cache=options.cache)
+    return load_pipeline(
+        ckpt, base=options.base, ema=not options.no_ema, prediction=options.prediction, cache=options.cache
+    )
 
 
 def draw_settings(options: DrawOptions, strength: float | None = None) -> DrawSettings:
@@ -73,7 +76,7 @@ def _lines(text: str) -> list[str]:
 
 
 @contextmanager
-def row_writer(options: DrawOptions, columns: tuple[str, ...]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+def row_writer(options: DrawOptions, columns: tuple[str, ...]) -> Iterator[Callable[[Mapping[str, object]], None]]:
     """Yield a function that writes a row to stdout as it comes: ``-o`` is a folder, and tells nothing of the rows.
 
     Under ``accelerate launch`` the processes write to one stdout: jsonl only.
@@ -90,6 +93,6 @@ def row_writer(options: DrawOptions, columns: tuple[str, ...]) -> Iterator[Calla
     writer.close()
 
 
-def _write_line(row: Mapping[str, Any], columns: tuple[str, ...]) -> None:
+def _write_line(row: Mapping[str, object], columns: tuple[str, ...]) -> None:
     sys.stdout.write("  ".join(str(row[key]) for key in columns if key in row) + "\n")
     sys.stdout.flush()

@@ -26,6 +26,8 @@ FLAGS = {
 
 ARGUMENTS = {"images": "IMAGE", "prompt": "PROMPT", "runs": "RUN"}
 
+_Field = Field[Any]
+
 Body = Callable[[Config], None]
 
 
@@ -57,7 +59,7 @@ def command(app: typer.Typer, name: str, config_type: type[Config]) -> Callable[
     return register
 
 
-def _own_first(config_type: type[Any]) -> list[Field[Any]]:
+def _own_first(config_type: type[Any]) -> list[_Field]:
     """Return a configuration's fields: the photos, then what only this command has, then what its bases share."""
     depth: dict[str, int] = {}
     for i, base in enumerate(config_type.__mro__):
@@ -66,7 +68,7 @@ def _own_first(config_type: type[Any]) -> list[Field[Any]]:
     return sorted(fields(config_type), key=lambda f: (f.name not in ARGUMENTS, depth[f.name]))
 
 
-def _type(f: Field[Any], hint: Any) -> Any:
+def _type(f: _Field, hint: object) -> object:
     """Return an option's type; the words of ``choices`` become the ones that the command line takes."""
     choices = f.metadata.get("choices")
     if not choices:
@@ -75,7 +77,7 @@ def _type(f: Field[Any], hint: Any) -> Any:
     return words | None if f.default is None else words
 
 
-def _parameter(f: Field[Any]) -> Any:
+def _parameter(f: _Field) -> object:
     text, envvar = f.metadata["help"], f.metadata.get("envvar")
     if f.name in ARGUMENTS:
         return typer.Argument(help=text, metavar=ARGUMENTS[f.name], show_default=False)

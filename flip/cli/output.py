@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from flip.cli.config import FileOutput, FormatOptions, PredictOptions
-from flip.errors import ConfigError
-from flip.files import claim_folder, plain, write_text
+from flip.files import claim_folder, is_special, open_special, plain, write_text, written_aside
 from flip.results import (
     GROUP_COLUMNS,
     PREDICTION_COLUMNS,
@@ -68,7 +67,7 @@ def write_evaluation(options: FormatOptions, evaluation: Evaluation) -> None:
     _write(file, text)
 
 
-def write_summary(options: FormatOptions, title: str, summary: Mapping[str, Any]) -> None:
+def write_summary(options: FormatOptions, title: str, summary: Mapping[str, object]) -> None:
     """Write a flat mapping to stdout or ``-o``: a table of two columns, json, or csv of one row."""
     form, file = result_format(options, "json"), output_file(options)
     if form == "table":
@@ -78,7 +77,7 @@ def write_summary(options: FormatOptions, title: str, summary: Mapping[str, Any]
     _write(file, text)
 
 
-def write_rows(options: FormatOptions, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_rows(options: FormatOptions, title: str, rows: Sequence[Mapping[str, object]]) -> None:
     """Write a list of like mappings to stdout or ``-o``: a table, json, jsonl or csv."""
     form, file = result_format(options, "jsonl"), output_file(options)
     if form == "table":
@@ -138,16 +137,26 @@ def _write_line(stream: TextIO, row: Prediction) -> None:
 
 @contextmanager
 def _stream(file: Path | None) -> Iterator[TextIO]:
-    """Yield stdout, or a file that is written row by row, so that an interrupted run keeps its rows."""
+    """Yield stdout, or a file that gets rows as they come.
+
+    A plain file is replaced when the run ends, also when it is interrupted: the rows so far are kept. A failed run
+    leaves it as it was. FIFOs and devices are written through.
+    """
     if file is None:
         yield sys.stdout
         return
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("w", encoding="utf-8", newline="") as stream:
+    if is_special(file):
+        with open_special(file) as stream:
             yield stream
-    except OSError as e:
-        raise ConfigError(f"{file} cannot be written ({e.strerror}); pass a file in a folder that can") from e
+        return
+    interrupted: KeyboardInterrupt | None = None
+    with written_aside(file, kind="text") as aside, aside.open("w", encoding="utf-8", newline="") as stream:
+        try:
+            yield stream
+        except KeyboardInterrupt as e:
+            interrupted = e
+    if interrupted is not None:
+        raise interrupted
 
 
 def _write(file: Path | None, text: str) -> None:
@@ -162,7 +171,7 @@ def _json_text(value: object, form: str) -> str:
     return json.dumps(value, indent=None if form == "jsonl" else 2, ensure_ascii=False) + "\n"
 
 
-def _csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+def _csv_text(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -190,15 +199,15 @@ def _evaluation_tables(e: Evaluation) -> list[Table]:
     return [_pairs(f"flip {e.command}", head), *grids]
 
 
-def _flat(protocol: Mapping[str, Any]) -> dict[str, Any]:
+def _flat(protocol: Mapping[str, object]) -> dict[str, object]:
     """Return a protocol with the items of its mappings beside the others."""
-    rows: dict[str, Any] = {}
+    rows: dict[str, object] = {}
     for key, value in protocol.items():
         rows |= _flat(value) if isinstance(value, dict) else {key.replace("_", " "): value}
     return rows
 
 
-def _pairs(title: str, values: Mapping[str, Any]) -> Table:
+def _pairs(title: str, values: Mapping[str, object]) -> Table:
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
@@ -209,7 +218,7 @@ def _pairs(title: str, values: Mapping[str, Any]) -> Table:
     return table
 
 
-def _grid(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+def _grid(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")

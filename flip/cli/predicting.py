@@ -139,7 +139,7 @@ def run_fit(
     dataset = context.dataset
     dataset.require_training_photos()
     if not options.images:
-        dataset.select(options.split)
+        require_meaning(dataset, options.split)
     splits = {"train"} if options.images else {"train", options.split}
     with_model = with_model or options.augmented is not None or not context.needs_no_model
     features = context.features(take_splits(dataset, splits), with_model=with_model)
@@ -165,6 +165,23 @@ def run_fit(
         )
     draw_plot(options.plot, outcome.evaluation)
     show(options, context, outcome, dataset)
+
+
+def require_meaning(dataset: Dataset, split: str) -> None:
+    """Refuse an evaluation that means nothing, and say where test photos are training photos as well.
+
+    Raises
+    ------
+    DataError
+        If the split has no photo, or there is one class only.
+    """
+    from flip.data.same_photos import copies_of_training_photos, describe_copies
+
+    dataset.select(split)
+    dataset.require_classes()
+    copied = None if dataset.embeddings is not None else describe_copies(copies_of_training_photos(dataset))
+    if copied:
+        log.warning("%s", copied)
 
 
 def draw_plot(file: Path | None, evaluation: Evaluation) -> None:

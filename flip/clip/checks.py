@@ -10,9 +10,9 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from flip.errors import ModelError
+from flip.files import JsonObject
 
 #: Most configurations have a few kilobytes; those of tokenizers list every special token.
 _LARGEST = 32_000_000
@@ -39,7 +39,7 @@ _MOST = {"layers": 512, "width": 65_536, "heads": 1024, "image_size": 8192, "pat
 _MOST_OF_OTHERS = 4_000_000
 
 
-def read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> JsonObject:
     """Return the object that a JSON file holds.
 
     Raises
@@ -80,7 +80,7 @@ def refuse_code(content: object, file: Path) -> None:
             refuse_code(value, file)
 
 
-def check_model_cfg(model_cfg: object, file: Path, *, vision: Iterable[str], text: Iterable[str]) -> dict[str, Any]:
+def check_model_cfg(model_cfg: object, file: Path, *, vision: Iterable[str], text: Iterable[str]) -> JsonObject:
     """Return open_clip's ``model_cfg`` if it holds known keys and plain values only.
 
     Parameters
@@ -112,7 +112,7 @@ def check_model_cfg(model_cfg: object, file: Path, *, vision: Iterable[str], tex
     return model_cfg
 
 
-def check_preprocess_cfg(preprocess_cfg: object, file: Path) -> dict[str, Any]:
+def check_preprocess_cfg(preprocess_cfg: object, file: Path) -> JsonObject:
     """Return open_clip's ``preprocess_cfg`` if it holds plain values only; keys that it does not know are left out.
 
     Raises
@@ -158,7 +158,7 @@ def _check_part(part: object, where: str, known: Iterable[str], file: Path) -> N
             _check_value(key, value, where, file)
 
 
-def _known_keys(part: Mapping[str, Any], known: Iterable[str], where: str, file: Path) -> None:
+def _known_keys(part: Mapping[str, object], known: Iterable[str], where: str, file: Path) -> None:
     unknown = sorted(set(part) - set(known))
     if unknown:
         raise ModelError(f"{file}: {where} has {unknown[0]!r}, which open_clip does not know; remove it")

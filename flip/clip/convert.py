@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flip.errors import ModelError
+from flip.files import JsonObject
 
 if TYPE_CHECKING:
     from flip.clip.state import State
@@ -55,7 +56,7 @@ _RENAMED = (
 )
 
 
-def clip_config(config: dict[str, Any], file: Path) -> dict[str, Any]:
+def clip_config(config: JsonObject, file: Path) -> JsonObject:
     """Return the ``model_cfg`` of transformers' ``config.json``.
 
     Raises
@@ -95,7 +96,7 @@ def clip_config(config: dict[str, Any], file: Path) -> dict[str, Any]:
     }
 
 
-def preprocess_config(preprocessor: dict[str, Any]) -> dict[str, Any]:
+def preprocess_config(preprocessor: JsonObject) -> JsonObject:
     """Return open_clip's ``preprocess_cfg`` of transformers' ``preprocessor_config.json``, empty without one."""
     if not preprocessor:
         return {}
@@ -131,12 +132,12 @@ def clip_state(state: State) -> State:
     return renamed
 
 
-def _settings(config: dict[str, Any], part: str, defaults: dict[str, Any]) -> dict[str, Any]:
+def _settings(config: JsonObject, part: str, defaults: JsonObject) -> JsonObject:
     given = config.get(part) or config.get(f"{part}_dict") or {}
     return defaults | {key: value for key, value in given.items() if key in defaults and value is not None}
 
 
-def _tower(settings: dict[str, Any]) -> dict[str, Any]:
+def _tower(settings: JsonObject) -> JsonObject:
     eps = settings["layer_norm_eps"]
     return {
         "width": settings["hidden_size"],
@@ -146,13 +147,13 @@ def _tower(settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _pooling(text: dict[str, Any]) -> dict[str, Any]:
+def _pooling(text: JsonObject) -> JsonObject:
     """transformers takes the first end of text; 2 means that the end of text is the highest id, as in CLIP's own."""
     end = text["eos_token_id"]
     return {} if end in (2, text["vocab_size"] - 1) else {"pool_type": "eos", "eos_id": end}
 
 
-def _unsupported(kind: object, config: dict[str, Any], file: Path) -> str:
+def _unsupported(kind: object, config: JsonObject, file: Path) -> str:
     name = next(iter(config.get("architectures") or []), None) or f"a model of type {kind!r}"
     if kind in ("siglip", "siglip2"):
         advice = f"pass the same weights in open_clip's form, such as --model {_siglip_tag(str(kind), config)}"
@@ -163,7 +164,7 @@ def _unsupported(kind: object, config: dict[str, Any], file: Path) -> str:
     return f"{file.parent} is transformers' {name}, which flip does not read; {advice}"
 
 
-def _siglip_tag(kind: str, config: dict[str, Any]) -> str:
+def _siglip_tag(kind: str, config: JsonObject) -> str:
     """Return the name in open_clip's registry of the published SigLIP of this size."""
     vision = config.get("vision_config") or {}
     size = {768: "ViT-B", 1024: "ViT-L", 1152: "ViT-SO400M", 1536: "ViT-gopt"}.get(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from flip.arrays import Array, FloatArray
 from flip.clip.network import LoadedModel
 from flip.clip.tower import ImageTower, split_preprocess
 from flip.device import Placement, resolve_device
+from flip.files import JsonObject
 from flip.settings import Progress
 
 if TYPE_CHECKING:
@@ -87,7 +89,7 @@ class ModelFacts:
     dim: int
     logit_scale: float
     context_length: int
-    config: dict[str, Any]
+    config: JsonObject
 
 
 class LazyModel:
@@ -101,12 +103,15 @@ class LazyModel:
 
     def __init__(self, model: LoadedModel | Callable[[], LoadedModel]) -> None:
         self._model = model
+        # Photos are prepared in many threads, and each of them may be the first to ask.
+        self._lock = threading.Lock()
 
     def get(self) -> LoadedModel:
         """Return the model, loading it now if it was not."""
-        if not isinstance(self._model, LoadedModel):
-            self._model = self._model()
-        return self._model
+        with self._lock:
+            if not isinstance(self._model, LoadedModel):
+                self._model = self._model()
+            return self._model
 
     @property
     def is_loaded(self) -> bool:
@@ -169,7 +174,7 @@ class OpenClipEncoder:
         return self.facts.dim
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> JsonObject:
         """``model_cfg`` and ``preprocess_cfg``, as ``open_clip_config.json`` would hold them."""
         return self.facts.config
 
@@ -202,7 +207,7 @@ class OpenClipEncoder:
         return self._model.get().preprocess
 
     @property
-    def tokenize(self) -> Callable[[list[str]], torch.Tensor]:
+    def tokenize(self) -> Callable[..., torch.Tensor]:
         """List of n texts → int64 tensor (n, context_length); longer texts are cut."""
         return self._model.get().tokenize
 
@@ -227,6 +232,18 @@ class OpenClipEncoder:
     def encode_images(self, prepared: Sequence[Array]) -> FloatArray:
         """Return unit embeddings, float32 of shape (n, d), of n prepared images."""
         return self._tower.encode(prepared)
+
+    def count_cut(self, texts: Sequence[str]) -> int:
+        """Return how many of n texts are longer than the context, whose rest is not read.
+
+        A token is a byte or more, so that short texts are counted without a tokenizer.
+        """
+        long = [text for text in texts if len(text.encode("utf-8", "replace")) + 2 > self.context_length]
+        if not long:
+            return 0
+        # In twice the context a text that fits is followed by padding alone.
+        tokens = self.tokenize(["", *long], context_length=2 * self.context_length)  # (1 + long, 2 · context)
+        return int((tokens[1:, self.context_length :] != tokens[0, -1]).any(dim=1).sum())
 
     def encode_texts(self, texts: Sequence[str], progress: Progress | None = None) -> FloatArray:
         """Return unit embeddings, float32 of shape (n, d), of n texts, always in fp32; longer texts are cut."""

@@ -143,17 +143,27 @@ def _find_config(folder: Path) -> Path:
             return config
         if config.is_symlink():
             raise ModelError(_missing(config))
+    raise ModelError(_no_model(folder))
+
+
+def _no_model(folder: Path) -> str:
+    """Return the line for a folder without a configuration: what it is, and what to pass instead."""
     if (folder / "model_index.json").is_file():
-        raise ModelError(f"{folder} is a diffusion model; pass it as --ckpt, and a CLIP model as --model")
-    weights = find_weights(folder)
-    if weights is not None:
-        raise ModelError(
-            f"{folder} is not a model folder: it has {weights.name} but no {CONFIG_FILE}; put that file beside it, "
-            f"or pass --model {weights} --arch ARCH"
-        )
-    raise ModelError(
-        f"{folder} is not a model folder: it has no {CONFIG_FILE}; pass ARCH/TAG or what flip finetune wrote"
+        return f"{folder} is a diffusion model; pass it as --ckpt, and a CLIP model as --model"
+    if (folder / "adapter_config.json").is_file():
+        return f"{folder} holds low-rank additions (LoRA) and no model; pass the model with them merged"
+    inner = next(
+        (path.parent for name in (CONFIG_FILE, TRANSFORMERS_CONFIG) for path in folder.glob(f"*/{name}")), None
     )
+    if inner is not None:
+        return f"{folder} is not a model folder, and {inner.name}/ in it may be one; pass --model {inner}"
+    weights = sorted(file for file in folder.iterdir() if file.suffix.lower() in WEIGHTS_SUFFIXES)
+    if weights:
+        return (
+            f"{folder} is not a model folder: it has {weights[-1].name} but no {CONFIG_FILE}; put that file beside it, "
+            f"or pass --model {weights[-1]} --arch ARCH"
+        )
+    return f"{folder} is not a model folder: it has no {CONFIG_FILE}; pass ARCH/TAG or what flip finetune wrote"
 
 
 def _snapshot(folder: Path) -> Path:

@@ -6,9 +6,10 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flip.errors import ConfigError, ModelError, near_names
+from flip.files import JsonObject
 
 if TYPE_CHECKING:
     from flip.clip.state import State
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _Sizes = tuple[object, ...]
 
 
-def architecture(name: str) -> dict[str, Any]:
+def architecture(name: str) -> JsonObject:
     """Return open_clip's configuration of an architecture.
 
     Raises
@@ -32,7 +33,7 @@ def architecture(name: str) -> dict[str, Any]:
         raise ConfigError(
             f"--arch {name!r} is unknown{near_names(name, known)}; pass ARCH of an ARCH/TAG in `flip models`"
         )
-    config: dict[str, Any] = open_clip.get_model_config(name)
+    config: JsonObject = open_clip.get_model_config(name)
     return config
 
 
@@ -71,19 +72,19 @@ def guess_architecture(state: State, file: Path, *, openai: bool) -> str:
     )
 
 
-def _plain_configs() -> dict[str, dict[str, Any]]:
+def _plain_configs() -> dict[str, JsonObject]:
     import open_clip
 
     configs = {name: open_clip.get_model_config(name) for name in open_clip.list_models()}
     return {name: config for name, config in configs.items() if _is_plain(config)}
 
 
-def _is_plain(config: Mapping[str, Any]) -> bool:
+def _is_plain(config: JsonObject) -> bool:
     borrowed = "timm_model_name" in config["vision_cfg"] or "hf_model_name" in config["text_cfg"]
     return not borrowed and "multimodal_cfg" not in config
 
 
-def _sizes_of_config(config: Mapping[str, Any]) -> _Sizes:
+def _sizes_of_config(config: JsonObject) -> _Sizes:
     vision, text = config["vision_cfg"], config["text_cfg"]
     layers = vision.get("layers", 12)
     convolutional = isinstance(layers, Sequence)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from flip.clip.fetch import AbsentError, cache_place, cached_file, first_line, hub_file, quiet, require_network
 from flip.clip.folder import CONFIG_FILE
 from flip.errors import ModelError, near_names
+from flip.files import JsonObject
 from flip.sample import weights as sample
 
 #: Where open_clip puts weights that are not on the hub.
@@ -42,7 +43,7 @@ def known_models() -> Sequence[KnownModel]:
     return rows
 
 
-def registry_entry(name: str) -> dict[str, Any]:
+def registry_entry(name: str) -> JsonObject:
     """Return what open_clip knows of an ``ARCH/TAG``: where its weights are, and how they were trained.
 
     Raises
@@ -53,17 +54,18 @@ def registry_entry(name: str) -> dict[str, Any]:
     import open_clip
 
     architecture, slash, tag = name.rpartition("/")
-    entry: dict[str, Any] = open_clip.get_pretrained_cfg(architecture, tag) if slash else {}
+    entry: JsonObject = open_clip.get_pretrained_cfg(architecture, tag) if slash else {}
     if not entry:
         known = {f"{a}/{t}" for a, t in open_clip.list_pretrained()}
+        repository = f", hf-hub:{name} if it is a repository" if re.fullmatch(r"[\w.-]+/[\w.-]+", name) else ""
         raise ModelError(
-            f"unknown model {name!r}{near_names(name, known)}; pass ARCH/TAG from `flip models`, hf-hub:ORG/NAME, "
-            f"or a folder that holds {CONFIG_FILE}"
+            f"unknown model {name!r}{near_names(name, known)}; pass ARCH/TAG from `flip models`"
+            f"{repository or ', hf-hub:ORG/NAME'}, or a folder that holds {CONFIG_FILE}"
         )
     return entry
 
 
-def local_weights(entry: Mapping[str, Any]) -> Path | None:
+def local_weights(entry: Mapping[str, object]) -> Path | None:
     """Return the weights file of a registry entry if it is on this machine, touching no network."""
     repository, names = _on_hub(entry)
     if repository:
@@ -73,7 +75,7 @@ def local_weights(entry: Mapping[str, Any]) -> Path | None:
     return file if url and file.is_file() else None
 
 
-def fetch_weights(entry: Mapping[str, Any]) -> Path:
+def fetch_weights(entry: Mapping[str, object]) -> Path:
     """Return the weights file of a registry entry, fetching it if it is not on this machine.
 
     Raises
@@ -97,11 +99,11 @@ def fetch_weights(entry: Mapping[str, Any]) -> Path:
         raise AbsentError(first_line(e)) from e
 
 
-def absent_message(name: str, entry: Mapping[str, Any], error: Exception) -> str:
+def absent_message(name: str, entry: Mapping[str, object], error: Exception) -> str:
     """Return the line for weights of the registry that are not here and cannot be fetched."""
     repository, names = _on_hub(entry)
     if repository:
-        how = f"on a machine with a network run `hf download {repository}` and copy {cache_place()}"
+        how = f"run `hf download {repository}` where there is a network (it fills {cache_place()})"
     else:
         how = f"put {entry.get('url')} into {_URL_FOLDER.expanduser()}"
     file = f" ({names[-1]})" if repository else ""
@@ -120,7 +122,7 @@ def hub_absent_message(name: str, repository: str, error: Exception) -> str:
     )
 
 
-def _on_hub(entry: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+def _on_hub(entry: Mapping[str, object]) -> tuple[str, tuple[str, ...]]:
     """Return the repository of a registry entry and the names that its weights may have there, the best first."""
     from open_clip.pretrained import _get_safe_alternatives
 

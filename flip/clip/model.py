@@ -12,7 +12,6 @@ import logging
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from flip.clip.encoder import LazyModel, ModelFacts, OpenClipEncoder
 from flip.clip.fetch import first_line
@@ -21,7 +20,7 @@ from flip.clip.memory import forget, recall, remember
 from flip.clip.network import LoadedModel
 from flip.clip.weights import weights_hash
 from flip.errors import ConfigError, ModelError
-from flip.files import cache_folder, plain
+from flip.files import JsonObject, cache_folder, plain
 from flip.sample import weights as sample
 
 log = logging.getLogger(__name__)
@@ -109,7 +108,7 @@ def _load(name: str, arch: str | None, key: str, cache: Path) -> tuple[ModelFact
     return facts, LazyModel(loaded)
 
 
-def _facts(name: str, loaded: LoadedModel, config: dict[str, Any], *weights: object) -> ModelFacts:
+def _facts(name: str, loaded: LoadedModel, config: JsonObject, *weights: object) -> ModelFacts:
     described = json.dumps([config, *weights], sort_keys=True, default=str)
     return ModelFacts(
         name=name,

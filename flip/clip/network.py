@@ -42,4 +42,4 @@ class LoadedModel:
 
     network: ClipNetwork
     preprocess: Callable[[Image], torch.Tensor]
-    tokenize: Callable[[list[str]], torch.Tensor]
+    tokenize: Callable[..., torch.Tensor]

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flip.clip.checks import check_model_cfg, check_preprocess_cfg, check_repository, read_json, refuse_code
 from flip.clip.convert import clip_config, clip_state, preprocess_config
@@ -17,6 +17,7 @@ from flip.clip.guess import architecture, guess_architecture
 from flip.clip.hub import absent_message, fetch_weights, hub_absent_message, registry_entry
 from flip.clip.state import is_torchscript, read_state
 from flip.errors import ModelError
+from flip.files import JsonObject
 
 if TYPE_CHECKING:
     from flip.clip.state import State
@@ -50,8 +51,8 @@ class Source:
         Brings the tensors under open_clip's names.
     """
 
-    model_cfg: dict[str, Any]
-    preprocess_cfg: dict[str, Any]
+    model_cfg: JsonObject
+    preprocess_cfg: JsonObject
     weights: tuple[Path, ...]
     files: tuple[Path, ...]
     tokenizer: Path | None = None
@@ -152,7 +153,7 @@ def _folder(files: ModelFiles, config: Path, *, fetch: bool) -> Source:
     return _with_text_side(source, None if fetch else config.parent, fetch=fetch, file=config)
 
 
-def _transformers(files: ModelFiles, config: Path, content: dict[str, Any]) -> Source:
+def _transformers(files: ModelFiles, config: Path, content: JsonObject) -> Source:
     refuse_code(content, config)
     model_cfg = check_model_cfg(clip_config(content, config), config, **_known_keys())
     preprocessor = config.parent / _PREPROCESSOR
@@ -246,13 +247,13 @@ def _known_keys() -> dict[str, tuple[str, ...]]:
     return {"vision": vision, "text": (*text, *multimodal)}
 
 
-def _preprocessing(entry: Mapping[str, Any]) -> dict[str, Any]:
+def _preprocessing(entry: Mapping[str, object]) -> JsonObject:
     """Return the part of a registry entry that is preprocessing."""
     keys = ("size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color")
     return {key: entry[key] for key in keys if entry.get(key) is not None}
 
 
-def _usual_preprocessing(arch: str) -> dict[str, Any]:
+def _usual_preprocessing(arch: str) -> JsonObject:
     """Return the preprocessing of an architecture's published weights where all agree; else CLIP's own, said."""
     import open_clip
 

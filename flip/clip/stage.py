@@ -9,19 +9,19 @@ import tempfile
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 from flip.clip.checks import read_json, refuse_code
 from flip.clip.folder import CONFIG_FILE, TOKENIZER_FILES
+from flip.files import JsonObject
 
 _TOWER = "text_tower"
 
 
 @contextlib.contextmanager
 def staged(
-    model_cfg: dict[str, Any], preprocess_cfg: dict[str, Any], tokenizer: Path | None, text_tower: Path | None
-) -> Iterator[str]:
-    """Yield open_clip's name of a temporary folder that holds a model's configuration and tokenizer.
+    model_cfg: JsonObject, preprocess_cfg: JsonObject, tokenizer: Path | None, text_tower: Path | None
+) -> Iterator[Path]:
+    """Yield a temporary folder that holds a model's configuration and tokenizer, and lives as long as the context.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def staged(
             text["hf_model_name"] = str(folder / _TOWER)
         written = {"model_cfg": content, "preprocess_cfg": preprocess_cfg}
         (folder / CONFIG_FILE).write_text(json.dumps(written), encoding="utf-8")
-        yield f"local-dir:{folder}"
+        yield folder
 
 
 def _copy_tokenizer(source: Path, folder: Path) -> None:
@@ -76,7 +76,7 @@ def _copy_config(source: Path, target: Path) -> None:
     target.write_text(json.dumps(_without_elsewhere(content)), encoding="utf-8")
 
 
-def _without_elsewhere(content: Any) -> Any:
+def _without_elsewhere(content: object) -> object:
     if isinstance(content, dict):
         return {
             key: _without_elsewhere(value)

@@ -8,7 +8,7 @@ import re
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flip.errors import ModelError
 
@@ -61,10 +61,10 @@ def is_torchscript(file: Path) -> bool:
 
 def _read(file: Path) -> State:
     try:
-        if file.suffix == ".safetensors":
+        if file.suffix.lower() == ".safetensors":
             from safetensors.torch import load_file
 
-            content: Any = load_file(file)
+            content: object = load_file(file)
         elif is_torchscript(file):
             content = _read_torchscript(file)
         else:
@@ -77,7 +77,7 @@ def _read(file: Path) -> State:
         problem = f"names {what}, which" if what else "is damaged, or holds instructions which"
         raise ModelError(
             f"the weights {file} cannot be loaded: the file {problem} weights never need and which could run code; "
-            "nothing of it was run; take a .safetensors file"
+            "nothing of it was run; take a .safetensors file, or save the model's state_dict() alone"
         ) from e
     except Exception as e:
         lines = [line.strip() for line in str(e).splitlines() if line.strip()]
@@ -88,7 +88,7 @@ def _read(file: Path) -> State:
     return _tensors(file, content)
 
 
-def _tensors(file: Path, content: Any) -> State:
+def _tensors(file: Path, content: object) -> State:
     import torch
 
     for inner in ("state_dict", "model_state_dict", "model"):
@@ -99,20 +99,26 @@ def _tensors(file: Path, content: Any) -> State:
     state = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
     if not state:
         raise ModelError(f"{file} holds no weights; pass the weights of a CLIP model")
-    # Saved by a network that was wrapped for training on several GPUs, or compiled.
-    for prefix in ("module.", "_orig_mod."):
-        if all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): value for name, value in state.items()}
-    return state
+    return _unwrapped(state)
+
+
+def _unwrapped(state: State) -> State:
+    """Return a CLIP model's tensors under its own names, where it was saved as a part of something else.
+
+    Such as a module for training on several GPUs ("module."), a compiled one, or a Lightning module with metrics.
+    """
+    scales = [name for name in state if name == "logit_scale" or name.endswith(".logit_scale")]
+    prefix = scales[0].removesuffix("logit_scale") if len(scales) == 1 else ""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 class _Module:
     """Stands for every module of an archive; it keeps its attributes and does nothing."""
 
     def __init__(self) -> None:
-        self.attributes: dict[str, Any] = {}
+        self.attributes: dict[str, object] = {}
 
-    def __setstate__(self, attributes: dict[str, Any]) -> None:
+    def __setstate__(self, attributes: dict[str, object]) -> None:
         self.attributes = attributes
 
 
@@ -123,7 +129,7 @@ class _ArchiveReader(pickle.Unpickler):
         super().__init__(io.BytesIO(archive.read(f"{root}data.pkl")))
         self._archive, self._root = archive, root
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         """Return what stands for a name of the pickle; none but these are known."""
         import torch
 
@@ -141,7 +147,7 @@ class _ArchiveReader(pickle.Unpickler):
             return getattr(torch, _STORAGES[name])
         raise pickle.UnpicklingError(f"it names {module}.{name}, which weights never need")
 
-    def persistent_load(self, pid: Any) -> torch.Tensor:
+    def persistent_load(self, pid: tuple[str, torch.dtype, str, str, int]) -> torch.Tensor:
         """Return a stored block of numbers as a flat tensor."""
         import torch
 
@@ -151,7 +157,7 @@ class _ArchiveReader(pickle.Unpickler):
 
 def _rebuild_tensor(
     storage: torch.Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object
-) -> Any:
+) -> torch.Tensor:
     return storage.as_strided(tuple(size), tuple(stride), offset)
 
 

@@ -90,10 +90,8 @@ def archive_dataset(
         Key to raw name of every class, in the order of the labels. Classes without photos are left out.
     entries : iterable of Entry
     ledger : Ledger
-    classnames : mapping, optional
-        Key to the name a person would say, where the archive has it.
-    ranks : mapping, optional
-        Name of a grouping to group of each key.
+    classnames, ranks : mappings, optional
+        Key to the name a person would say, where the archive has it; name of a grouping to group of each key.
     frame : Box, optional
         The part of every file that is the photo.
     fetched : bool
@@ -107,27 +105,41 @@ def archive_dataset(
     listed = list(_present(archive, classes, entries, ledger, fetched=fetched))
     if not listed:
         raise DataError(f"{archive.base} holds none of the photos that its index files list; put them there")
-    used = {entry.key for entry in listed}
-    for key, name in classes.items():
-        if key not in used:
-            ledger.omit("classes without photos", name)
-    keys = [key for key in classes if key in used]
+    return _dataset_of(archive, classes, listed, ledger, classnames, ranks or {}, frame)
+
+
+def _dataset_of(
+    archive: Archive,
+    classes: Mapping[str, str],
+    listed: Sequence[Entry],
+    ledger: Ledger,
+    classnames: Mapping[str, str] | None,
+    ranks: Mapping[str, Mapping[str, str]],
+    frame: Box | None,
+) -> Dataset:
+    keys = _used(classes, listed, ledger)
     label = {key: i for i, key in enumerate(keys)}
     below = "" if archive.base == archive.root else f"{archive.base.relative_to(archive.root).as_posix()}/"
-    records = tuple(Record(below + e.path, label[e.key], e.split, e.captions, e.box, frame=frame) for e in listed)
     raw_names = tuple(nfc(classes[key]) for key in keys)
-    names = clean_class_names(raw_names) if classnames is None else tuple(nfc(classnames[key]) for key in keys)
-    groups = tuple(Rank(rank, tuple(group[key] for key in keys)) for rank, group in (ranks or {}).items())
     return Dataset(
         archive.root,
         archive.layout,
-        names,
+        clean_class_names(raw_names) if classnames is None else tuple(nfc(classnames[key]) for key in keys),
         raw_names,
-        records,
-        ranks=groups,
+        tuple(Record(below + e.path, label[e.key], e.split, e.captions, e.box, frame=frame) for e in listed),
+        ranks=tuple(Rank(rank, tuple(group[key] for key in keys)) for rank, group in ranks.items()),
         left_out=ledger.left_out,
         notes=ledger.notes,
     )
+
+
+def _used(classes: Mapping[str, str], entries: Sequence[Entry], ledger: Ledger) -> list[str]:
+    """Return the keys of the classes that have photos."""
+    used = {entry.key for entry in entries}
+    for key, name in classes.items():
+        if key not in used:
+            ledger.omit("classes without photos", name)
+    return [key for key in classes if key in used]
 
 
 def _present(

@@ -6,13 +6,12 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from flip.data.text import nfc, read_text
 from flip.errors import DataError
 
 
-def parse_captions(value: Any) -> tuple[str, ...]:
+def parse_captions(value: object) -> tuple[str, ...]:
     """Return the captions in a cell: None, a string, a list of strings, or such a list written as JSON in a string.
 
     Raises
@@ -53,12 +52,7 @@ def read_captions_json(file: Path, paths: Sequence[str], *, every_key: bool) -> 
     DataError
         If the file is no such object, or a key fits several photos, or none and ``every_key`` is true.
     """
-    try:
-        given = json.loads(read_text(file))
-    except (ValueError, OSError) as error:
-        raise DataError(f"{file} is not JSON: {error}") from error
-    if not isinstance(given, dict):
-        raise DataError(f"{file} holds a JSON {type(given).__name__}; it must be an object of file name to captions")
+    given = _object(file)
     composed = [nfc(path) for path in paths]
     by_name: dict[str, list[int]] = defaultdict(list)
     for i, path in enumerate(composed):
@@ -78,6 +72,16 @@ def read_captions_json(file: Path, paths: Sequence[str], *, every_key: bool) -> 
             except ValueError as error:
                 raise DataError(f"{file}: captions of {key!r}: {error}") from error
     return captions
+
+
+def _object(file: Path) -> dict[str, object]:
+    try:
+        given = json.loads(read_text(file))
+    except (ValueError, OSError) as error:
+        raise DataError(f"{file} is not JSON: {error}") from error
+    if not isinstance(given, dict):
+        raise DataError(f"{file} holds a JSON {type(given).__name__}; it must be an object of file name to captions")
+    return given
 
 
 def _fitting(key: str, by_name: dict[str, list[int]], paths: Sequence[str]) -> list[int]:

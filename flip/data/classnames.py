@@ -136,15 +136,26 @@ def _without(pattern: re.Pattern[str]) -> Callable[[Sequence[str]], list[str] | 
     """Return a function that gives the first group of a pattern for every name, or None where one does not fit."""
 
     def shorten(raws: Sequence[str]) -> list[str] | None:
-        matches = [pattern.fullmatch(raw) for raw in raws]
-        return [match[1] for match in matches if match] if raws and all(matches) else None
+        matches = _matches(pattern, raws)
+        return [match[1] for match in matches] if matches else None
 
     return shorten
 
 
+def _matches(pattern: re.Pattern[str], raws: Sequence[str]) -> list[re.Match[str]]:
+    """Return the match of every name, nothing as soon as one does not fit."""
+    found = []
+    for raw in raws:
+        match = pattern.fullmatch(raw)
+        if match is None:
+            return []
+        found.append(match)
+    return found
+
+
 def _without_numbers(raws: Sequence[str]) -> list[str] | None:
-    matches = [match for raw in raws if (match := _NUMBERED.fullmatch(raw))]
-    if not raws or len(matches) != len(raws):
+    matches = _matches(_NUMBERED, raws)
+    if not matches:
         return None
     numbers = [match[1] for match in matches]
     if any(match[2].strip() != "." for match in matches) and not _count(numbers):

@@ -52,7 +52,7 @@ class Omission:
     first: str
 
     def __str__(self) -> str:
-        return f"{self.count:,} {self.kind}, such as {self.first}" if self.count > 1 else f"{self.kind}: {self.first}"
+        return f"{self.kind} ({self.count:,}), the first {self.first}"
 
 
 class Rank(NamedTuple):
@@ -156,6 +156,28 @@ class Dataset:
                 f"no training photo for class {', '.join(map(repr, absent[:3]))}{more} in {self.root}; "
                 "add one to the train split, or leave the class out"
             )
+
+    def require_classes(self) -> None:
+        """Raise a DataError if there are fewer than two classes: no accuracy means anything then."""
+        if len(self.classnames) < 2:
+            raise DataError(
+                f"{self.root} has one class, {self.classnames[0]!r}; every answer would be right. "
+                "Pass data with two classes or more"
+            )
+
+    def groups(self, rank: str) -> tuple[str, ...]:
+        """Return the group of each class in a rank that came with the data, such as the family.
+
+        Raises
+        ------
+        DataError
+            If there is no such rank; the message names those that are there.
+        """
+        for name, groups in self.ranks:
+            if name == rank:
+                return groups
+        have = ", ".join(rank.name for rank in self.ranks) or "none"
+        raise DataError(f"{self.root} has no rank {rank!r}; it has {have}")
 
     def require_photos(self) -> None:
         """Raise a DataError if the dataset is a table of embeddings, for what needs the photos themselves."""

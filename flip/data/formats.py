@@ -110,6 +110,7 @@ def suffix_advice(suffix: str) -> str:
         ".svg": "drawings: convert them to PNG",
         ".eps": "PostScript: convert them to PNG",
         ".psd": "convert them to PNG",
+        **dict.fromkeys((".xlsx", ".xls", ".ods"), "spreadsheets: save them as CSV"),
         **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv", ".webm"), "videos: take frames from them"),
         **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"), "archives: unpack them"),
     }.get(suffix, "")

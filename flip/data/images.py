@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -65,6 +66,23 @@ def decode_image(source: Path | bytes | BinaryIO, box: Box | None = None) -> Ima
     return image if box is None else _crop(image, box)
 
 
+def image_size(source: Path) -> tuple[int, int]:
+    """Return width and height in pixels as a photo's header has them, before EXIF orientation; no pixel is decoded.
+
+    Raises
+    ------
+    DataError
+        If the header cannot be read.
+    """
+    try:
+        with source.open("rb") as file:
+            return _opened(file).size
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(_reason(error)) from error
+
+
 def _decode(file: BinaryIO, suffix: str = "") -> Image.Image:
     if not file.seekable():
         file = io.BytesIO(file.read())
@@ -101,14 +119,14 @@ def _opened(file: BinaryIO) -> ImageFile.ImageFile:
 
 def _is_thumbnail_of_raw(image: Image.Image) -> bool:
     """Return whether a TIFF is a camera's raw file, whose first image is a small preview."""
-    tags: Any = getattr(image, "tag_v2", {})
+    tags: Mapping[int, int] = getattr(image, "tag_v2", {})
     is_preview = bool(tags.get(_REDUCED, 0) & 1) and _SUB_IMAGES in tags
     return _DNG_VERSION in tags or is_preview
 
 
 def _raw_mode(image: Image.Image) -> str:
     """Return how the decoder will unpack pixels, such as ``RGB;16B``."""
-    tile: Any = getattr(image, "tile", None)
+    tile = image.tile if hasattr(image, "tile") else None
     arguments = tile[0].args if tile else ""
     first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return first if isinstance(first, str) else ""
@@ -180,7 +198,7 @@ def _on_white(image: Image.Image) -> Image.Image | None:
     return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
 
 
-def _to_eight_bits(image: Image.Image, largest: Any = None) -> Image.Image:
+def _to_eight_bits(image: Image.Image, largest: object = None) -> Image.Image:
     """Scale wide grey pixels to 8 bits.
 
     Pillow's ``convert`` clips them at 255, which turns a 16-bit photo white. The range is the one the file declares

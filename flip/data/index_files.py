@@ -54,16 +54,12 @@ def read_indexed(
     labels = _labels(base, images, classes)
     splits = aligned(base / "train_test_split.txt", images)
     boxes = _boxes(base / "bounding_boxes.txt", images)
+    file, said = base / "images.txt", dict(zip(images, captions or [()] * len(images), strict=True))
     entries = [
         Entry(
-            f"{base / 'images.txt'}:{line.number}",
-            f"images/{line.value}",
-            labels[i],
-            _split(base, splits[i]),
-            boxes.get(i),
-            captions[n] if captions else (),
+            f"{file}:{line.number}", f"images/{line.value}", labels[i], _split(base, splits[i]), boxes.get(i), said[i]
         )
-        for n, (i, line) in enumerate(images.items())
+        for i, line in images.items()
     ]
     return archive_dataset(archive, classes, entries, ledger, ranks=ranks)
 

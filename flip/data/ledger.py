@@ -36,5 +36,5 @@ class Ledger:
     @property
     def notes(self) -> tuple[str, ...]:
         """The sentences, in the order in which they were met."""
-        noticed = (str(Omission(kind, count, first)) for kind, (count, first) in self._noticed.items())
+        noticed = (f"{kind} ({count:,}), the first {first}" for kind, (count, first) in self._noticed.items())
         return (*self._notes, *noticed)

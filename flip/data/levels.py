@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from flip.data.ledger import Ledger
+from flip.data.splits import split_word
+from flip.errors import DataError
 
-#: Folders that tell when or in what order photos were taken, not what they show.
-_NUMBERS = re.compile(r"[\d\s._-]+")
+#: Folders that tell when photos were taken, not what they show: a year, or a date.
+_DATES = re.compile(r"(?:19|20)\d{2}(?:[-_. ]?\d{1,2}){0,2}")
+
+#: Names of folders that hold photos, or something about them, and are no classes.
+_CONTAINERS = (
+    "annotation annotations boxes bboxes crop crops data dataset depth devkit files full gt image images imgs jpeg "
+    "jpegimages jpegs jpg label labels lists mask masks meta metadata parts photo photos pics pictures png pngimages "
+    "raw segmentation segmentationclass segmentations thumbnails thumbs trimaps"
+)
+CONTAINERS = frozenset(_CONTAINERS.split())
 
 
 def class_of_folders(paths: Sequence[str], level: int | None, ledger: Ledger) -> list[str | None]:
@@ -56,9 +67,30 @@ def _are_binomials(classes: set[tuple[str, ...]]) -> bool:
 
 
 def _say_deeper(folders: Sequence[tuple[str, ...]], ledger: Ledger) -> None:
-    deeper = next((parts for parts in folders if len(parts) > 1 and not _NUMBERS.fullmatch(parts[1])), None)
+    deeper = next((parts for parts in folders if len(parts) > 1 and not _DATES.fullmatch(parts[1])), None)
     if deeper is not None:
         ledger.note(
             f"photos lie deeper than the class folders, such as in {'/'.join(deeper)}: the class is the first folder, "
             f"{deeper[0]}; --class-level 2 takes the second"
         )
+
+
+def require_class_names(root: Path, names: Iterable[str], ledger: Ledger) -> None:
+    """Refuse folders as classes if all are called as what holds photos, or as splits; note those that are.
+
+    Raises
+    ------
+    DataError
+        If no name is that of a class.
+    """
+    names = list(names)
+    odd = [name for name in names if name.casefold() in CONTAINERS or split_word(name)]
+    if odd and len(odd) == len(names):
+        shown = " and ".join(f"{name}/" for name in odd[:2])
+        raise DataError(
+            f"{root} holds its photos in {shown}, which {'are no classes' if len(odd) > 1 else 'is no class'} by name; "
+            "put the photos of each class in a folder of its own, or list them in a manifest with path and label; "
+            "--class-level 1 says that these are the classes, --class-level 2 that those in them are"
+        )
+    for name in odd:
+        ledger.note(f"the folder {name}/ is read as a class")

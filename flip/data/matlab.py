@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -29,7 +28,7 @@ def read_mat(file: Path, *names: str) -> list[Array]:
     from scipy.io.matlab import MatReadError
 
     try:
-        content: dict[str, Any] = loadmat(str(file), squeeze_me=True)
+        content: dict[str, Array] = loadmat(str(file), squeeze_me=True)
     except (MatReadError, ValueError, TypeError, NotImplementedError, OSError, EOFError, IndexError, KeyError) as error:
         raise DataError(f"{file} is not a MATLAB file that can be read: {str(error).splitlines()[0]}") from error
     absent = [name for name in names if name not in content]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,13 +12,13 @@ from pathlib import Path
 from flip.data.classnames import near_equal_names, wordnet_ids
 from flip.data.dataset import Dataset
 from flip.data.files import is_hidden, subfolders
-from flip.data.formats import is_image_file
+from flip.data.formats import is_image_file, suffix_advice
 from flip.data.layout import Layout, layouts
 from flip.data.official import missing_files, unused_splits
 from flip.data.renaming import rename_classes
 from flip.data.sample import read_sample
 from flip.data.settings import DEFAULT_TEST_FRACTION, ReadSettings
-from flip.data.tables import READERS
+from flip.data.table_files import READERS
 from flip.errors import ConfigError, DataError, near_names
 from flip.names import LAYOUTS
 from flip.sample.fieldguide import GUIDES
@@ -59,32 +60,38 @@ def open_dataset(
         If ``layout``, ``test_fraction`` or ``class_level`` is not allowed.
     """
     settings = ReadSettings(test_fraction=test_fraction, class_level=class_level, cache=cache)
+    _require_known(layout)
+    if str(data) in GUIDES and layout is None:
+        return _finished(read_sample(str(data), cache), classnames)
+    return _open(Path(data).expanduser(), layout, settings, classnames)
+
+
+def _require_known(layout: str | None) -> None:
     if layout is not None and layout not in LAYOUTS:
         raise ConfigError(
             f"layout {layout!r} is unknown{near_names(layout, LAYOUTS)}; pass one of {', '.join(LAYOUTS)}"
         )
-    if str(data) in GUIDES and layout is None:
-        return _finished(read_sample(str(data), cache), classnames)
-    root = Path(data).expanduser()
+
+
+def _open(root: Path, layout: str | None, settings: ReadSettings, classnames: Path | None) -> Dataset:
     try:
-        _require_something(root)
-        chosen = layouts()[layout] if layout else _recognise(root)
-        if root.is_file() and not chosen.files:
-            raise DataError(
-                f"{root} is a file, and {chosen.name} is a layout of folders; pass the folder, or --layout manifest"
-            )
-        dataset = _read(root, chosen, settings, explain=layout is None)
+        return _finished(_read(root, layout, settings), classnames)
     except OSError as error:
         raise DataError(f"cannot read {error.filename or root}: {error.strerror or error}") from error
-    return _finished(dataset, classnames)
 
 
-def _read(root: Path, chosen: Layout, settings: ReadSettings, *, explain: bool) -> Dataset:
+def _read(root: Path, layout: str | None, settings: ReadSettings) -> Dataset:
     """Read data as a layout; an error, or a note, says when an archive's files are there in part or are not used."""
+    _require_something(root)
+    chosen = layouts()[layout] if layout else _recognise(root)
+    if root.is_file() and not chosen.files:
+        raise DataError(
+            f"{root} is a file, and {chosen.name} is a layout of folders; pass the folder, or --layout manifest"
+        )
     try:
         dataset = chosen.read(root, settings)
     except DataError as error:
-        missing = missing_files(root) if explain and not chosen.index_files else None
+        missing = None if layout or chosen.index_files else missing_files(root)
         if missing is None:
             raise
         raise DataError(f"{error}; {missing}") from error
@@ -105,7 +112,8 @@ def _finished(dataset: Dataset, classnames: Path | None) -> Dataset:
     """Return the dataset with the names that were asked for; what was left out and what was understood is logged."""
     if classnames is not None:
         dataset = rename_classes(dataset, classnames)
-    dataset = replace(dataset, notes=(*dataset.notes, *_about_names(dataset, classnames)))
+    notes = (*dataset.notes, *_about_names(dataset, classnames), *_about_splits(dataset))
+    dataset = replace(dataset, notes=notes)
     for note in dataset.notes:
         log.info("%s: %s", dataset.layout, note)
     for omission in dataset.left_out:
@@ -126,8 +134,21 @@ def _about_names(dataset: Dataset, given: Path | None) -> Iterator[str]:
         yield f"classes {first!r} and {other!r} differ by case, spaces or hyphens only{more}; are they one class?"
     if given is None and wordnet_ids(dataset.raw_names):
         yield f"the classes are named by WordNet ids, such as {names[0]}, which say nothing; pass --classnames FILE"
+    if given is None and len(names) > 1 and all(re.fullmatch(r"\d+(?:\.\d+)?", name) for name in names):
+        yield f"the classes are named by numbers, such as {names[0]}, which say nothing; pass --classnames FILE"
     if len(names) == 1:
         yield f"there is one class, {names[0]!r}: no accuracy means anything"
+
+
+def _about_splits(dataset: Dataset) -> Iterator[str]:
+    """Yield a sentence on classes that are tested and cannot be learned, where there is something to learn from."""
+    if "train" not in dataset.splits:
+        return
+    learned = {record.label for record in dataset.records if record.split == "train"}
+    absent = [name for c, name in enumerate(dataset.classnames) if c not in learned]
+    if absent:
+        have = "has" if len(absent) == 1 else "have"
+        yield f"{_count(len(absent), 'class', 'classes')} {have} no training photo, such as {absent[0]!r}"
 
 
 def _count(n: int, one: str, many: str) -> str:
@@ -158,7 +179,11 @@ def _recognise(root: Path) -> Layout:
         if (layout.files or root.is_dir()) and layout.recognise(root):
             return layout
     if root.is_file():
-        raise DataError(f"{root} is no manifest; its name must end in one of {', '.join(READERS)}, or give a folder")
+        advice = suffix_advice(root.suffix.lower())
+        raise DataError(
+            f"{root} is no manifest; its name must end in one of {', '.join(READERS)}, or give a folder"
+            + (f" ({advice})" if advice else "")
+        )
     raise DataError(_unrecognised(root))
 
 

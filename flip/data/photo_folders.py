@@ -16,7 +16,8 @@ from flip.data.ledger import Ledger
 from flip.data.levels import class_of_folders
 from flip.data.settings import ReadSettings
 from flip.data.splits import hash_splits
-from flip.data.tables import READERS, Row, read_table
+from flip.data.table_files import READERS, read_table
+from flip.data.tables import Row
 from flip.data.text import nfc
 from flip.errors import DataError
 
@@ -26,10 +27,13 @@ METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 UNNAMED_CLASS = "image"
 
 #: Suffixes of files that nobody takes for photos: not worth a word.
-_DOCUMENTS = (
+_DOCUMENT_SUFFIXES = (
     ".cfg .csv .db .htm .html .ini .ipynb .json .jsonl .log .mat .md .npy .npz .parquet .pdf .pkl .py .rst .sh .tsv"
     " .txt .url .xml .yaml .yml"
 )
+
+
+_DOCUMENTS = frozenset(_DOCUMENT_SUFFIXES.split())
 
 
 class Photo(NamedTuple):
@@ -47,6 +51,11 @@ class Photo(NamedTuple):
 def has_photos(folder: Path) -> bool:
     """Return whether a photo lies in a folder or below it."""
     return any(is_photo(folder, path) for path in list_files(folder))
+
+
+def photos_below(folder: Path) -> list[str]:
+    """Return the photos in a folder and below it, as paths relative to it, in sorted order."""
+    return [path for path in list_files(folder) if is_photo(folder, path)]
 
 
 def metadata_in(root: Path) -> list[str]:
@@ -85,7 +94,7 @@ def find_photos(root: Path, folder: str, split: str | None, ledger: Ledger) -> t
 
 def _omit_file(path: str, name: str, ledger: Ledger) -> None:
     suffix = PurePath(name).suffix.lower()
-    if suffix in _DOCUMENTS.split() or name.startswith("."):
+    if suffix in _DOCUMENTS or name.startswith("."):
         return
     advice = suffix_advice(suffix)
     kind = f"files with the suffix {suffix}" if suffix else "files without a suffix that are no photos"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 from unicodedata import normalize
 
 from flip.errors import DataError
@@ -39,6 +42,37 @@ def decode_text(data: bytes, name: str | Path) -> str:
     if "\0" in text:
         raise DataError(f"{name} is not UTF-8 (byte {text.index(chr(0))} is zero); save it as UTF-8")
     return re.sub("\r\n?", "\n", text)
+
+
+def path_lines(stream: BinaryIO, *, null: bool = False) -> Iterator[str]:
+    """Yield the paths of a list as they come, without their line ends; empty lines are passed over.
+
+    A byte order mark is taken off and UTF-16 with one is read; names that are not UTF-8 come as the system has them
+    (``os.fsdecode``), so that they can be opened.
+
+    Parameters
+    ----------
+    stream : binary file
+    null : bool
+        Paths end in NUL rather than at the line's end, as ``find -print0`` writes them.
+    """
+    end = b"\0" if null else b"\n"
+    rest, first = b"", True
+    while True:
+        # A pipe gives what is there, so that a path is answered before the next one is written.
+        chunk = stream.read1(1 << 16) if hasattr(stream, "read1") else stream.read(1 << 16)
+        if first and chunk:
+            if not null and chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                text = decode_text(chunk + stream.read(), "the list of paths")
+                yield from (line for line in text.split("\n") if line)
+                return
+            chunk, first = chunk.removeprefix(codecs.BOM_UTF8), False
+        *lines, rest = (rest + chunk).split(end)
+        if not chunk:
+            lines, rest = [*lines, rest], b""
+        yield from (os.fsdecode(name) for line in lines if (name := line if null else line.removesuffix(b"\r")))
+        if not chunk:
+            return
 
 
 def read_text(file: Path) -> str:

@@ -17,6 +17,7 @@ from flip.diffusion.settings import DrawSettings
 from flip.errors import ConfigError
 
 if TYPE_CHECKING:
+    import torch
     from PIL.Image import Image
 
     from flip.diffusion.pipeline import Pipeline, Scheduler
@@ -150,20 +151,34 @@ class Painter:
         import torch
 
         width, height = self.size
-        where: dict[str, Any] = {"width": width, "height": height}
+        # On the CPU, so that every device begins from the same noise.
+        generators = [torch.Generator("cpu").manual_seed(picture.seed) for picture in batch]
+        where: dict[str, Any] = {"width": width, "height": height, "latents": self._noise(generators)}
         if self.settings.strength is not None:
             photos = [fit_photo(picture.source, (width, height)) for picture in batch if picture.source]
             where = {"image": photos, "strength": self.settings.strength}
         result = self._pipeline(
             prompt=[picture.prompt for picture in batch],
-            negative_prompt=[self.settings.negative] * len(batch),
+            # Without one, XL takes zeros rather than the embedding of an empty text.
+            negative_prompt=[self.settings.negative] * len(batch) if self.settings.negative else None,
             num_inference_steps=self.settings.steps,
             guidance_scale=self.settings.guidance,
-            # On the CPU, so that every device begins from the same noise.
-            generator=[torch.Generator("cpu").manual_seed(picture.seed) for picture in batch],
+            generator=generators,
             **where,
         )
         return result.images
+
+    def _noise(self, generators: Sequence[torch.Generator]) -> torch.Tensor:
+        """Return the noise that images begin from, (b, channels, height, width) of the latents.
+
+        It is drawn in fp32: in half precision torch draws other numbers, and an image would depend on the precision.
+        """
+        import torch
+
+        unet, scale = self._pipeline.unet, self._pipeline.vae_scale_factor
+        width, height = self.size
+        shape = (1, unet.config.in_channels, height // scale, width // scale)
+        return torch.cat([torch.randn(shape, generator=generator) for generator in generators]).to(unet.dtype)
 
     def metadata(self, picture: Picture) -> ImageMetadata:
         """Return the prompt, seed and settings of an image, as its file carries them."""

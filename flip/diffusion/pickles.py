@@ -10,6 +10,7 @@ import contextlib
 import pickle
 import pickletools
 import re
+import struct
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -61,6 +62,9 @@ ALLOWED = frozenset((*_LIGHTNING, *_NUMPY, *_OMEGACONF))
 
 _ZIP_START = b"PK\x03\x04"
 
+#: Largest pickle in a checkpoint. That of Stable Diffusion XL with the state of its optimiser has less than 2 MiB.
+_MOST_PICKLE_BYTES = 4 << 20
+
 
 def read_pickled_tensors(file: Path) -> dict[str, torch.Tensor]:
     """Return the tensors of a ``.ckpt``, ``.pt``, ``.pth`` or ``.bin``, mapped from the file where it is a zip.
@@ -92,6 +96,7 @@ def read_pickled_tensors(file: Path) -> dict[str, torch.Tensor]:
 def _load_zip(file: Path) -> Any:
     import torch
 
+    _require_plain_zip(file)
     _refuse_names(file, _names(file) - ALLOWED)
     with _only([(Inert, name) for name in sorted(ALLOWED)]):
         try:
@@ -100,6 +105,27 @@ def _load_zip(file: Path) -> Any:
             raise CheckpointError(_refusal(file, e)) from e
         except Exception as e:
             raise CheckpointError(_broken(file, e)) from e
+
+
+def _require_plain_zip(file: Path) -> None:
+    """Refuse a zip of which a member is compressed or the pickle is huge: reading it could take any time and memory."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, struct.error) as e:
+        raise CheckpointError(_broken(file, e)) from e
+    squeezed = next((m for m in members if m.compress_type != zipfile.ZIP_STORED), None)
+    if squeezed is not None:
+        raise CheckpointError(
+            f"{file} is refused: {squeezed.filename[:80]!r} in it is compressed, which no checkpoint is; take a "
+            ".safetensors file"
+        )
+    huge = next((m for m in members if m.filename.endswith("data.pkl") and m.file_size > _MOST_PICKLE_BYTES), None)
+    if huge is not None:
+        raise CheckpointError(
+            f"{file} is refused: its data.pkl has {huge.file_size >> 20} MiB, and that of a model less than "
+            f"{_MOST_PICKLE_BYTES >> 20}; take a .safetensors file"
+        )
 
 
 def _load_old(file: Path) -> Any:

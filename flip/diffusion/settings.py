@@ -11,6 +11,9 @@ from flip.settings import at_least, option
 #: Without ``--strength``, a study begins from photos with this share of noise.
 DEFAULT_STRENGTH = 0.7
 
+#: What a U-Net can be trained to predict: the noise, or the velocity (Salimans and Ho, ICLR 2022).
+PREDICTIONS = ("epsilon", "v_prediction")
+
 #: ``--prompts``: captions where there are any, and captions alone.
 AUTO, CAPTIONS = "auto", "captions"
 
@@ -26,6 +29,14 @@ class CheckpointSettings:
         None, "The model a LoRA file changes; for a .ckpt the diffusers folder with what it lacks."
     )
     no_ema: bool = option(False, "Take the plain weights of a .ckpt that also has averaged ones.")
+    prediction: str | None = option(
+        None,
+        "epsilon or v_prediction: what the U-Net predicts. [default: as the model's .yaml or folder says]",
+        choices=PREDICTIONS,
+    )
+
+    def __post_init__(self) -> None:
+        require_prediction(self.prediction)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +155,12 @@ def parse_filter(text: str) -> float | None:
             f"--filter {text!r} is unknown; pass clip:Q with Q from 0 to 1, such as clip:0.1, auto, or none"
         )
     return quantile
+
+
+def require_prediction(prediction: str | None) -> None:
+    """Raise a ConfigError if ``--prediction`` is unknown."""
+    if prediction is not None and prediction not in PREDICTIONS:
+        raise ConfigError(f"--prediction {prediction!r} is unknown; pass {' or '.join(PREDICTIONS)}")
 
 
 def require_strength(strength: float | None, steps: int) -> None:

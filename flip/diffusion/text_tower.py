@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def read_text_tower(folder: Path, context_length: int | None = None) -> Any:
         model_cfg = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))["model_cfg"]
         weights = _text_weights(folder)
         layers = len({name.split(".")[2] for name in weights if name.startswith("transformer.resblocks.")})
-        state, places = _renamed(weights, layers), weights["positional_embedding"]
+        state, places = rename_open_clip(weights, layers), weights["positional_embedding"]
         if model_cfg["text_cfg"].get("no_causal_mask"):
             raise ValueError("its texts are read in both directions")
         words, width = weights["token_embedding.weight"].shape
@@ -87,8 +88,21 @@ def _text_weights(folder: Path) -> dict[str, torch.Tensor]:
         return {name.removeprefix("text."): file.get_tensor(name).float() for name in names}
 
 
-def _renamed(weights: dict[str, torch.Tensor], layers: int) -> dict[str, torch.Tensor]:
-    """Return the weights under transformers' names; a block with further layers is a ValueError."""
+def rename_open_clip(weights: Mapping[str, torch.Tensor], layers: int) -> dict[str, torch.Tensor]:
+    """Return the weights of a text transformer under transformers' names.
+
+    Parameters
+    ----------
+    weights : mapping
+        Under open_clip's names.
+    layers : int
+        Blocks to take, from the first.
+
+    Raises
+    ------
+    ValueError, KeyError
+        If a block holds something else than CLIP's, or a weight is missing.
+    """
     known = {f"{before}.{kind}" for before in _BLOCK for kind in ("weight", "bias")}
     known |= {f"attn.in_proj_{kind}" for kind in ("weight", "bias")}
     for name in weights:

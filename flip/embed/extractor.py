@@ -165,7 +165,7 @@ class FeatureExtractor:
             _require_boxes(dataset)
         # Strings, not Path objects: a hundred thousand of those cost seconds.
         root = str(dataset.root)
-        return [Source(os.path.join(root, r.path), r.box if crop else None) for r in dataset.records]  # noqa: PTH118
+        return [Source(os.path.join(root, r.path), r.region(crop)) for r in dataset.records]  # noqa: PTH118
 
     def _embed(self, sources: Sequence[Source], progress: Progress | None) -> Found:
         keys = [file_key(source) for source in sources]

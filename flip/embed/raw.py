@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from flip.data.dataset import Dataset
 from flip.data.images import decode_image
 from flip.device import cpu_count
 from flip.embed.extractor import FeatureExtractor
+from flip.embed.settings import EmbedSettings
 from flip.embed.stream import Source, file_key
 from flip.errors import ConfigError
 from flip.features import Features
@@ -55,18 +57,25 @@ def raw_image_features(
     sources = [Source(str(dataset.root / r.path), r.region(crop)) for r in dataset.records]
     readable = [i for i, error in enumerate(features.errors) if error is None]
 
-    def make() -> FloatArray:
-        rows = np.zeros((len(sources), encoder.dim), np.float32)
-        size = extractor.settings.batch_size
-        done = 0
-        for batch in _encoded([sources[i] for i in readable], encoder, size, extractor.settings.workers):
-            rows[readable[done : done + len(batch)]] = batch
-            done += len(batch)
-            if progress:
-                progress(len(batch))
-        return rows
-
+    make = partial(_rows, sources, readable, encoder, extractor.settings, progress)
     return _kept(extractor, [repr(file_key(source)) for source in sources], make)
+
+
+def _rows(
+    sources: Sequence[Source],
+    readable: Sequence[int],
+    encoder: Encoder,
+    settings: EmbedSettings,
+    progress: Progress | None,
+) -> FloatArray:
+    """Return the embeddings (n, d) of the readable ones among n photos; the other rows are zero."""
+    rows, done = np.zeros((len(sources), encoder.dim), np.float32), 0
+    for batch in _encoded([sources[i] for i in readable], encoder, settings.batch_size, settings.workers):
+        rows[readable[done : done + len(batch)]] = batch
+        done += len(batch)
+        if progress:
+            progress(len(batch))
+    return rows
 
 
 def raw_text_features(

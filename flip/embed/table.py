@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -70,14 +70,37 @@ def write_table(
     ConfigError
         If the folder holds something else and ``overwrite`` is false.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     claim_folder(folder, overwrite=overwrite)
+    columns = {**_columns(features), **(map_columns.to_arrow() if map_columns else {})}
+    table = _table(columns, features, dataset, model)
+    with written_aside(folder / TABLE_FILE, kind="table") as aside:
+        pq.write_table(table, aside, compression="zstd")
+    return folder / TABLE_FILE
+
+
+def _columns(features: Features) -> dict[str, pa.Array]:
+    import pyarrow as pa
+
     rows = [
         None if error else row.astype(np.float16)
         for row, error in zip(features.image_features, features.errors, strict=True)
     ]
+    return {
+        "path": pa.array(features.paths, pa.string()),
+        "label": pa.array([features.raw_names[c] for c in features.labels], pa.string()),
+        "split": pa.array(features.splits, pa.string()),
+        "captions": pa.array([list(c) for c in features.captions], pa.list_(pa.string())),
+        "embedding": embedding_column(rows, features.image_features.shape[1]),
+        "error": pa.array(features.errors, pa.string()),
+    }
+
+
+def _table(columns: dict[str, pa.Array], features: Features, dataset: Dataset, model: str) -> pa.Table:
+    """Return the columns as a table whose metadata names the model, the classes and the data."""
+    import pyarrow as pa
+
     about = {
         "fingerprint": features.fingerprint,
         "model": model,
@@ -86,23 +109,10 @@ def write_table(
         "root": str(dataset.root.absolute()),
         "layout": dataset.layout,
     }
-    table = pa.table(
-        {
-            "path": pa.array(features.paths, pa.string()),
-            "label": pa.array([features.raw_names[c] for c in features.labels], pa.string()),
-            "split": pa.array(features.splits, pa.string()),
-            "captions": pa.array([list(c) for c in features.captions], pa.list_(pa.string())),
-            "embedding": embedding_column(rows, features.image_features.shape[1]),
-            "error": pa.array(features.errors, pa.string()),
-            **(map_columns.to_arrow() if map_columns else {}),
-        }
-    ).replace_schema_metadata({METADATA_KEY: json.dumps(about).encode()})
-    with written_aside(folder / TABLE_FILE, kind="table") as aside:
-        pq.write_table(table, aside, compression="zstd")
-    return folder / TABLE_FILE
+    return pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(about).encode()})
 
 
-def table_metadata(dataset: Dataset) -> dict[str, Any]:
+def table_metadata(dataset: Dataset) -> dict[str, object]:
     """Return the metadata of an ``embeddings`` dataset's table: fingerprint, model, class names, root."""
     import pyarrow.parquet as pq
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,8 @@ from flip.embed.extractor import FeatureExtractor
 from flip.embed.settings import DEFAULTS, EmbedSettings
 from flip.settings import Progress
 
+log = logging.getLogger(__name__)
+
 if TYPE_CHECKING:
     from flip.classify.zeroshot import ZeroShotClassifier
 
@@ -25,8 +29,18 @@ def class_embeddings(
     from flip.classify.text_side import mean_class_embeddings
 
     texts = [text for texts in prompts.texts for text in texts]
+    log_cut_texts(texts, extractor)
     counts = [len(texts) for texts in prompts.texts]
     return mean_class_embeddings(extractor.texts(texts, progress), np.repeat(np.arange(len(counts)), counts))
+
+
+def log_cut_texts(texts: Sequence[str], extractor: FeatureExtractor) -> None:
+    """Log how many texts are longer than the model reads."""
+    count = getattr(extractor.model, "count_cut", None)
+    cut = count(texts) if count is not None else 0
+    if cut:
+        most = getattr(extractor.model, "context_length", 0)
+        log.info("%d of %d texts are longer than the %d tokens the model reads; the rest is cut", cut, len(texts), most)
 
 
 def build_zero_shot_classifier(

@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flip import metrics
+from flip.arrays import FloatArray, IntArray
 from flip.report.rows import ScoredRun
+
+if TYPE_CHECKING:
+    from flip.studies.few_shot import ShotRow
 
 #: Size of a drawing in its own units, and the box that the curves lie in.
 WIDTH, HEIGHT = 420.0, 290.0
@@ -177,17 +181,17 @@ def few_shot_chart(runs: Sequence[ScoredRun]) -> Chart:
     )
 
 
-def _as_two_classes(run: ScoredRun) -> tuple[Any, Any]:
+def _as_two_classes(run: ScoredRun) -> tuple[FloatArray, IntArray]:
     """Return the guesses as a problem of two classes, guess or not, which has the same reliability and coverage."""
     scores = run.scores.astype(np.float64)
     return np.stack([scores, np.full_like(scores, -1.0)], axis=1), np.where(run.correct, 0, 1)  # (n, 2), (n,)
 
 
-def _shots(run: ScoredRun) -> list[dict[str, Any]]:
+def _shots(run: ScoredRun) -> list[ShotRow]:
     return list(run.run.evaluation.details.get("shots") or ())
 
 
-def _shot_text(row: dict[str, Any]) -> str:
+def _shot_text(row: ShotRow) -> str:
     return f"{row['shots']} per class: {row['top1']:.1f} %, {_interval(row['ci95'])}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from flip.errors import ConfigError
 from flip.metrics import paired_interval
 from flip.report.rows import ScoredRun, read_runs, require_same_photos
 from flip.results import Run
+
+if TYPE_CHECKING:
+    from flip.studies.few_shot import ShotRow
 
 #: A difference is called significant where Holm's p-value is below this.
 LEVEL = 0.05
@@ -57,7 +60,7 @@ class Comparison:
         """Whether Holm's p-value is below 0.05."""
         return self.p_holm < LEVEL
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return what JSON holds."""
         return {**asdict(self), "significant": self.significant}
 
@@ -149,7 +152,7 @@ def _comparison(run: str, against: str, a: BoolArray, b: BoolArray, p: float, p_
     )
 
 
-def few_shot_curves(runs: Sequence[Run]) -> dict[str, list[dict[str, Any]]]:
+def few_shot_curves(runs: Sequence[Run]) -> dict[str, list[ShotRow]]:
     """Return each run's few-shot rows by its name; a run of all training photos gives the one row ``all``.
 
     Raises
@@ -159,9 +162,9 @@ def few_shot_curves(runs: Sequence[Run]) -> dict[str, list[dict[str, Any]]]:
     """
     from flip.report.rows import run_names
 
-    curves: dict[str, list[dict[str, Any]]] = {}
+    curves: dict[str, list[ShotRow]] = {}
     for name, run in zip(run_names([run.folder for run in runs]), runs, strict=True):
-        whole = {"shots": "all", "top1": run.evaluation.top1, "ci95": list(run.evaluation.ci95), "seeds": 1}
+        whole: ShotRow = {"shots": "all", "top1": run.evaluation.top1, "ci95": list(run.evaluation.ci95), "seeds": 1}
         curves[name] = list(run.evaluation.details.get("shots") or [whole])
     if not any("shots" in run.evaluation.details for run in runs):
         raise ConfigError("none of these runs was made with --shots, so there is no few-shot curve to draw")

@@ -7,7 +7,7 @@ import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: Most thumbnails on a page.
-PHOTOS = 600
+PHOTOS = 1000
 
 #: Most photos that are listed with a doubtful label.
 MOST_DOUBTS = 24
@@ -134,8 +134,13 @@ def _environment() -> Environment:
     environment.filters["place"] = lambda value, low, high: round(100 * (value - low) / max(high - low, 1e-9), 2)
     environment.filters["p_value"] = lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}"
     environment.filters["basename"] = lambda path: path.rpartition("/")[2]
-    environment.filters["signed"] = lambda value: f"{value:+.1f}".replace("-", "−")
+    environment.filters["signed"] = _signed
     return environment
+
+
+def _signed(value: float) -> str:
+    """Return a difference with its sign, a true minus; none for zero."""
+    return "0.0" if abs(value) < 0.05 else f"{value:+.1f}".replace("-", "−")
 
 
 def _url(content: Content, number: int, root: Path | None, file: Path) -> str | None:
@@ -169,14 +174,19 @@ def _telling(
     return list(dict.fromkeys(_by_interest(content, mistakes, pairs, doubts)))
 
 
-def _by_interest(content: Content, mistakes: Any, pairs: Any, doubts: Sequence[Doubt]) -> Iterator[int]:
-    for of_run in mistakes:
-        for mistake in of_run:
+def _by_interest(
+    content: Content,
+    mistakes: Sequence[Sequence[views.Mistake]],
+    pairs: Sequence[Sequence[views.Pair]],
+    doubts: Sequence[Doubt],
+) -> Iterator[int]:
+    for wrong in mistakes:
+        for mistake in wrong:
             yield mistake.photo
             yield from (similar.photo for similar in mistake.similar)
     yield from (doubt.photo for doubt in doubts)
-    for of_run in pairs:
-        for pair in of_run:
+    for confused in pairs:
+        for pair in confused:
             yield from (*pair.first_photos, *pair.second_photos, *pair.first_right, *pair.second_right)
     labels = content.album.labels
     yield from (labels.index(c) for c in range(len(content.classes)) if c in labels)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -29,7 +28,7 @@ def safe_json(value: object) -> Markup:
     return Markup(text.translate(_ESCAPES).encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
-def make_payload(content: Content, thumbs: Mapping[int, str], root: Path | None, page: Path) -> dict[str, Any]:
+def make_payload(content: Content, thumbs: Mapping[int, str], root: Path | None, page: Path) -> dict[str, object]:
     """Return the object that the scripts read.
 
     Parameters
@@ -65,7 +64,7 @@ def make_payload(content: Content, thumbs: Mapping[int, str], root: Path | None,
     }
 
 
-def _run(content: Content, run: int, map_number: int | None) -> dict[str, Any]:
+def _run(content: Content, run: int, map_number: int | None) -> dict[str, object]:
     second = [photo.top[1] if len(photo.top) > 1 else None for photo in content.rows[run]]
     return {
         "name": content.runs[run].name,
@@ -85,9 +84,9 @@ def _orders(content: Content) -> dict[str, list[int]]:
     return {"alike": alike_order(np.asarray(confusions), means).tolist(), "name": names}
 
 
-def _maps(content: Content) -> tuple[list[dict[str, Any]], list[int | None]]:
+def _maps(content: Content) -> tuple[list[dict[str, object]], list[int | None]]:
     """Return a map of each model's embeddings, and the number of each run's map."""
-    maps: list[dict[str, Any]] = []
+    maps: list[dict[str, object]] = []
     numbers: dict[str, int] = {}
     of_run: list[int | None] = []
     for run, features in zip(content.runs, content.features, strict=True):
@@ -105,7 +104,7 @@ def _maps(content: Content) -> tuple[list[dict[str, Any]], list[int | None]]:
     return maps, of_run
 
 
-def _whole(places: FloatArray) -> dict[str, Any]:
+def _whole(places: FloatArray) -> dict[str, object]:
     """Return coordinates as whole numbers from 0, turned so that the longer side lies across."""
     if not len(places):
         return {"x": [], "y": [], "width": 1, "height": 1}

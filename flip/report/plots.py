@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def plot_few_shot(file: Path, curves: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -> None:
+#: A row of a result; a curve is drawn through one of its numbers, chosen by name.
+Row = Mapping[str, Any]
+
+
+def plot_few_shot(file: Path, curves: Mapping[str, Sequence[Row]], title: str) -> None:
     """Draw top-1 against the number of shots, with a 95 % interval over draws, one line per method.
 
     Parameters
@@ -31,7 +35,7 @@ def plot_few_shot(file: Path, curves: Mapping[str, Sequence[Mapping[str, Any]]],
     _save(figure, file)
 
 
-def plot_augmentation(file: Path, rows: Sequence[Mapping[str, Any]], title: str) -> None:
+def plot_augmentation(file: Path, rows: Sequence[Row], title: str) -> None:
     """Draw a study of generated images, a column for each weight: top-1 above, the gain over none below.
 
     Parameters
@@ -60,7 +64,7 @@ def plot_augmentation(file: Path, rows: Sequence[Mapping[str, Any]], title: str)
     _save(figure, file)
 
 
-def plot_calibration(file: Path, details: Mapping[str, Any], title: str) -> None:
+def plot_calibration(file: Path, details: Row, title: str) -> None:
     """Draw the reliability curve, and accuracy against coverage, side by side.
 
     Parameters
@@ -80,9 +84,7 @@ def plot_calibration(file: Path, details: Mapping[str, Any], title: str) -> None
     _save(figure, file)
 
 
-def _draw_curves(
-    axes: Axes, curves: Mapping[str, Sequence[Mapping[str, Any]]], value: str, interval: str | None
-) -> None:
+def _draw_curves(axes: Axes, curves: Mapping[str, Sequence[Row]], value: str, interval: str | None) -> None:
     """Draw a line for each name through a value of its rows, beside each other so that their bars can be told apart."""
     labels = _shots(curves)
     for i, (name, rows) in enumerate(curves.items()):
@@ -96,13 +98,20 @@ def _draw_curves(
     axes.grid(alpha=0.3)
 
 
+def font_file() -> Path:
+    """Return the file of DejaVu Sans that comes with matplotlib: it has more letters than Pillow's own font."""
+    import matplotlib
+
+    return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+
+
 def _literal(text: str) -> str:
     """Return a text that matplotlib draws as it is: no formula between dollars, no label hidden by an underscore."""
     text = " ".join(text.split()).replace("$", r"\$")
     return f"\u200b{text}" if text.startswith("_") else text
 
 
-def _shots(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+def _shots(curves: Mapping[str, Sequence[Row]]) -> list[str]:
     """Return the numbers of shots of all curves in ascending order, ``all`` last."""
     shots = {row["shots"] for rows in curves.values() for row in rows}
     return [str(k) for k in sorted(shots, key=lambda k: float("inf") if k == "all" else float(k))]

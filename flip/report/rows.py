@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from flip.arrays import BoolArray, FloatArray
 from flip.errors import DataError
+from flip.files import JsonObject
 from flip.results import Neighbor, Run
 
 #: A label and its probability.
@@ -101,7 +101,7 @@ def read_runs(runs: Sequence[Run]) -> list[ScoredRun]:
 
 def run_names(folders: Sequence[Path]) -> list[str]:
     """Return the shortest ends of the paths that tell them apart; the same folder twice is numbered."""
-    parts = [folder.resolve().parts for folder in folders]
+    parts = [(folder.resolve() if ".." in folder.parts else folder.absolute()).parts for folder in folders]
     longest = max((len(p) for p in parts), default=1)
     names = ["/".join(p[-1:]) for p in parts]
     for depth in range(2, longest + 1):
@@ -161,7 +161,7 @@ def _read(name: str, run: Run) -> ScoredRun:
     return ScoredRun(name, run, photos)
 
 
-def _photo(row: Mapping[str, Any]) -> ScoredPhoto:
+def _photo(row: JsonObject) -> ScoredPhoto:
     path = str(row["path"])
     truth = None if row.get("truth") is None else str(row["truth"])
     if row.get("error") is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from flip.errors import ConfigError, DataError
 from flip.files import written_aside
+from flip.report.plots import font_file
 from flip.results import Prediction
 
 if TYPE_CHECKING:
@@ -49,27 +50,32 @@ def contact_sheet_of(rows: Sequence[Prediction], root: Path, file: Path, *, colu
     ConfigError
         If the file's name is that of no picture, there is nothing to draw, or it cannot be written.
     """
-    from PIL import Image, ImageDraw
-
     kind = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}.get(file.suffix.lower())
     if kind is None:
         raise ConfigError(f"{file} is no picture file; pass a name that ends in .png, .jpg or .webp")
     shown = rows[:most]
     if not shown:
         raise ConfigError(f"no photo was named, so there is nothing to draw into {file}; pass photos")
-    columns = min(columns, len(shown))
-    cell_width, cell_height = SIDE + GAP, SIDE + GAP + LINE * LINES
-    size = GAP + columns * cell_width, GAP + math.ceil(len(shown) / columns) * cell_height
-    sheet = Image.new("RGB", size, _PAPER)
-    draw, font = ImageDraw.Draw(sheet), _font()
-    with ThreadPoolExecutor() as pool:
-        pictures = pool.map(lambda row: _picture(row, root), shown)
-        for i, (row, picture) in enumerate(zip(shown, pictures, strict=True)):
-            corner = GAP + i % columns * cell_width, GAP + i // columns * cell_height
-            _draw_cell(sheet, draw, font, corner, row, picture)
+    sheet = _drawn(shown, root, min(columns, len(shown)))
     with written_aside(file, kind="image") as aside:
         sheet.save(aside, kind)
     return len(shown)
+
+
+def _drawn(rows: Sequence[Prediction], root: Path, columns: int) -> Image:
+    """Return the sheet of these rows."""
+    from PIL import Image, ImageDraw
+
+    cell_width, cell_height = SIDE + GAP, SIDE + GAP + LINE * LINES
+    size = GAP + columns * cell_width, GAP + math.ceil(len(rows) / columns) * cell_height
+    sheet = Image.new("RGB", size, _PAPER)
+    draw, font = ImageDraw.Draw(sheet), _font()
+    with ThreadPoolExecutor() as pool:
+        pictures = pool.map(lambda row: _picture(row, root), rows)
+        for i, (row, picture) in enumerate(zip(rows, pictures, strict=True)):
+            corner = GAP + i % columns * cell_width, GAP + i // columns * cell_height
+            _draw_cell(sheet, draw, font, corner, row, picture)
+    return sheet
 
 
 def _picture(row: Prediction, root: Path) -> Image | str:
@@ -125,8 +131,6 @@ def _cut(text: str, font: FreeTypeFont, width: float) -> str:
 
 
 def _font() -> FreeTypeFont:
-    """Return matplotlib's DejaVu Sans, which has more letters than Pillow's own font."""
-    import matplotlib
     from PIL import ImageFont
 
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 13)
+    return ImageFont.truetype(font_file(), 13)

@@ -114,7 +114,10 @@ def nearest(
         if itself is not None:
             own = itself[start : start + 1024]
             scores[np.flatnonzero(own >= 0), own[own >= 0]] = -np.inf
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        # Only the nearest are put in order; of equals the first comes first.
+        order = np.sort(np.argpartition(-scores, k - 1, axis=1)[:, :k], axis=1)
+        ranks = np.argsort(-np.take_along_axis(scores, order, axis=1), axis=1, kind="stable")
+        order = np.take_along_axis(order, ranks, axis=1)
         found[start : start + 1024] = order
         cosines[start : start + 1024] = np.take_along_axis(scores, order, axis=1)
     return found, cosines

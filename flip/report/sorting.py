@@ -51,28 +51,42 @@ def copy_to(rows: Iterable[Prediction], root: Path, folder: Path, *, link: bool 
         If the folder holds something, or a photo cannot be copied or linked.
     """
     claim_folder(folder, flag="--copy-to")
-    folders: dict[str | None, Path] = {}
-    taken = {UNSURE, UNREADABLE}
+    folders = _Folders(folder)
     placed, missing = 0, []
     for row in rows:
         source = (root / row.path).absolute()
         if not source.is_file():
             missing.append(row.path)
             continue
-        special = UNREADABLE if row.error is not None else None if row.label is not None else UNSURE
-        key = f"\0{special}" if special else row.label
-        if key not in folders:
-            folders[key] = folder / (special or _unique(safe_name(str(row.label)), taken))
+        target = folders.of(row)
         try:
-            folders[key].mkdir(exist_ok=True)
-            _place(source, folders[key], link)
+            target.mkdir(exist_ok=True)
+            _place(source, target, link)
         except OSError as e:
             how = "linked" if link else "copied"
-            raise ConfigError(
-                f"{source} cannot be {how} to {folders[key]} ({e.strerror or e}); pass another folder"
-            ) from e
+            raise ConfigError(f"{source} cannot be {how} to {target} ({e.strerror or e}); pass another folder") from e
         placed += 1
     return Sorted(placed, len(folders), tuple(missing))
+
+
+class _Folders:
+    """The folder of each label, under a name of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._folders: dict[str | None, Path] = {}
+        self._taken = {UNSURE, UNREADABLE}
+
+    def __len__(self) -> int:
+        return len(self._folders)
+
+    def of(self, row: Prediction) -> Path:
+        """Return the folder of a row."""
+        special = UNREADABLE if row.error is not None else None if row.label is not None else UNSURE
+        key = f"\0{special}" if special else row.label
+        if key not in self._folders:
+            self._folders[key] = self._root / (special or _unique(safe_name(str(row.label)), self._taken))
+        return self._folders[key]
 
 
 def safe_name(label: str) -> str:

@@ -28,8 +28,12 @@ def features_of(run: Run) -> Features | None:
     return _features(str(run.config.get("data") or evaluation.data), evaluation.model, evaluation.split, options)
 
 
+#: Options of a run by name, as a key of a cache.
+_Options = tuple[tuple[str, Any], ...]
+
+
 @lru_cache(maxsize=4)
-def _features(data: str, model: str, split: str, options: tuple[tuple[str, Any], ...]) -> Features | None:
+def _features(data: str, model: str, split: str, options: _Options) -> Features | None:
     from flip.clip.model import load_model
     from flip.embed.extractor import FeatureExtractor
     from flip.embed.settings import EmbedSettings
@@ -49,11 +53,11 @@ def _features(data: str, model: str, split: str, options: tuple[tuple[str, Any],
 
 
 #: Options that decide which photos are read, and what of them is embedded how.
-_DATA = ("layout", "test_fraction", "classnames", "cache")
+_DATA = ("layout", "test_fraction", "class_level", "classnames", "cache")
 _VIEW = ("device", "precision", "crop", "tta")
 
 
-def _options(run: Run, names: Sequence[str]) -> tuple[tuple[str, Any], ...]:
+def _options(run: Run, names: Sequence[str]) -> _Options:
     found = {name: run.config[name] for name in names if run.config.get(name) is not None}
     return tuple((name, Path(value) if name in ("classnames", "cache") else value) for name, value in found.items())
 
@@ -64,7 +68,7 @@ def dataset_of(run: Run) -> Dataset | None:
 
 
 @lru_cache(maxsize=4)
-def _open(data: str, options: tuple[tuple[str, Any], ...]) -> Dataset | None:
+def _open(data: str, options: _Options) -> Dataset | None:
     from flip.data.open import open_dataset
 
     try:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from flip.arrays import IntArray
 from flip.metrics import wilson_interval
 from flip.report.album import Content
 from flip.report.compare import Comparison, compare_scored
@@ -98,7 +98,7 @@ class Made:
     """How a run's numbers were made."""
 
     name: str
-    command: str
+    command: tuple[str, ...]
     facts: tuple[tuple[str, str], ...]
     protocol: tuple[tuple[str, str], ...]
     versions: tuple[tuple[str, str], ...]
@@ -122,7 +122,7 @@ def class_rows(content: Content) -> list[ClassRow]:
     return rows
 
 
-def _class_cell(content: Content, counts: Any, c: int) -> ClassCell | None:
+def _class_cell(content: Content, counts: IntArray, c: int) -> ClassCell | None:
     n, right = int(counts.sum()), int(counts[c])
     if not n:
         return None
@@ -193,7 +193,7 @@ def pairs_of(content: Content, run: int) -> list[Pair]:
     return [_pair(content, run, counts, int(first[k]), int(second[k])) for k in order]
 
 
-def _pair(content: Content, run: int, counts: Any, a: int, b: int) -> Pair:
+def _pair(content: Content, run: int, counts: IntArray, a: int, b: int) -> Pair:
     def photos(truth: int, guess: int, most: int) -> tuple[int, ...]:
         rows = np.flatnonzero((content.truth == truth) & (content.guesses[run] == guess))
         return tuple(rows[np.argsort(-content.scores[run][rows], kind="stable")][:most].tolist())
@@ -237,18 +237,18 @@ def _made(name: str, run: Run) -> Made:
     )
 
 
-def command_line(run: Run) -> str:
-    """Return the command that made a run, with every option that had a value."""
+def command_line(run: Run) -> tuple[str, ...]:
+    """Return the words of the command that made a run, quoted for a shell, with every option that had a value."""
     words = ["flip", run.evaluation.command]
     for name, value in run.config.items():
         if name in _WHERE or value is None or value is False or value == []:
             continue
         flag = f"-{name}" if len(name) == 1 else "--" + name.replace("_", "-")
         words += [flag] if value is True else [flag, str(value)]
-    return shlex.join(words)
+    return tuple(map(shlex.quote, words))
 
 
-def _flat(protocol: dict[str, Any], before: str = "") -> list[tuple[str, str]]:
+def _flat(protocol: Mapping[str, object], before: str = "") -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     for key, value in protocol.items():
         name = before + str(key).replace("_", " ")
@@ -256,7 +256,7 @@ def _flat(protocol: dict[str, Any], before: str = "") -> list[tuple[str, str]]:
     return rows
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(_text, value))
     return f"{value:g}" if isinstance(value, float) else "–" if value is None else str(value)

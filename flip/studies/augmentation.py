@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
@@ -102,7 +102,7 @@ def compare(
     seeds: int,
     weights: Sequence[float],
     progress: Progress | None = None,
-) -> list[dict[str, Any]]:
+) -> list[GainRow]:
     """Fit a head for every draw, arm and weight, and return what :func:`rows_of` says of them.
 
     Parameters
@@ -142,7 +142,21 @@ def plan(
                 yield draw, Condition(draw.shots, arm, weight)
 
 
-def rows_of(correct: Mapping[Condition, Array]) -> list[dict[str, Any]]:
+class GainRow(TypedDict):
+    """Top-1 of one condition, and its gain over no extras and over the control; see :func:`rows_of`."""
+
+    shots: int | str
+    arm: str
+    weight: float | None
+    seeds: int
+    top1: float
+    over_none: float | None
+    over_none_ci95: list[float] | None
+    over_views: float | None
+    over_views_ci95: list[float] | None
+
+
+def rows_of(correct: Mapping[Condition, Array]) -> list[GainRow]:
     """Return a row for each condition, by shots, arm and weight.
 
     Parameters
@@ -158,15 +172,31 @@ def rows_of(correct: Mapping[Condition, Array]) -> list[dict[str, Any]]:
         over the control at the same weight); None where that is the row itself.
     """
     order = list(dict.fromkeys(c.shots for c in correct))
-    rows = []
+    rows: list[GainRow] = []
     for condition in sorted(correct, key=lambda c: order.index(c.shots)):
         own, (shots, arm, weight) = correct[condition], condition
-        row: dict[str, Any] = {"shots": "all" if shots is None else shots, "arm": arm, "weight": weight}
-        row |= {"seeds": len(own), "top1": 100.0 * float(own.mean())}
         none = None if arm == NONE else correct[Condition(shots, NONE, None)]
         control = None if arm in (NONE, CONTROL) else correct.get(Condition(shots, CONTROL, weight))
-        for name, other in (("over_none", none), ("over_views", control)):
-            gain, low, high = (None,) * 3 if other is None else paired_interval_over_draws(own, other)
-            row |= {name: gain, f"{name}_ci95": None if other is None else [low, high]}
-        rows.append(row)
+        over_none, over_none_ci95 = _gain(own, none)
+        over_views, over_views_ci95 = _gain(own, control)
+        rows.append(
+            {
+                "shots": "all" if shots is None else shots,
+                "arm": arm,
+                "weight": weight,
+                "seeds": len(own),
+                "top1": 100.0 * float(own.mean()),
+                "over_none": over_none,
+                "over_none_ci95": over_none_ci95,
+                "over_views": over_views,
+                "over_views_ci95": over_views_ci95,
+            }
+        )
     return rows
+
+
+def _gain(own: Array, other: Array | None) -> tuple[float | None, list[float] | None]:
+    if other is None:
+        return None, None
+    gain, low, high = paired_interval_over_draws(own, other)
+    return gain, [low, high]

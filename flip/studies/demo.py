@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from flip.arrays import BoolArray
 from flip.classify.base import Classifier
@@ -27,10 +27,10 @@ from flip.features import Features
 from flip.files import write_json
 from flip.metrics import paired_interval
 from flip.names import SAMPLE
-from flip.report.plots import plot_few_shot
 from flip.results import FORMAT
 from flip.settings import settings_from
 from flip.studies import demo_drawing
+from flip.studies.few_shot import ShotRow
 from flip.studies.protocol import Outcome, run_protocol, score
 from flip.studies.training_data import make_training_set
 
@@ -68,6 +68,26 @@ class Row:
     n: int
 
 
+class Difference(TypedDict):
+    """A difference of accuracies in points, and its 95 % interval."""
+
+    difference: float
+    ci95: list[float]
+
+
+class DemoResult(TypedDict):
+    """What ``demo.json`` holds."""
+
+    command: str
+    format: int
+    data: str
+    species: int
+    rows: list[dict[str, object]]
+    few_shot: dict[str, list[ShotRow]]
+    drawn_photos: Difference
+    seconds: float
+
+
 @dataclass
 class Demo:
     """One run.
@@ -91,11 +111,11 @@ class Demo:
     seed: int = 0
     overwrite: bool = False
     rows: list[Row] = field(default_factory=list)
-    details: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Difference] = field(default_factory=dict)
     _began: float = field(default_factory=time.perf_counter)
     _step: int = 0
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> DemoResult:
         """Run all steps and return what ``demo.json`` holds."""
         with self._next():
             extractor = self._extractor(SAMPLE)
@@ -158,9 +178,9 @@ class Demo:
         knn = KnnClassifier().fit(train)
         self._add(method, f"10 photos per species, k = {knn.k}", score(knn, test))
 
-    def _few_shot(self, names: ZeroShotClassifier, train: Features, test: Features) -> dict[str, Any]:
+    def _few_shot(self, names: ZeroShotClassifier, train: Features, test: Features) -> dict[str, list[ShotRow]]:
         """Fit heads at every number of shots; those on all photos enter the table."""
-        curves = {}
+        curves: dict[str, list[ShotRow]] = {}
         for kind in HEADS:
 
             def fit(training: TrainingSet, seed: int, kind: str = kind) -> Classifier:
@@ -221,20 +241,18 @@ class Demo:
         difference, low, high = paired_interval(right[1], right[0])
         self.details["drawn_photos"] = {"difference": difference, "ci95": [low, high]}
 
-    def _write(self, curves: dict[str, Any]) -> dict[str, Any]:
-        summary = {
+    def _write(self, curves: dict[str, list[ShotRow]]) -> DemoResult:
+        summary: DemoResult = {
             "command": "demo",
             "format": FORMAT,
             "data": SAMPLE,
             "species": len(self.dataset.classnames),
             "rows": [asdict(row) for row in self.rows],
             "few_shot": curves,
-            **self.details,
+            "drawn_photos": self.details["drawn_photos"],
             "seconds": round(time.perf_counter() - self._began, 1),
         }
         write_json(self.folder / "demo.json", summary)
-        title = f"{len(self.dataset.classnames)} drawn species, {self.rows[0].n} test photos"
-        plot_few_shot(self.folder / "few-shot.png", curves, title)
         demo_drawing.save_species(self.dataset, self.folder / "species.png")
         generated = self.folder / demo_drawing.GENERATED
         demo_drawing.save_drawn(generated, self.dataset.raw_names, self.folder / "drawn.png")

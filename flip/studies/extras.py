@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -62,7 +62,7 @@ def plan_extras(
     return planned
 
 
-def begin_arm(folder: Path, key: dict[str, Any], *, overwrite: bool) -> None:
+def begin_arm(folder: Path, key: dict[str, object], *, overwrite: bool) -> None:
     """Make an arm's folder, or see that its pictures were made in the same way; with ``overwrite`` remove them.
 
     Raises
@@ -117,6 +117,6 @@ def embed_extras(
     return features.image_features.reshape(-1, per_photo, features.image_features.shape[1])
 
 
-def views_key(dataset: Dataset, seed: int) -> dict[str, Any]:
+def views_key(dataset: Dataset, seed: int) -> dict[str, object]:
     """Settings that must match for the control's views to be kept."""
     return {"data": dataset.fingerprint(), "seed": seed, "views": VIEWS_ARE}

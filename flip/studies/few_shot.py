@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 
@@ -54,7 +54,17 @@ def count_draws(shots: Sequence[int | None], seeds: int) -> int:
     return sum(1 if k is None else seeds for k in shots)
 
 
-def few_shot_rows(scored: Sequence[DrawScore]) -> list[dict[str, Any]]:
+class ShotRow(TypedDict):
+    """Top-1 at one number of shots ("all" for every photo): mean over the draws and 95 % interval, with the head."""
+
+    shots: int | str
+    top1: float
+    ci95: list[float] | None
+    seeds: int
+    head: NotRequired[str]
+
+
+def few_shot_rows(scored: Sequence[DrawScore]) -> list[ShotRow]:
     """Return one row for each number of shots: mean and 95 % Student-t interval of top-1 over its draws.
 
     Returns
@@ -62,7 +72,7 @@ def few_shot_rows(scored: Sequence[DrawScore]) -> list[dict[str, Any]]:
     list of dict
         ``shots``, ``top1``, ``ci95`` (None with a single draw), ``seeds`` and ``head``, in the order of the draws.
     """
-    rows = []
+    rows: list[ShotRow] = []
     for k in dict.fromkeys(score.draw.shots for score in scored):
         own = [score for score in scored if score.draw.shots == k]
         mean, low, high = mean_interval([score.top1 for score in own])

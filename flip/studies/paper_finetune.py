@@ -26,7 +26,7 @@ from flip.settings import Progress
 from flip.training.clip.averaging import state_of
 from flip.training.clip.output import save_model
 from flip.training.prefetch import prefetch
-from flip.training.resume import CHECKPOINTS, Checkpoint, CheckpointFolder, optimizer_tensors, restore_optimizer
+from flip.training.checkpoints import CHECKPOINTS, Checkpoint, CheckpointFolder, optimizer_tensors, restore_optimizer
 from flip.training.settings import DEFAULT_HARDWARE, Hardware
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -17,10 +16,12 @@ from flip.arrays import FloatArray
 from flip.classify.base import Classifier
 from flip.classify.groups import Candidates, ClassGroups
 from flip.classify.training_set import TrainingSet
+from flip.errors import ConfigError
 from flip.features import Features
 from flip.results import Evaluation, Neighbor, Prediction, calibration_report, predict_row, score_predictions
 from flip.settings import Progress
 from flip.studies.few_shot import DrawScore, draws, few_shot_rows, warn_of_short_classes
+from flip.studies.held_out import without_own_photos
 
 #: Fit a classifier to a training set with a seed.
 Fit = Callable[[TrainingSet, int], Classifier]
@@ -47,7 +48,7 @@ class Description:
     data: str = ""
     model: str = ""
     split: str = ""
-    protocol: Mapping[str, Any] | None = None
+    protocol: Mapping[str, object] | None = None
     reject: float | None = None
     groups: ClassGroups | None = None
     candidates: Candidates | None = None
@@ -57,7 +58,7 @@ class Description:
         probabilities = classifier.predict_proba(features)
         return probabilities if self.candidates is None else self.candidates.restrict(probabilities)
 
-    def details(self, probabilities: FloatArray, readable: Features) -> dict[str, Any]:
+    def details(self, probabilities: FloatArray, readable: Features) -> dict[str, object]:
         """Return what a result reports of groups, candidates, calibration and ``reject``."""
         labels = readable.labels
         details = calibration_report(probabilities, labels, readable.classnames, self.reject)
@@ -135,20 +136,14 @@ def prediction_rows(
         With ``reject``, a row also names the finest rank that is sure enough.
     """
     surest = None if groups is None or reject is None else partial(groups.surest, least=reject)
+    answer = partial(predict_row, classnames=classnames, top=top, reject=reject)
+    nothing = [None] * len(paths)
+    near = nothing if neighbors is None else neighbors
     return [
         Prediction(path, error=error)
         if error is not None
-        else predict_row(
-            path,
-            probabilities[i],
-            classnames,
-            top=top,
-            reject=reject,
-            truth=truths[i] if truths else None,
-            neighbors=neighbors[i] if neighbors is not None else None,
-            surest=surest(probabilities[i]) if surest else None,
-        )
-        for i, (path, error) in enumerate(zip(paths, errors, strict=True))
+        else answer(path, row, truth=truth, neighbors=found, surest=surest(row) if surest else None)
+        for path, error, row, truth, found in zip(paths, errors, probabilities, truths or nothing, near, strict=True)
     ]
 
 
@@ -177,7 +172,7 @@ def score(classifier: Classifier, features: Features, about: Description = Descr
     return _score(classifier, features, about, classifier.details_on(features))
 
 
-def _score(classifier: Classifier, features: Features, about: Description, details: Mapping[str, Any]) -> Outcome:
+def _score(classifier: Classifier, features: Features, about: Description, details: Mapping[str, object]) -> Outcome:
     began = time.perf_counter()
     classifier.require_classes(features.classnames, about.data or "the data")
     readable = features.require_readable(about.split or "given")
@@ -221,7 +216,7 @@ def run_protocol(
     train : Features or TrainingSet
         Every choice and calibration is made on these.
     test : Features
-        Scored only.
+        Scored only. Training photos among them are scored by fits that did not see them.
     shots : sequence of int or None
         Training photos per class; None for all of them. Without any, one fit on all photos.
     seeds : int
@@ -231,14 +226,25 @@ def run_protocol(
     about : Description, optional
     progress : callable, optional
         Called with 1 after each draw.
-
-    Returns
-    -------
-    Outcome
     """
     training = TrainingSet.of(train)
     if not shots:
-        return score(fit(training, seed), test, about)
+        return score(*without_own_photos(fit(training, seed), training, test), about)
+    return _run_draws(fit, training, test, shots, seeds, about, progress)
+
+
+def _run_draws(
+    fit: Fit,
+    training: TrainingSet,
+    test: Features,
+    shots: Sequence[int | None],
+    seeds: int,
+    about: Description,
+    progress: Progress | None,
+) -> Outcome:
+    """Fit and score a classifier for every few-shot draw."""
+    if "train" in test.splits:
+        raise ConfigError("--shots draws its photos from the train split, which is then not scored; pass --split test")
     readable = test.require_readable(about.split or "test")
     labels = training.labels[training.real]
     warn_of_short_classes(labels, shots)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from flip.arrays import FloatArray
 from flip.classify.heads import build_head
@@ -24,11 +24,10 @@ from flip.embed.extractor import FeatureExtractor
 from flip.errors import DataError
 from flip.features import Features
 from flip.files import claim_folder, write_json
-from flip.report.plots import plot_augmentation
 from flip.results import FORMAT
 from flip.settings import Progress
 from flip.studies import extras
-from flip.studies.augmentation import CONTROL, IMAGE, PROTOCOL, TEXT, TrainingPool, compare, plan
+from flip.studies.augmentation import CONTROL, IMAGE, PROTOCOL, TEXT, GainRow, TrainingPool, compare, plan
 from flip.studies.few_shot import warn_of_short_classes
 from flip.studies.settings import StudySettings, parse_shots, parse_weights
 from flip.studies.training_data import read_features, take_splits
@@ -37,9 +36,25 @@ log = logging.getLogger(__name__)
 
 #: The result, and the mark of a study's folder.
 RESULT_FILE = "study.json"
+_COMMAND = "augment --study"
 
 #: Opens a progress bar of a title and a total.
 Bars = Callable[[str, int], AbstractContextManager[Progress | None]]
+
+
+class StudyResult(TypedDict):
+    """What ``study.json`` holds."""
+
+    command: str
+    format: int
+    data: str
+    model: str
+    ckpt: str
+    n: int
+    classes: int
+    protocol: dict[str, object]
+    study: list[GainRow]
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +71,7 @@ class Study:
     loaded : Loaded
         The diffusion model.
     folder : Path
-        Gets the images of every arm, ``study.json`` and the curves.
+        Gets the images of every arm, and ``study.json``.
     settings : StudySettings
     drawing : DrawSettings
         Its ``strength`` is that of the image-to-image arm.
@@ -86,7 +101,7 @@ class Study:
     overwrite: bool
     bars: Bars
 
-    def run(self) -> dict[str, Any] | None:
+    def run(self) -> StudyResult | None:
         """Run the study and write it; return ``study.json``'s content, None in a process that is not the first.
 
         Raises
@@ -101,14 +116,14 @@ class Study:
         claim_folder(self.folder, RESULT_FILE, overwrite=self.overwrite)
         train, photos, test = self._features()
         placement = self.extractor.placement
-        about = {"command": "augment --study", "format": FORMAT}
         if placement.is_main and not (self.folder / RESULT_FILE).is_file():
-            write_json(self.folder / RESULT_FILE, about)
+            write_json(self.folder / RESULT_FILE, {"command": _COMMAND, "format": FORMAT})
         made = {arm: self._arm(arm, train) for arm in (CONTROL, TEXT, IMAGE)}
         if not placement.is_main:
             return None
-        result = {
-            **about,
+        result: StudyResult = {
+            "command": _COMMAND,
+            "format": FORMAT,
             "data": self.data,
             "model": self.extractor.model.name,
             "ckpt": self.loaded.name,
@@ -118,7 +133,7 @@ class Study:
             "study": self._compare(photos, test, made),
             "seconds": time.perf_counter() - start,
         }
-        self._write(result)
+        write_json(self.folder / RESULT_FILE, result)
         return result
 
     def _features(self) -> tuple[Dataset, Features, Features]:
@@ -182,7 +197,7 @@ class Study:
             origin = ImageMetadata(arm=arm, ckpt=self.loaded.name, fingerprint=self.loaded.fingerprint)
             draw_planned(painter, planned, origin, done)
 
-    def _compare(self, photos: Features, test: Features, made: dict[str, FloatArray]) -> list[dict[str, Any]]:
+    def _compare(self, photos: Features, test: Features, made: dict[str, FloatArray]) -> list[GainRow]:
         settings = self.settings
         shots, weights = parse_shots(settings.shots), parse_weights(settings.weights)
         warn_of_short_classes(photos.labels, shots)
@@ -201,16 +216,10 @@ class Study:
                 progress=advance,
             )
 
-    def _protocol(self) -> dict[str, Any]:
+    def _protocol(self) -> dict[str, object]:
         own = {"head": self.settings.head, "text": "none", "per_photo": self.settings.per_photo, "filter": "none"}
         drawn = {"fingerprint": self.loaded.fingerprint, "prompts": self.prompts, "seed": self.seed}
         return {**own, "views": extras.VIEWS_ARE, **PROTOCOL, **drawn, **self._drawing(IMAGE).to_dict()}
-
-    def _write(self, result: dict[str, Any]) -> None:
-        write_json(self.folder / RESULT_FILE, result)
-        plot = self.settings.plot or self.folder / "study.svg"
-        plot_augmentation(plot, result["study"], f"{result['data']}, {result['classes']} classes, n {result['n']}")
-        log.info("%s holds the result, %s the curves", self.folder / RESULT_FILE, plot)
 
 
 def _require_study_data(dataset: Dataset, data: str) -> None:

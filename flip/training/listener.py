@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
 
 from flip.errors import Interrupted
 from flip.settings import Progress
@@ -42,7 +41,7 @@ class Listener:
     """
 
     on_step: Callable[[StepReport], None] = lambda report: None
-    on_epoch: Callable[[dict[str, Any]], None] = lambda row: None
+    on_epoch: Callable[[Mapping[str, object]], None] = lambda row: None
     progress: Progress | None = None
 
 

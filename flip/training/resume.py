@@ -1,50 +1,43 @@
-"""What an interrupted run resumes from: its folder's resume key, and checkpoints of safetensors and JSON."""
+"""Whether a folder's run is resumed, begun or refused: by the resume key that it was begun with."""
 
 from __future__ import annotations
 
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from flip.errors import CheckpointError, ConfigError
-from flip.files import claim_folder, folder_aside, plain, require_same_key, write_json, written_aside
+from flip.files import claim_folder, require_same_key, write_json
 from flip.results import FORMAT, versions
 
 log = logging.getLogger(__name__)
 
-Tensors = dict[str, torch.Tensor]
-
 #: Files and folders of a run: what it was begun with, its checkpoints, and what a diffusion run kept before these.
 ENVIRONMENT, CHECKPOINTS, OLD_CHECKPOINT = "environment.json", "checkpoints", "checkpoint.pt"
 
-_STEP, _BEST, _STATE = "step-", "best-", "state.json"
+_ADVICE = "pass them as they were to resume it, --overwrite to begin again, or another folder"
+
 _KEY, _OLD_KEY = "resume_key", "decisive"
 
 
-def may_resume(folder: Path, key: Mapping[str, Any], *, result: str, resume: bool, overwrite: bool) -> bool:
-    """Return whether a folder holds an unfinished run that goes on; False means that a new one begins there.
+def may_resume(
+    folder: Path, key: Mapping[str, object], *, result: str, work: Sequence[str] = (), resume: bool, overwrite: bool
+) -> bool:
+    """Return whether a folder holds an unfinished run to resume; without one a new run may begin there.
 
     Parameters
     ----------
     folder : Path
-        Made where it is not there.
     key : mapping
-        Resume key: what must be the same for a run to be resumed.
+        All that must be the same for a run to be resumed.
     result : str
         The file that a finished run has.
-    resume : bool
-        Refuse a folder without a run.
-    overwrite : bool
-        Begin a new run, whatever the folder holds.
+    work : sequence of str
+        Files and folders beside ``checkpoints`` that hold work of an unfinished run.
+    resume, overwrite : bool
+        Refuse a folder without a run; begin a new run whatever the folder holds.
 
     Raises
     ------
@@ -53,28 +46,36 @@ def may_resume(folder: Path, key: Mapping[str, Any], *, result: str, resume: boo
     CheckpointError
         If the run was begun by an earlier flip whose checkpoint cannot be read.
     """
-    begun = (folder / ENVIRONMENT).is_file()
     if overwrite and not resume:
         claim_folder(folder, overwrite=True)
         return False
-    if (folder / OLD_CHECKPOINT).is_file():
-        raise CheckpointError(
-            f"{folder / OLD_CHECKPOINT} was written by an earlier flip and cannot be resumed from; "
-            "finish that run with the flip that began it, or pass --overwrite to begin again"
-        )
-    if resume and not begun:
-        raise ConfigError(f"--resume: {folder} holds no run of flip finetune; leave --resume out to begin one")
+    begun = _is_begun(folder, must=resume)
     claim_folder(folder, ENVIRONMENT)
     if not begun:
         return False
     if (folder / result).is_file():
         raise ConfigError(f"-o {folder} holds a finished run; pass --overwrite to replace it, or another folder")
-    advice = "pass them as they were to resume it, --overwrite to begin again, or another folder"
-    require_same_key(folder, _read_key(folder), key, advice)
+    # One without any work ended before its first checkpoint, on a wrong option perhaps: nothing is lost.
+    if not any((folder / name).exists() for name in (CHECKPOINTS, *work)):
+        return False
+    require_same_key(folder, _read_key(folder), key, _ADVICE)
     return True
 
 
-def begin_run(folder: Path, key: Mapping[str, Any], own: Sequence[str]) -> None:
+def _is_begun(folder: Path, *, must: bool) -> bool:
+    """Return whether a run was begun in the folder, or raise if it cannot be resumed, or ``must`` be there."""
+    begun = (folder / ENVIRONMENT).is_file()
+    if (folder / OLD_CHECKPOINT).is_file():
+        raise CheckpointError(
+            f"{folder / OLD_CHECKPOINT} was written by an earlier flip and cannot be resumed from; "
+            "finish that run with the flip that began it, or pass --overwrite to begin again"
+        )
+    if must and not begun:
+        raise ConfigError(f"--resume: {folder} holds no run of flip finetune; leave --resume out to begin one")
+    return begun
+
+
+def begin_run(folder: Path, key: Mapping[str, object], own: Sequence[str]) -> None:
     """Write what a new run begins with; of an earlier run only its ``own`` files and folders are removed."""
     for name in (*own, ENVIRONMENT, OLD_CHECKPOINT, CHECKPOINTS):
         path = folder / name
@@ -84,7 +85,7 @@ def begin_run(folder: Path, key: Mapping[str, Any], own: Sequence[str]) -> None:
     write_json(folder / ENVIRONMENT, {**about, _KEY: key})
 
 
-def finished_result(file: Path, *, resume: bool) -> dict[str, Any] | None:
+def finished_result(file: Path, *, resume: bool) -> dict[str, object] | None:
     """Return what a finished run wrote, where one is to be resumed; there is nothing left to do.
 
     Raises
@@ -95,159 +96,17 @@ def finished_result(file: Path, *, resume: bool) -> dict[str, Any] | None:
     if not (resume and file.is_file()):
         return None
     try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        content: dict[str, object] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
         raise CheckpointError(f"{file} is damaged ({e}); pass --overwrite to begin again") from e
     log.info(f"the run in {file.parent} is finished; --overwrite begins it again")
     return content
 
 
-def _read_key(folder: Path) -> dict[str, Any]:
+def _read_key(folder: Path) -> dict[str, object]:
     try:
         content = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
-        key: dict[str, Any] = content[_KEY if _KEY in content else _OLD_KEY]
+        key: dict[str, object] = content[_KEY if _KEY in content else _OLD_KEY]
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise CheckpointError(f"{folder / ENVIRONMENT} is damaged ({e!r}); pass --overwrite to begin again") from e
     return key
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A run between two steps.
-
-    Attributes
-    ----------
-    tensors : dict of str to dict of str to tensor
-        ``weights`` (what is trained, by name), ``optimizer`` (AdamW's state, ``exp_avg/NAME`` and so on) and perhaps
-        ``average`` (averaged weights).
-    state : dict
-        Everything else, as JSON holds it, ``step`` among it.
-    """
-
-    tensors: dict[str, Tensors]
-    state: dict[str, Any]
-
-
-class CheckpointFolder:
-    """The checkpoints of one run: the latest, and the weights of the best epoch. Each is whole, or absent.
-
-    Parameters
-    ----------
-    folder : Path
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint; the one before is removed when this one is on the disk.
-
-        Raises
-        ------
-        CheckpointError
-            If it cannot be written; the one before is left as it was.
-        """
-        name = f"{_STEP}{checkpoint.state['step']:08d}"
-        with self._one_line(name), folder_aside(self._folder / name, durable=True) as aside:
-            for part, tensors in checkpoint.tensors.items():
-                save_tensors(tensors, aside / f"{part}.safetensors")
-            (aside / _STATE).write_text(json.dumps(plain(checkpoint.state)), encoding="utf-8")
-        self._keep_only({name, checkpoint.state.get("best_file")})
-
-    def save_best(self, epoch: int, weights: Tensors) -> str:
-        """Write the weights of the best epoch so far; returns the name for a checkpoint's ``best_file``."""
-        name = f"{_BEST}{epoch:04d}.safetensors"
-        with self._one_line(name), written_aside(self._folder / name, durable=True) as aside:
-            save_tensors(weights, aside)
-        return name
-
-    def load(self) -> Checkpoint | None:
-        """Return the latest checkpoint, or None when there is none.
-
-        Raises
-        ------
-        CheckpointError
-            If a file of it is damaged.
-        """
-        latest = self._latest()
-        if latest is None:
-            return None
-        try:
-            state = json.loads((latest / _STATE).read_text(encoding="utf-8"))
-            tensors = {file.stem: load_file(file) for file in sorted(latest.glob("*.safetensors"))}
-        except (OSError, ValueError, SafetensorError) as e:
-            raise CheckpointError(f"{latest} is damaged ({e}); remove it, or start again with --overwrite") from e
-        return Checkpoint(tensors, state)
-
-    def load_best(self, name: str) -> Tensors:
-        """Return the weights of the best epoch.
-
-        Raises
-        ------
-        CheckpointError
-            If the file is damaged.
-        """
-        try:
-            return load_file(self._folder / name)
-        except (OSError, SafetensorError) as e:
-            raise CheckpointError(f"{self._folder / name} is damaged ({e}); start again with --overwrite") from e
-
-    def remove(self) -> None:
-        """Remove every checkpoint; the run is done."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _latest(self) -> Path | None:
-        steps = sorted(self._folder.glob(f"{_STEP}*")) if self._folder.is_dir() else []
-        return steps[-1] if steps else None
-
-    def _keep_only(self, names: set[str | None]) -> None:
-        for path in self._folder.iterdir():
-            if path.name not in names:
-                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-
-    @contextmanager
-    def _one_line(self, name: str) -> Iterator[None]:
-        latest = self._latest()
-        try:
-            yield
-        except (OSError, ConfigError, SafetensorError) as e:
-            kept = f"the one before, {latest.name}, is intact" if latest else "there is none before it"
-            raise CheckpointError(
-                f"checkpoint {name} cannot be written into {self._folder} ({write_error(e)}); {kept}; "
-                "make room and run the same command again"
-            ) from e
-
-
-def write_error(error: Exception) -> str:
-    """Return in a few words why something could not be written."""
-    cause = error.__cause__ if isinstance(error, ConfigError) and error.__cause__ is not None else error
-    return str(getattr(cause, "strerror", None) or str(cause).splitlines()[0])
-
-
-def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[Any, str]) -> Tensors:
-    """Return an optimiser's state as named tensors; ``names`` gives each parameter's."""
-    return {
-        f"{key}/{names[parameter]}": torch.as_tensor(value)
-        for parameter, state in optimizer.state.items()
-        for key, value in state.items()
-    }
-
-
-def restore_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: Tensors, parameters: Mapping[str, torch.Tensor]
-) -> None:
-    """Give an optimiser the state that :func:`optimizer_tensors` returned."""
-    for name, tensor in tensors.items():
-        key, _, parameter_name = name.partition("/")
-        parameter = parameters[parameter_name]
-        # AdamW counts its steps on the CPU.
-        value = tensor.clone() if tensor.ndim == 0 else torch.empty_like(parameter).copy_(tensor)
-        optimizer.state[parameter][key] = value
-
-
-def save_tensors(tensors: Tensors, file: Path) -> None:
-    """Write tensors as safetensors; a file that is there keeps its rights."""
-    mode = file.stat().st_mode if file.exists() else None
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, file)
-    if mode is not None:
-        file.chmod(mode)

@@ -284,3 +284,24 @@ def test_ctrl_c_keeps_what_was_finished_and_exits_130(squares, tiny_model, tmp_p
     assert process.stderr.read().strip().splitlines()[-1].startswith("flip: interrupted")
     parts = list((tmp_path / "cache").glob("*/images/*.parquet"))
     assert len(parts) == 1
+
+
+def test_a_failed_run_leaves_the_rows_of_the_last_one(flip, squares, tmp_path, photo, monkeypatch):
+    rows = tmp_path / "rows.jsonl"
+    assert flip("knn", "--data", squares, "-o", rows, photo).exit_code == 0
+    before = rows.read_text()
+
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    from flip.results import RowWriter
+
+    monkeypatch.setattr(RowWriter, "write", fail)
+    assert "No space left" in one_line(flip("knn", "--data", squares, "-o", rows, photo), 1)
+    assert rows.read_text() == before
+
+
+def test_rows_go_through_a_device(flip, squares, photo):
+    assert flip("knn", "--data", squares, "-o", "/dev/null", photo).exit_code == 0
+    assert "/dev/full cannot be written" in one_line(flip("knn", "--data", squares, "-o", "/dev/full", photo), 1)
+    assert "/dev/full cannot be written" in one_line(flip("knn", "--data", squares, "-o", "/dev/full"), 1)

@@ -80,9 +80,10 @@ def test_a_second_run_makes_only_what_is_missing(flip: Flip) -> None:
     assert [float(r["top1"]) for r in rows] == pytest.approx([r["top1"] for r in first["study"]])
     # More of each photo: those that are there stay.
     more = flip(*QUICKER, "--per-photo", "2")
-    assert "text-to-image: 12 of 24 pictures are there, 12 to make" in more.stderr
+    assert "text-to-image: 12 of 24 images are there, 12 to make" in more.stderr
     # Other pictures are not mixed in; --overwrite leaves none of the old.
-    assert "image-to-image holds pictures drawn with another strength" in flip(*QUICKER, "--strength", "0.9").stderr
+    refused = one_line(flip(*QUICKER, "--strength", "0.9"), 1)
+    assert "image-to-image was begun with other settings: strength 0.9 (was 0.7)" in refused
     flip(*QUICKER, "--strength", "0.9", "--overwrite")
     assert len(pictures(Path("study"))) == 36
 

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from flip.cli.app import app
@@ -77,13 +79,12 @@ def test_a_second_run_draws_only_what_is_missing(flip: Any, ckpt: Path) -> None:
     assert all(r["drawn"] for r in rows(flip(*call, "--overwrite")))
 
 
-def test_prompts_from_stdin_and_a_file(flip: Any, ckpt: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", logger="flip")
+def test_prompts_from_stdin_and_a_file(flip: Any, ckpt: Path) -> None:
     long = "word " * 500
     Path("prompts.txt").write_text(f'from a file; "x"\n\n{long}\n')
     result = flip("generate", "--ckpt", ckpt, "first", "-", "--file", "prompts.txt", *QUICK, stdin="in one\nin two\n")
     assert [r["prompt"] for r in rows(result)] == ["first", "in one", "in two", 'from a file; "x"', long.strip()]
-    assert "1 of 5 prompts are longer than the 77 tokens the model reads" in caplog.text
+    assert "1 of 5 prompts are longer than the 77 tokens the model reads" in result.stderr
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "table"])
@@ -107,6 +108,19 @@ def test_save_as_a_folder_that_draws_the_same(flip: Any, ckpt: Path) -> None:
     (b,) = rows(flip("generate", "--ckpt", "model", "a bird", *QUICK, "-o", "b"))
     assert Image.open(a["path"]).tobytes() == Image.open(b["path"]).tobytes()
     assert "already holds files" in one_line(flip("generate", "--ckpt", ckpt, "--save-as", "model"), 1)
+
+
+def test_what_the_model_predicts_and_a_lora_without_its_base(flip: Any, ckpt: Path) -> None:
+    (plain,) = rows(flip("generate", "--ckpt", ckpt, "a bird", *QUICK))
+    (told,) = rows(flip("generate", "--ckpt", ckpt, "a bird", *QUICK, "--prediction", "v_prediction"))
+    assert told["path"] != plain["path"]
+    assert Image.open(told["path"]).tobytes() != Image.open(plain["path"]).tobytes()
+    assert "--prediction 'x0'" in one_line(flip("generate", "--ckpt", ckpt, "a", "--prediction", "x0"), (1, 2))
+    save_file({"lora_unet_x.lora_down.weight": torch.ones(2, 4)}, "lora.safetensors")
+    assert "is a LoRA" in one_line(flip("generate", "--ckpt", "lora.safetensors", "a bird"), 1)
+    line = one_line(flip("generate", "--ckpt", "lora.safetensors", "--base", ckpt, "a bird", "-o", "other"), 1)
+    assert "0 of its 1 layers have a place there" in line
+    assert not Path("other").exists()
 
 
 class Harm:

@@ -171,7 +171,7 @@ def test_what_a_user_gets_wrong_is_one_line(flip, squares, photo, tmp_path):
         (["hybrid", "--data", squares, "--plot", "x.txt"], 1, "is no picture file"),
         (["hybrid", "--data", squares, "--head", "tree"], 2, "--head"),
         (["hybrid", "--data", squares, "--text", "captions"], 1, "24 of 24 photos have no caption"),
-        (["hybrid", "--data", lonely / "all"], 1, "two or more"),
+        (["hybrid", "--data", lonely / "all"], 1, "has one class"),
         (["hybrid", "--load", tmp_path / "none", photo], 1, "holds no head.json"),
         (["hybrid", "--load", tmp_path / "damaged", photo], 1, "cannot be read"),
         (["hybrid", "--load", tmp_path / "none", "--shots", "1"], 1, "--load takes a fitted head"),

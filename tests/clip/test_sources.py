@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import shutil
 
 import numpy as np
 import open_clip
@@ -386,16 +385,61 @@ def test_links_whose_files_are_gone_are_named_with_their_repository(tiny_model, 
 
 
 def test_folders_that_are_no_model_say_what_they_are(tiny_model, tmp_path):
-    (tmp_path / "diffusion").mkdir()
-    (tmp_path / "diffusion" / "model_index.json").write_text("{}")
-    (tmp_path / "weights").mkdir()
-    shutil.copyfile(tiny_model / "open_clip_model.safetensors", tmp_path / "weights" / "w.safetensors")
-    (tmp_path / "empty").mkdir()
+    for folder, file in [
+        ("diffusion", "model_index.json"),
+        ("lora", "adapter_config.json"),
+        ("sentence", "0_CLIPModel/config.json"),
+        ("logs", "checkpoints/open_clip_config.json"),
+        ("run", "epoch_1.pt"),
+        ("weights", "w.safetensors"),
+        ("empty", "notes.txt"),
+    ]:
+        (tmp_path / folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / file).write_text("{}")
     for name, message in [
         ("diffusion", "is a diffusion model; pass it as --ckpt"),
-        ("weights", "it has w.safetensors but no open_clip_config.json; .*--model .*w.safetensors --arch ARCH"),
-        ("empty", "is not a model folder: it has no open_clip_config.json"),
-        ("gone/", "unknown model 'gone/'|no such model"),
+        ("lora", r"holds low-rank additions \(LoRA\) and no model"),
+        ("sentence", "0_CLIPModel/ in it may be one; pass --model .*sentence/0_CLIPModel"),
+        ("logs", "checkpoints/ in it may be one; pass --model .*logs/checkpoints"),
+        ("run", "it has epoch_1.pt but no open_clip_config.json; .*--model .*run/epoch_1.pt --arch ARCH"),
+        ("weights", "it has w.safetensors but no open_clip_config.json"),
+        ("empty", "is not a model folder: it has no open_clip_config.json; pass ARCH/TAG"),
+        ("gone", "no such model: .*gone; pass a folder"),
     ]:
         with pytest.raises(ModelError, match=message):
-            load_model(str(tmp_path / name) + ("/" if name == "gone/" else ""))
+            load_model(str(tmp_path / name))
+
+
+def test_names_of_other_registries_are_told_where_they_belong():
+    for name, message in [
+        ("openai/clip-vit-base-patch32", "hf-hub:openai/clip-vit-base-patch32 if it is a repository"),
+        ("ViT-B-32:openai", "did you mean ViT-B-32/openai"),
+        ("ViT-B/32", "did you mean .*ViT-B-32/openai"),
+    ]:
+        with pytest.raises(ModelError, match=message):
+            load_model(name)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "net.module.clip."])
+def test_weights_that_were_saved_as_part_of_something_else(architectures, tmp_path, prefix):
+    network = tiny_network()
+    state = {prefix + name: tensor for name, tensor in network.state_dict().items()}
+    torch.save({"state_dict": state | {"metric.total": torch.ones(1)}}, tmp_path / "last.ckpt")
+    assert same_weights(load_model(str(tmp_path / "last.ckpt"), arch="tiny"), network)
+
+
+def test_a_clip_model_with_clip_s_own_tokenizer_reads_texts_as_open_clip_does(tmp_path):
+    from flip.clip.vocabulary import clip_vocabulary
+
+    write_clip_model(tmp_path / "m")
+    without = load_model(str(tmp_path / "m")).encode_texts(TEXTS)
+    vocabulary, merges = clip_vocabulary()
+    (tmp_path / "m" / "vocab.json").write_text(json.dumps(vocabulary))
+    (tmp_path / "m" / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    marks = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+    settings = marks | {"unk_token": "<|endoftext|>", "tokenizer_class": "CLIPTokenizer"}
+    (tmp_path / "m" / "tokenizer_config.json").write_text(json.dumps(settings))
+    os.utime(tmp_path / "m" / "config.json", ns=(1, 1))
+    model = load_model(str(tmp_path / "m"))
+    assert type(model.tokenize).__name__ == "HFTokenizer"
+    assert model.encode_texts(TEXTS) == pytest.approx(without, abs=1e-6)

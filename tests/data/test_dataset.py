@@ -10,6 +10,7 @@ import pytest
 from flip.data.classnames import clean_class_names, label_indices
 from flip.data.dataset import (
     Dataset,
+    Rank,
     Record,
     few_shot_indices,
     rows_of_sources,
@@ -181,6 +182,23 @@ def test_a_new_field_of_records_does_not_change_the_fingerprint(dataset):
 
     later = replace(dataset, records=tuple(Later(*record[:6]) for record in dataset.records))
     assert later.fingerprint() == dataset.fingerprint()
+
+
+def test_one_class_is_refused_where_it_is_scored(dataset):
+    dataset.require_classes()
+    with pytest.raises(DataError, match="photos has one class, 'A'; every answer would be right"):
+        replace(dataset, classnames=("A",), raw_names=("a",)).require_classes()
+
+
+def test_groups_that_came_with_the_data(dataset):
+    ranked = replace(dataset, ranks=(Rank("family", ("x", "y")), Rank("genus", ("p", "q"))))
+    assert ranked.groups("genus") == ("p", "q")
+    assert ranked.select("test").groups("family") == ("x", "y")
+    assert ranked.fingerprint() == dataset.fingerprint()
+    with pytest.raises(DataError, match="photos has no rank 'order'; it has family, genus"):
+        ranked.groups("order")
+    with pytest.raises(DataError, match="it has none"):
+        dataset.groups("order")
 
 
 def test_a_table_of_embeddings_has_no_photos_to_train_on(dataset):

@@ -148,6 +148,14 @@ def test_a_file_that_is_no_manifest_is_reported(draw: Draw, tmp_path: Path) -> N
         open_dataset(draw("1.jpg"), layout="cub")
 
 
+@pytest.mark.parametrize(
+    ("name", "advice"), [("birds.zip", "archives: unpack them"), ("birds.xlsx", "spreadsheets: save them as CSV")]
+)
+def test_other_files_are_named_with_what_to_do(write: Write, name: str, advice: str) -> None:
+    with pytest.raises(DataError, match=rf"{name} is no manifest; .* \({advice}\)"):
+        open_dataset(write(name, "x"))
+
+
 def test_a_folder_is_a_manifest_only_with_metadata(draw: Draw, tmp_path: Path) -> None:
     draw("wren/1.jpg")
     with pytest.raises(DataError, match=r"is a folder without metadata.csv, .*; pass the manifest file itself"):

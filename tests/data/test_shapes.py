@@ -39,6 +39,10 @@ REFUSED = [
     (["test/1.jpg", "test/2.jpg"], "test/, which is no class by name"),
     (["eval/1.jpg", "test/2.jpg"], "eval/ and test/, which are no classes by name"),
     (["train/wren/1.jpg", "train/lost.jpg", "test/wren/2.jpg"], "train/lost.jpg has no class"),
+    (["train/images/1.jpg", "train/masks/1.png", "test/images/2.jpg"], "images/ and masks/, which are no classes"),
+    (["images/images/1.jpg", "images/masks/1.png"], "images/ and masks/, which are no classes by name"),
+    (["Images/1.jpg", "Images/2.jpg"], "Images/, which is no class by name"),
+    (["birds.zip"], "no layout fits"),
     # A dataset one folder further down.
     (below("birds"), "would be a single class, 'birds'"),
     (below("birds/train", "birds/test"), "would be a single class, 'birds'"),
@@ -62,23 +66,44 @@ REFUSED = [
 
 #: What lies in the folder, how it is read, and what is said of it.
 NOTED = [
+    (
+        ["Aves/2820/1.jpg", "Aves/2821/1.jpg", "Insecta/17/1.jpg"],
+        "class-folders: 3 photos, 2 classes, train 2, test 1",
+        "the class is the first folder, Aves",
+    ),
+    (
+        ["1/1.jpg", "2/2.jpg", "10/1.jpg"],
+        "class-folders: 3 photos, 3 classes, train 3",
+        "are named by numbers, such as 1",
+    ),
+    (
+        ["train/wren/1.jpg", "train/gull/1.jpg", "test/wren/2.jpg", "test/owl/2.jpg"],
+        "split-folders: 4 photos, 3 classes, train 2, test 2",
+        "1 class has no training photo, such as 'owl'",
+    ),
+    (
+        [*below("train", "test"), "train/images/1.jpg"],
+        "split-folders: 9 photos, 3 classes, train 5, test 4",
+        "the folder images/ is read as a class",
+    ),
+    ([*A, "birds.zip"], "class-folders: 4 photos, 2 classes, train 3, test 1", "files with the suffix .zip (archives"),
     (below("train", "eval"), "split-folders: 8 photos, 2 classes, train 4, test 4", "read eval as test"),
     (below("train", "eval", "test"), "split-folders: 12 photos, 2 classes, train 4, val 4, test 4", "read eval as val"),
     (below("train", "holdout"), "split-folders: 8 photos, 2 classes, train 4, test 4", "read holdout as test"),
     (
         [*below("train", "test"), "unlabeled/1.jpg"],
         "split-folders: 8 photos, 2 classes, train 4, test 4",
-        "photos of unlabeled/, which have no labels: unlabeled/1.jpg",
+        "photos of unlabeled/, which have no labels (1), the first unlabeled/1.jpg",
     ),
     (
         [*below("train"), "test/1.jpg", "test/2.jpg"],
         "split-folders: 4 photos, 2 classes, train 4",
-        "2 test photos without classes, such as test/1.jpg",
+        "test photos without classes (2), the first test/1.jpg",
     ),
     (
         [*below("train", "test"), "extras/1.jpg"],
         "split-folders: 8 photos, 2 classes, train 4, test 4",
-        "photos in folders that are no split: extras/1.jpg",
+        "photos in folders that are no split (1), the first extras/1.jpg",
     ),
     (
         ["wren/train/1.jpg", "wren/test/2.jpg", "gull/train/1.jpg", "gull/test/2.jpg"],
@@ -114,7 +139,7 @@ NOTED = [
     (
         [*A, "owl/1.CR2", "owl/2.CR2"],
         "class-folders: 4 photos, 2 classes, train 3, test 1",
-        "2 files with the suffix .cr2",
+        "files with the suffix .cr2 (camera raw: convert them to JPEG or PNG) (2)",
     ),
     ([*A, "wren/3.jxl"], "class-folders: 4 photos, 2 classes, train 3, test 1", "files with the suffix .jxl (JPEG XL"),
     (
@@ -122,11 +147,11 @@ NOTED = [
         "class-folders: 4 photos, 2 classes, train 3, test 1",
         "files with the suffix .mp4 (videos",
     ),
-    ([*A, "owl/"], "class-folders: 4 photos, 2 classes, train 3, test 1", "folders without photos: owl/"),
+    ([*A, "owl/"], "class-folders: 4 photos, 2 classes, train 3, test 1", "folders without photos (1), the first owl/"),
     (
         [*A, "cover.jpg"],
         "class-folders: 4 photos, 2 classes, train 3, test 1",
-        "photos beside the class folders: cover.jpg",
+        "photos beside the class folders (1), the first cover.jpg",
     ),
     (
         [*A, "train.txt", "test.txt"],
@@ -187,6 +212,10 @@ def test_read_with_a_note(files: list[str], line: str, said: str, draw: Draw, wr
         (below("train2017", "val2017"), "split-folders: 8 photos, 2 classes, train 4, val 4"),
         (below("training_set", "test_set"), "split-folders: 8 photos, 2 classes, train 4, test 4"),
         (below("images/train", "images/test"), "split-folders: 8 photos, 2 classes, train 4, test 4"),
+        (
+            below("training_set/training_set", "test_set/test_set"),
+            "split-folders: 8 photos, 2 classes, train 4, test 4",
+        ),
         (below("val", "test"), "split-folders: 8 photos, 2 classes, val 4, test 4"),
         (["wren/2019/1.jpg", "wren/2020/2.jpg", "gull/2019/1.jpg"], "class-folders: 3 photos, 2 classes, train 3"),
         (["steam_train/1.jpg", "model_train/2.jpg", "bus/3.jpg"], "class-folders: 3 photos, 3 classes, train 3"),

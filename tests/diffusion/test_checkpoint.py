@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import pickle
 import sys
+import time
 import types
 import zipfile
 from collections import OrderedDict, defaultdict
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 
 from flip.diffusion import ldm
 from flip.diffusion.checkpoint import load_pipeline
+from flip.diffusion.original_config import OriginalConfig
 from flip.diffusion.pickles import read_pickled_tensors
 from flip.diffusion.tokenizer import make_tokenizer
 from flip.errors import CheckpointError, ConfigError
@@ -65,11 +67,13 @@ def test_folder_and_single_file_safetensors_draw_the_same(
 
 
 def test_configs_are_read_from_the_weights(state: Any, pipeline: Any) -> None:
-    for found, model in ((ldm.unet_config(state), pipeline.unet), (ldm.vae_config(state), pipeline.vae)):
+    nothing, file = OriginalConfig(), Path("a.ckpt")
+    unet, vae = ldm.unet_config(state, ldm.V1, nothing, file), ldm.vae_config(state, ldm.V1, nothing)
+    for found, model in ((unet, pipeline.unet), (vae, pipeline.vae)):
         for key in found.keys() - {"sample_size"}:
             value = model.config[key]
             assert found[key] == (list(value) if isinstance(value, tuple) else value), key
-    found = ldm.text_config(state)
+    found = ldm.text_config(ldm.select_weights(state, ema=True), ldm.V1.texts[0], nothing)
     assert all(found[key] == getattr(pipeline.text_encoder.config, key) for key in found)
 
 
@@ -89,7 +93,7 @@ def test_config_of_stable_diffusion_v1() -> None:
         if i < 9:
             state[f"{u}input_blocks.{i}.1.proj_in.weight"] = empty(width, width, 1, 1)
             state[f"{u}input_blocks.{i}.1.transformer_blocks.0.attn2.to_k.weight"] = empty(width, 768)
-    assert ldm.unet_config(state) == {
+    assert ldm.unet_config(state, ldm.V1, OriginalConfig(), Path()) == {
         "sample_size": 64,
         "in_channels": 4,
         "out_channels": 4,
@@ -212,6 +216,35 @@ def test_a_tensor_may_not_declare_more_than_the_file_holds(tmp_path: Path) -> No
     file = save_ckpt(tmp_path / "wide.ckpt", {"x": torch.zeros(1).expand(10**12)})
     with pytest.raises(CheckpointError, match="more than the file holds"):
         read_pickled_tensors(file)
+
+
+@pytest.mark.parametrize("member", ["data.pkl", "data/0", "version"])
+def test_a_compressed_member_is_refused_at_once(member: str, tmp_path: Path) -> None:
+    file = save_ckpt(tmp_path / "a.ckpt", {"x": torch.zeros(4)})
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            squeezed = name.endswith(member)
+            more = b"N0" * 20_000_000 if name.endswith("data.pkl") and squeezed else b""
+            archive.writestr(name, more + content, zipfile.ZIP_DEFLATED if squeezed else zipfile.ZIP_STORED)
+    start = time.process_time()
+    with pytest.raises(CheckpointError, match=rf"refused: '[^']*{member}' in it is compressed"):
+        read_pickled_tensors(file)
+    assert time.process_time() - start < 1
+
+
+def test_an_overlarge_pickle_is_refused_at_once(tmp_path: Path) -> None:
+    file = save_ckpt(tmp_path / "a.ckpt", {"x": torch.zeros(4)})
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, b"N0" * (3 << 20) + content if name.endswith("data.pkl") else content)
+    start = time.process_time()
+    with pytest.raises(CheckpointError, match=r"refused: its data.pkl has 6 MiB"):
+        read_pickled_tensors(file)
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9, 0.999])

@@ -27,13 +27,181 @@ UNET_TOP = {
     "conv_in": "input_blocks.0.0",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
 }
 ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+
+
+#: Beside a tiny checkpoint: heads of 64 channels, as Stable Diffusion 2 and XL have them at any width.
+YAML = """
+model:
+  target: ldm.models.diffusion.ddpm.LatentDiffusion
+  params:
+    parameterization: "{parameterization}"
+    linear_start: 0.00085
+    linear_end: 0.0120
+    unet_config:
+      target: ldm.modules.diffusionmodules.openaimodel.UNetModel
+      params: {{num_heads: -1, num_head_channels: 64}}
+"""
 
 
 def make_pipeline(seed: int = 0) -> Any:
     """Return a copy of one's own, with random weights, in float32 on the CPU."""
     return copy.deepcopy(_build(seed))
+
+
+def make_v2(seed: int = 0) -> Any:
+    """Stable Diffusion 2: OpenCLIP's text encoder, linear projections, heads of 64, and velocity."""
+    return copy.deepcopy(_build_v2(seed))
+
+
+def make_xl(seed: int = 0) -> Any:
+    """Stable Diffusion XL: two text encoders, deeper attention at the second level, sizes as a condition."""
+    return copy.deepcopy(_build_xl(seed))
+
+
+@functools.cache
+def _build_v2(seed: int) -> Any:
+    from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+
+    from flip.diffusion.ldm import SCHEDULER
+    from flip.diffusion.tokenizer import make_tokenizer
+
+    first = make_pipeline(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(64, 128),
+            layers_per_block=1,
+            cross_attention_dim=64,
+            attention_head_dim=(1, 2),
+            use_linear_projection=True,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        )
+        text = _text(hidden_act="gelu")
+    pipeline = StableDiffusionPipeline(
+        vae=first.vae,
+        text_encoder=text,
+        tokenizer=make_tokenizer(pad_token="!"),
+        unet=unet.eval(),
+        scheduler=DDIMScheduler.from_config({**SCHEDULER, "prediction_type": "v_prediction"}),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@functools.cache
+def _build_xl(seed: int) -> Any:
+    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+
+    from flip.diffusion.tokenizer import make_tokenizer
+
+    first = make_pipeline(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(64, 128),
+            layers_per_block=1,
+            transformer_layers_per_block=(1, 2),
+            cross_attention_dim=128,
+            attention_head_dim=(1, 2),
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=64 + 6 * 8,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        )
+        first_text, second_text = _text(), _text(hidden_act="gelu", projected=True)
+    first.vae.register_to_config(scaling_factor=0.13025)
+    pipeline = StableDiffusionXLPipeline(
+        vae=first.vae,
+        text_encoder=first_text,
+        text_encoder_2=second_text,
+        tokenizer=make_tokenizer(),
+        tokenizer_2=make_tokenizer(pad_token="!"),
+        unet=unet.eval(),
+        scheduler=EulerDiscreteScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            steps_offset=1,
+            timestep_spacing="leading",
+        ),
+        add_watermarker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _text(hidden_act: str = "quick_gelu", *, projected: bool = False) -> Any:
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    config = CLIPTextConfig(
+        vocab_size=49408,
+        hidden_size=64,
+        projection_dim=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=1,
+        hidden_act=hidden_act,
+    )
+    return (CLIPTextModelWithProjection if projected else CLIPTextModel)(config).eval()
+
+
+def open_clip_names(text: Any, prefix: str, *, spare_block: bool) -> dict[str, torch.Tensor]:
+    """Name a text encoder's weights as OpenCLIP does, with the last block that Stable Diffusion 2 does not read."""
+    state = {name.removeprefix("text_model."): value for name, value in text.state_dict().items()}
+    block = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "self_attn.out_proj": "attn.out_proj"}
+    block |= {"mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj"}
+    named = {
+        "token_embedding.weight": state["embeddings.token_embedding.weight"],
+        "positional_embedding": state["embeddings.position_embedding.weight"],
+        "ln_final.weight": state["final_layer_norm.weight"],
+        "ln_final.bias": state["final_layer_norm.bias"],
+        "logit_scale": torch.tensor(4.6),
+        "text_projection": state["text_projection.weight"].T if "text_projection.weight" in state else torch.eye(64),
+    }
+    layers = text.config.num_hidden_layers
+    for layer in range(layers + spare_block):
+        old = f"encoder.layers.{min(layer, layers - 1)}."
+        new = f"transformer.resblocks.{layer}."
+        for kind in ("weight", "bias"):
+            parts = [state[f"{old}self_attn.{p}_proj.{kind}"] for p in "qkv"]
+            named[f"{new}attn.in_proj_{kind}"] = torch.cat(parts)
+            for theirs, ours in block.items():
+                named[f"{new}{ours}.{kind}"] = state[f"{old}{theirs}.{kind}"]
+    return {prefix + name: value for name, value in named.items()}
+
+
+def v2_state(pipeline: Any) -> OrderedDict[str, torch.Tensor]:
+    """Name the weights of Stable Diffusion 2 as its own code does."""
+    texts = open_clip_names(pipeline.text_encoder, "cond_stage_model.model.", spare_block=True)
+    return OrderedDict({**_images_state(pipeline), **texts})
+
+
+def xl_state(pipeline: Any) -> OrderedDict[str, torch.Tensor]:
+    """Name the weights of Stable Diffusion XL as its own code does."""
+    first = {
+        f"conditioner.embedders.0.transformer.text_model.{n.removeprefix('text_model.')}": v
+        for n, v in pipeline.text_encoder.state_dict().items()
+    }
+    second = open_clip_names(pipeline.text_encoder_2, "conditioner.embedders.1.model.", spare_block=False)
+    return OrderedDict({**_images_state(pipeline), **first, **second})
+
+
+def _images_state(pipeline: Any) -> dict[str, torch.Tensor]:
+    unet = {f"model.diffusion_model.{_unet_name(n, pipeline.unet)}": v for n, v in pipeline.unet.state_dict().items()}
+    vae = {f"first_stage_model.{_vae_name(n)}": _conv(n, v) for n, v in pipeline.vae.state_dict().items()}
+    return {**unet, **vae}
 
 
 @functools.cache
@@ -89,15 +257,13 @@ def _build(seed: int) -> Any:
 
 def ldm_state(pipeline: Any) -> OrderedDict[str, torch.Tensor]:
     """Name the weights as latent-diffusion does; written from its modules, not from anyone's converter."""
-    unet = {f"model.diffusion_model.{_unet_name(n)}": v for n, v in pipeline.unet.state_dict().items()}
-    vae = {f"first_stage_model.{_vae_name(n)}": _conv(n, v) for n, v in pipeline.vae.state_dict().items()}
     text = {
         f"cond_stage_model.transformer.text_model.{n.removeprefix('text_model.')}": v
         for n, v in pipeline.text_encoder.state_dict().items()
     }
     text["cond_stage_model.transformer.text_model.embeddings.position_ids"] = torch.arange(77)[None]
     schedule = {"betas": torch.linspace(0, 1, 1000), "model_ema.decay": torch.tensor(0.9999)}
-    return OrderedDict({**schedule, **unet, **vae, **text})
+    return OrderedDict({**schedule, **_images_state(pipeline), **text})
 
 
 def with_ema(
@@ -118,7 +284,7 @@ def save_ckpt(file: Path, state: Any, **more: Any) -> Path:
     return file
 
 
-def _unet_name(name: str) -> str:
+def _unet_name(name: str, unet: Any) -> str:
     # Two levels of one layer: conv, (resnet, attention), down, resnet | middle | each level two resnets, then up.
     for ours, theirs in UNET_TOP.items():
         if name.startswith(ours + "."):
@@ -126,7 +292,8 @@ def _unet_name(name: str) -> str:
     if found := re.match(r"down_blocks\.(\d)\.downsamplers\.0\.conv\.(.*)", name):
         return f"input_blocks.{2 * int(found[1]) + 2}.0.op.{found[2]}"
     if found := re.match(r"up_blocks\.(\d)\.upsamplers\.0\.conv\.(.*)", name):
-        return f"output_blocks.{2 * int(found[1]) + 1}.1.conv.{found[2]}"
+        after_attention = "CrossAttn" in unet.config.up_block_types[int(found[1])]
+        return f"output_blocks.{2 * int(found[1]) + 1}.{1 + after_attention}.conv.{found[2]}"
     if found := re.match(r"mid_block\.(resnets|attentions)\.(\d)\.(.*)", name):
         place = 1 if found[1] == "attentions" else 2 * int(found[2])
         return f"middle_block.{place}.{_resnet(found[3]) if found[1] == 'resnets' else found[3]}"

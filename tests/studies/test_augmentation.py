@@ -41,7 +41,7 @@ class Recorder:
         return self
 
     def predict(self, inputs: Inputs) -> Any:
-        return np.zeros(inputs.n, np.int64)
+        return np.zeros(len(inputs), np.int64)
 
 
 def test_a_draw_is_fitted_on_its_own_photos_and_their_extras_alone() -> None:

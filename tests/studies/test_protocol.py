@@ -8,7 +8,7 @@ import pytest
 from flip.classify.classifier import make_head
 from flip.classify.knn import KnnClassifier
 from flip.classify.training_set import TrainingSet
-from flip.errors import DataError, FeatureMismatchError
+from flip.errors import ConfigError, DataError, FeatureMismatchError
 from flip.features import Features
 from flip.studies.protocol import Description, evaluate, run_protocol, score
 
@@ -121,3 +121,32 @@ def test_other_classes_and_another_model_are_refused():
         evaluate(classifier, replace(TEST, classnames=("b", "a", "c")))
     with pytest.raises(FeatureMismatchError):
         evaluate(classifier, replace(TEST, fingerprint="other"))
+
+
+@pytest.mark.parametrize("make", [lambda: KnnClassifier(k=3), lambda: make_head("gda"), lambda: make_head("linear")])
+def test_training_photos_are_scored_by_fits_that_did_not_see_them(make):
+    """On noise a classifier that learned its photos by heart scores 100 %; held-out fits score about chance."""
+    noise = features(20, 7, noise=30.0, split="train")
+    outcome = run_protocol(lambda training, seed: make().fit(training), noise, noise)
+    assert outcome.evaluation.top1 < 65
+    assert outcome.evaluation.protocol["training_photos_scored_by"] in ("leave-one-out", "out-of-fold")
+    right = np.mean([row.label == row.truth for row in outcome.rows()])
+    assert 100 * right == pytest.approx(outcome.evaluation.top1)
+
+
+def test_all_splits_mix_held_out_and_plain_predictions():
+    both = TRAIN.joined(TEST)
+    outcome = run_protocol(knn, TRAIN, both)
+    test_alone = run_protocol(knn, TRAIN, TEST)
+    assert outcome.evaluation.n == len(TRAIN) + test_alone.evaluation.n
+    rows = {row.path: row.label for row in outcome.rows() if row.error is None}
+    assert all(rows[row.path] == row.label for row in test_alone.rows() if row.error is None)
+
+
+def test_training_photos_that_nothing_held_out_are_not_scored():
+    one = TRAIN.take([0, 12, 24])
+    for make in (lambda: KnnClassifier(k=1), lambda: make_head("gda")):
+        with pytest.raises(DataError, match="pass --split test"):
+            run_protocol(lambda training, seed, make=make: make().fit(training), one, one)
+    with pytest.raises(ConfigError, match="--shots draws its photos from the train split"):
+        run_protocol(knn, TRAIN, TRAIN, shots=(1,))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -13,6 +13,7 @@ from flip.classify.calibration import softmax
 from flip.classify.heads.checks import TrainingRows, check_finite, check_training
 from flip.classify.text_side import Inputs
 from flip.errors import ConfigError, FeatureMismatchError
+from flip.files import JsonObject
 
 #: Multiplications of features by class weights below which a head is fitted on one thread.
 SMALL_PRODUCT = 2e8
@@ -29,9 +30,9 @@ class SavedHead(NamedTuple):
     """A fitted head as arrays, for safetensors, and values, for JSON."""
 
     arrays: dict[str, Array]
-    values: dict[str, Any]
+    values: JsonObject
 
-    def part(self, values: dict[str, Any]) -> SavedHead:
+    def part(self, values: JsonObject) -> SavedHead:
         """Return a head that was saved inside this one: its values, and its arrays, which are named ``head.array``."""
         start = f"{values['head']}."
         own = {key.removeprefix(start): array for key, array in self.arrays.items() if key.startswith(start)}

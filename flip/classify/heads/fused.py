@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from flip.classify.heads.checks import TrainingRows
 from flip.classify.heads.columns import Columns, held_out_mean_scores
 from flip.classify.heads.folds import describe
 from flip.classify.text_side import Inputs
+from flip.files import JsonObject
 
 #: Prior variance of the per-class bias, in squared nats: zero-shot over-predicts some class names.
 BIAS_VARIANCE = 1.0
@@ -26,7 +27,7 @@ COMPARED_ROWS = 2_000
 DEFAULT_SPREAD = 1.0
 
 #: Settings that a head chooses on held-out rows, by name; JSON can hold them.
-Setting = dict[str, Any]
+Setting = JsonObject
 
 
 class Candidate(NamedTuple):

@@ -9,6 +9,7 @@ Silva-Rodríguez et al., CVPR 2024).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -93,7 +94,7 @@ def regress(
     weight : float array of shape (n,)
         Rows of weight 0 take no part.
     strength : float
-        C, as scikit-learn's.
+        As scikit-learn's C.
     start : float array of shape (k + 1, c), optional
         Coordinates to start from.
     tolerance : float
@@ -104,22 +105,25 @@ def regress(
     """
     from scipy.optimize import minimize
 
-    total = float(weight.sum())
-    penalty = np.append(np.full(len(problem.basis.variances), 1.0 / strength), 1.0 / BIAS_VARIANCE)[:, None] / total
-    curvature = np.append(problem.basis.variances, 1.0)[:, None] / problem.n_classes
+    total, variances = float(weight.sum()), problem.basis.variances
+    penalty = np.append(np.full(len(variances), 1.0 / strength), 1.0 / BIAS_VARIANCE)[:, None] / total
+    curvature = np.append(variances, 1.0)[:, None] / problem.n_classes
     step = 1.0 / np.sqrt(curvature + penalty)
-    shape = (len(step), problem.n_classes)
+    objective = partial(_objective, problem, weight / total, penalty, step, precision)
+    first = np.zeros((len(step), problem.n_classes)) if start is None else start / step
+    limits = {"maxiter": most_iterations, "maxfun": 2 * most_iterations, "gtol": tolerance, "ftol": 0.0, "maxcor": 15}
+    found = minimize(objective, first.ravel(), jac=True, method="L-BFGS-B", options=limits)
+    return Solution(step * found.x.reshape(first.shape), int(found.nit), float(np.abs(found.jac).max()))
 
-    def objective(flat: Array) -> tuple[float, Array]:
-        coordinates = step * flat.reshape(shape)
-        loss, gradient = _loss_and_gradient(problem, weight / total, coordinates, precision)
-        loss += 0.5 * float(np.sum(penalty * coordinates**2))
-        return loss, (step * (gradient + penalty * coordinates)).ravel()
 
-    first = np.zeros(shape) if start is None else start / step
-    options = {"maxiter": most_iterations, "maxfun": 2 * most_iterations, "gtol": tolerance, "ftol": 0.0, "maxcor": 15}
-    found = minimize(objective, first.ravel(), jac=True, method="L-BFGS-B", options=options)
-    return Solution(step * found.x.reshape(shape), int(found.nit), float(np.abs(found.jac).max()))
+def _objective(
+    problem: Problem, weight: Array, penalty: Array, step: Array, precision: Precision, flat: Array
+) -> tuple[float, Array]:
+    """Return the penalised loss and its gradient by the scaled coordinates, flat: ``flat · step`` are (k + 1, c)."""
+    coordinates = step * flat.reshape(len(step), problem.n_classes)
+    loss, gradient = _loss_and_gradient(problem, weight, coordinates, precision)
+    loss += 0.5 * float(np.sum(penalty * coordinates**2))
+    return loss, (step * (gradient + penalty * coordinates)).ravel()
 
 
 def _loss_and_gradient(

@@ -83,7 +83,7 @@ def augment(options: AugmentOptions) -> None:
     --study measures whether such images help: at several numbers of photos, against as many views of the same photos.
     """
     if options.study:
-        from flip.cli.commands.augment_study import study
+        from flip.cli.augment_study import study
 
         study(options)
         return

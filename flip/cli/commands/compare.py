@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
 from flip.cli.config import FileOutput, require_picture_name
 from flip.cli.options import command
 from flip.settings import option
+
+if TYPE_CHECKING:
+    from flip.report.compare import Comparison
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,23 +51,25 @@ def compare(config: CompareConfig) -> None:
     if not config.runs:
         raise typer.BadParameter("no RUN; pass two or more folders that --run wrote")
     runs = [Run.open(folder) for folder in config.runs]
-    rows = [row.to_dict() for row in compare_runs(runs, config.pairs)]
+    comparisons = compare_runs(runs, config.pairs)
     if config.plot is not None:
         from flip.report.plots import plot_few_shot
 
         plot_few_shot(config.plot, few_shot_curves(runs), runs[0].evaluation.data)
-    _write(config, {"command": "compare", "format": 1, "pairs": config.pairs, "comparisons": rows})
+    _write(config, comparisons)
 
 
-def _write(config: CompareConfig, result: dict[str, Any]) -> None:
+def _write(config: CompareConfig, comparisons: Sequence[Comparison]) -> None:
     from flip.cli.output import result_format, write_rows
     from flip.files import plain, write_text
 
     form = result_format(config, "json")
     if form in ("table", "csv"):
-        shown = _for_people if form == "table" else _flat
-        write_rows(config, "flip compare: top-1 on the same photos", [shown(row) for row in result["comparisons"]])
+        shown = [_for_people(row) if form == "table" else _flat(row) for row in comparisons]
+        write_rows(config, "flip compare: top-1 on the same photos", shown)
         return
+    rows = [row.to_dict() for row in comparisons]
+    result = {"command": "compare", "format": 1, "pairs": config.pairs, "comparisons": rows}
     text = json.dumps(plain(result), indent=2 if form == "json" else None, ensure_ascii=False) + "\n"
     if config.output is not None:
         write_text(config.output, text)
@@ -71,25 +77,24 @@ def _write(config: CompareConfig, result: dict[str, Any]) -> None:
         sys.stdout.write(text)
 
 
-def _flat(row: dict[str, Any]) -> dict[str, Any]:
+def _flat(row: Comparison) -> Mapping[str, object]:
     """Return a comparison with the ends of its interval in columns of their own."""
-    low, high = row["ci95"]
-    return {k: v for k, v in row.items() if k != "ci95"} | {"ci95_low": low, "ci95_high": high}
+    low, high = row.ci95
+    return {k: v for k, v in row.to_dict().items() if k != "ci95"} | {"ci95_low": low, "ci95_high": high}
 
 
-def _for_people(row: dict[str, Any]) -> dict[str, str]:
+def _for_people(row: Comparison) -> Mapping[str, object]:
     """Return a comparison as a terminal shows it."""
-    low, high = row["ci95"]
-    p = row["p_holm"]
+    low, high = row.ci95
     return {
-        "run": row["run"],
-        "against": row["against"],
-        "n": f"{row['n']:,}",
-        "top1": f"{row['top1']:.1f}",
-        "against_top1": f"{row['against_top1']:.1f}",
-        "difference": f"{row['difference']:+.1f}",
+        "run": row.run,
+        "against": row.against,
+        "n": f"{row.n:,}",
+        "top1": f"{row.top1:.1f}",
+        "against_top1": f"{row.against_top1:.1f}",
+        "difference": f"{row.difference:+.1f}",
         "95 %": f"{low:+.1f} to {high:+.1f}",
-        "only run / only against": f"{row['only_run']} / {row['only_against']}",
-        "p (Holm)": f"{p:.3f}" if p >= 0.001 else "< 0.001",
-        "significant": "yes" if row["significant"] else "no",
+        "only run / only against": f"{row.only_run} / {row.only_against}",
+        "p (Holm)": f"{row.p_holm:.3f}" if row.p_holm >= 0.001 else "< 0.001",
+        "significant": "yes" if row.significant else "no",
     }

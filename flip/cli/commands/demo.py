@@ -44,6 +44,7 @@ def demo(options: DemoOptions) -> None:
     """Run every method once on drawn birds with the models that come along: offline, in minutes, on a laptop."""
     from flip.data.open import open_dataset
     from flip.embed.settings import EmbedSettings
+    from flip.report.plots import plot_few_shot
     from flip.studies.demo import Demo
 
     folder = (options.output or Path("flip-demo")).expanduser()
@@ -51,6 +52,8 @@ def demo(options: DemoOptions) -> None:
     dataset = open_dataset(names.SAMPLE, cache=options.cache)
     settings = EmbedSettings(device=options.device, workers=options.workers)
     summary = Demo(dataset, folder, settings, options.cache, options.seed, options.overwrite).run()
+    title = f"{summary['species']} drawn species, {summary['rows'][0]['n']} test photos"
+    plot_few_shot(folder / "few-shot.png", summary["few_shot"], title)
     write_rows(options, f"flip demo, {summary['species']} drawn species", summary["rows"])
     gain, (low, high) = summary["drawn_photos"]["difference"], summary["drawn_photos"]["ci95"]
     log.info("drawn photos at 5 shots: %+.1f points (95 %% %+.1f to %+.1f)", gain, low, high)

@@ -6,6 +6,7 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -17,6 +18,11 @@ from flip.errors import ConfigError
 from flip.files import claim_folder
 from flip.results import FORMAT
 from flip.settings import option
+
+if TYPE_CHECKING:
+    from flip.data.dataset import Dataset
+    from flip.embed.extractor import FeatureExtractor
+    from flip.features import Features
 
 log = logging.getLogger("flip.cli")
 
@@ -60,21 +66,11 @@ def embed(options: EmbedOptions) -> None:
     features = context.features(dataset)
     seconds = time.perf_counter() - began
     if options.captions:
-        captions = list(dict.fromkeys(caption for r in dataset.records for caption in r.captions))
-        with progress(options, "captions", len(captions)) as advance:
-            extractor.texts(captions, advance)
+        _embed_captions(options, dataset, extractor)
     if not context.is_main:
         return
     if options.output is not None:
-        from flip.embed.table import write_table
-        from flip.report.embedding_map import map_columns
-
-        columns = map_columns(features, seed=options.seed) if options.map else None
-        name = context.encoder.name
-        file = write_table(options.output, features, dataset, name, map_columns=columns, overwrite=True)
-        log.info("wrote %s", file)
-        if columns:
-            log.info("look at it: embedding-atlas %s --x x --y y --neighbors neighbors", file)
+        _write_table(options, options.output, features, dataset, context.encoder.name)
     new = len(dataset) - known
     summary = {
         "command": "embed",
@@ -93,3 +89,20 @@ def embed(options: EmbedOptions) -> None:
     }
     write_summary(options, "flip embed", summary)
     finish(options, features.unreadable)
+
+
+def _embed_captions(options: EmbedOptions, dataset: Dataset, extractor: FeatureExtractor) -> None:
+    captions = list(dict.fromkeys(caption for r in dataset.records for caption in r.captions))
+    with progress(options, "captions", len(captions)) as advance:
+        extractor.texts(captions, advance)
+
+
+def _write_table(options: EmbedOptions, folder: Path, features: Features, dataset: Dataset, model: str) -> None:
+    from flip.embed.table import write_table
+    from flip.report.embedding_map import map_columns
+
+    columns = map_columns(features, seed=options.seed) if options.map else None
+    file = write_table(folder, features, dataset, model, map_columns=columns, overwrite=True)
+    log.info("wrote %s", file)
+    if columns:
+        log.info("look at it: embedding-atlas %s --x x --y y --neighbors neighbors", file)

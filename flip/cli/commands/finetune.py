@@ -10,12 +10,13 @@ from typing import Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from flip.cli.commands.finetune_output import print_result, training_bar
 from flip.cli.config import FolderOutput, ReadOptions
 from flip.cli.context import Context, implied_model
+from flip.cli.finetune_output import print_result, training_bar
 from flip.cli.options import command
 from flip.embed.settings import ViewSettings
 from flip.errors import ConfigError
+from flip.files import JsonObject
 from flip.names import DEFAULT_MODEL
 from flip.settings import flag, option, settings_from
 from flip.training.settings import ClipSettings, DiffusionSettings, Hardware, parse_square
@@ -30,6 +31,9 @@ class ClipStart:
         "ARCH/TAG of open_clip, hf-hub:ORG/NAME, a folder with open_clip_config.json, or sample. "
         f"[default: {DEFAULT_MODEL}]",
         envvar="FLIP_MODEL",
+    )
+    arch: str | None = option(
+        None, "Architecture of a bare weights file that --model names, as open_clip calls it. [default: by shapes]"
     )
 
 
@@ -81,7 +85,7 @@ def require_own_options(target: str, given: Iterable[str]) -> None:
 class FinetuneCommand(TyperCommand):
     """Refuses the other target's options where they stand on the command line, not where the environment sets them."""
 
-    def invoke(self, ctx: Any) -> Any:
+    def invoke(self, ctx: Any) -> object:
         """Run the command."""
         sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
         given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
@@ -111,7 +115,7 @@ def finetune(options: FinetuneOptions) -> None:
         print_result(options, result)
 
 
-def _finetune_clip(options: FinetuneOptions, folder: Path) -> dict[str, Any]:
+def _finetune_clip(options: FinetuneOptions, folder: Path) -> JsonObject:
     from flip.training.clip.finetune import finetune
     from flip.training.clip.output import RESULT
     from flip.training.resume import finished_result
@@ -132,13 +136,14 @@ def _finetune_clip(options: FinetuneOptions, folder: Path) -> dict[str, Any]:
             hardware=settings_from(options, Hardware),
             crop=options.crop,
             cache=options.cache,
+            arch=options.arch,
             resume=options.resume,
             overwrite=options.overwrite,
             listener=listener,
         )
 
 
-def _finetune_diffusion(options: FinetuneOptions, folder: Path) -> dict[str, Any]:
+def _finetune_diffusion(options: FinetuneOptions, folder: Path) -> JsonObject:
     from flip.diffusion.checkpoint import load_pipeline
     from flip.training.diffusion.finetune import RESULT_FILE, finetune
     from flip.training.resume import finished_result

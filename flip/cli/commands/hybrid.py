@@ -13,7 +13,7 @@ from flip.classify.settings import HeadSettings
 from flip.cli.config import TrainedOptions
 from flip.cli.context import Context
 from flip.cli.options import command
-from flip.cli.predicting import describe, draw_plot, name_photos, run_fit, show
+from flip.cli.predicting import describe, draw_plot, name_photos, require_meaning, run_fit, show
 from flip.errors import ConfigError
 from flip.settings import option
 
@@ -89,6 +89,7 @@ def use_saved(options: HybridOptions, folder: Path) -> None:
     if options.images:
         name_photos(options, context, classifier)
         return
+    require_meaning(context.dataset, options.split)
     dataset = context.dataset.select(options.split)
     features = context.features(dataset)
     if not context.is_main:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from flip.cli.config import FileOutput
+from flip.cli.config import MessageOptions
 from flip.cli.options import command
 from flip.errors import ConfigError
 from flip.settings import option
@@ -17,12 +17,12 @@ log = logging.getLogger("flip.cli")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportConfig(FileOutput):
+class ReportConfig(MessageOptions):
     """``flip report``."""
 
     runs: list[str] | None = option(None, "Folders that --run wrote, of the same test photos.")
-    output: Path | None = option(Path("report.html"), "The page to write.")
-    photos: int = option(600, "Most thumbnails on the page, the telling photos first; 0 for none.")
+    output: Path = option(Path("report.html"), "The page to write.")
+    photos: int = option(1000, "Most thumbnails on the page, the telling photos first; 0 for none.")
 
     def __post_init__(self) -> None:
         if self.photos < 0:
@@ -46,7 +46,7 @@ def report(config: ReportConfig) -> None:
 
     if not config.runs:
         raise typer.BadParameter("no RUN; pass folders that --run wrote")
-    file = config.output or Path("report.html")
-    with progress(config, "thumbnails", config.photos) as advance:
-        write_report([Run.open(folder) for folder in config.runs], file, photos=config.photos, progress=advance)
-    log.info("wrote %s", file)
+    runs = [Run.open(folder) for folder in config.runs]
+    with progress(config, "thumbnails", None) as advance:
+        write_report(runs, config.output, photos=config.photos, progress=advance)
+    log.info("wrote %s", config.output)

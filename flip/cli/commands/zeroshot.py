@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from flip.cli.config import PredictOptions
 from flip.cli.context import Context
 from flip.cli.options import command
-from flip.cli.predicting import describe, name_photos, show
+from flip.cli.predicting import describe, name_photos, require_meaning, show
 from flip.settings import option
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ def zeroshot(options: ZeroShotOptions) -> None:
         names = read_class_list(options.classes)
         name_photos(options, context, context.zero_shot(class_prompts(options.prompts, names, names)))
         return
+    if not options.images:
+        require_meaning(context.dataset, options.split)
     dataset = context.dataset if options.images else context.dataset.select(options.split)
     prompts = class_prompts(options.prompts, dataset.classnames, dataset.raw_names)
     if options.images:
@@ -63,7 +65,7 @@ def zeroshot(options: ZeroShotOptions) -> None:
     show(options, context, score(context.zero_shot(prompts), features, about), dataset)
 
 
-def _protocol(prompts: ClassPrompts) -> dict[str, Any]:
+def _protocol(prompts: ClassPrompts) -> dict[str, object]:
     counts = sorted({len(texts) for texts in prompts.texts})
     return {
         "prompts": prompts.source,

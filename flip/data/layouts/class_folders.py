@@ -10,17 +10,11 @@ from flip.data.dataset import Dataset
 from flip.data.files import subfolders
 from flip.data.layout import Layout, layouts
 from flip.data.ledger import Ledger
+from flip.data.levels import require_class_names
 from flip.data.photo_folders import Photo, captioned, described, find_photos, has_photos, labelled, make_dataset
 from flip.data.settings import DEFAULTS, ReadSettings
 from flip.data.splits import UNLABELED, describe_splits, read_splits, split_word
 from flip.errors import DataError
-
-#: Names of folders that hold photos, or something about them, and are no classes.
-_CONTAINERS = (
-    "annotation annotations boxes bboxes crop crops data dataset depth devkit files full gt image images imgs jpeg "
-    "jpegimages jpegs jpg label labels lists mask masks meta metadata parts photo photos pics pictures png raw "
-    "segmentation segmentationclass segmentations thumbnails thumbs trimaps"
-)
 
 
 def are_class_folders(root: Path) -> bool:
@@ -84,16 +78,7 @@ def _inner_folders(photos: Sequence[Photo]) -> dict[str, set[str | None]]:
 def _require_classes(root: Path, photos: Sequence[Photo], ledger: Ledger) -> None:
     """Refuse folders whose names, or whose equal contents, say that they are no classes."""
     inner = _inner_folders(photos)
-    odd = [name for name in inner if name.casefold() in _CONTAINERS.split() or split_word(name)]
-    if odd and len(odd) == len(inner):
-        shown = " and ".join(f"{name}/" for name in odd[:2])
-        raise DataError(
-            f"{root} holds its photos in {shown}, which {'are no classes' if len(odd) > 1 else 'is no class'} by name; "
-            "put the photos of each class in a folder of its own, list them in a manifest with path and label, "
-            "or pass --class-level 1 if these are the classes"
-        )
-    for name in odd:
-        ledger.note(f"the folder {name}/ is read as a class")
+    require_class_names(root, inner, ledger)
     outer = list(inner)
     same = inner[outer[0]] if len(outer) > 1 and len({frozenset(names) for names in inner.values()}) == 1 else set()
     names = sorted(name for name in same if name)

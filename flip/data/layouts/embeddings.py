@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from flip.data.captions import parse_captions
 from flip.data.dataset import Dataset, Record
 from flip.data.layout import Layout
 from flip.data.settings import DEFAULTS, ReadSettings
 from flip.errors import DataError, FeatureMismatchError
+from flip.files import JsonObject
 from flip.names import SPLITS
 
 #: Key of the Parquet metadata that says which model made a table, and its classes.
 METADATA_KEY = b"flip"
 
 _COLUMNS = ["path", "label", "split", "captions"]
+_MUST_AGREE = frozenset({"fingerprint", "raw_names", "classnames"})
 
 
 def is_embeddings(data: Path) -> bool:
@@ -32,6 +34,8 @@ def read_embeddings(data: Path, settings: ReadSettings = DEFAULTS) -> Dataset:
     ----------
     data : Path
         A Parquet file, or a folder of them.
+    settings : ReadSettings
+        Nothing of them concerns such a table.
 
     Raises
     ------
@@ -40,37 +44,42 @@ def read_embeddings(data: Path, settings: ReadSettings = DEFAULTS) -> Dataset:
     FeatureMismatchError
         If its files were made by different models or hold different classes.
     """
-    import pyarrow.parquet as pq
-
     files = [data] if data.is_file() else sorted(data.glob("*.parquet"))
-    abouts = [_about(file) for file in files]
-    about = abouts[0] if abouts else None
-    if about is None or not {"fingerprint", "raw_names", "classnames"} <= about.keys():
-        raise DataError(f"{data} was not written by flip embed -o; give such a file or folder, or another --layout")
-    for file, other in zip(files, abouts, strict=True):
-        if other is None or any(other[key] != about[key] for key in ("fingerprint", "raw_names", "classnames")):
-            raise FeatureMismatchError(
-                f"{file} has another model or other classes than {files[0]}; embed them together"
-            )
+    about = _same_of_all(data, files)
     index = {name: i for i, name in enumerate(about["raw_names"])}
-    records = []
-    for file in files:
-        columns = pq.read_table(file, columns=_COLUMNS).to_pydict()
-        for line, (path, label, split, captions) in enumerate(
-            zip(*(columns[name] for name in _COLUMNS), strict=True), 1
-        ):
-            if label not in index or split not in SPLITS:
-                raise DataError(
-                    f"{file}:{line}: label {label!r}, split {split!r}; embed a labelled dataset with --data"
-                )
-            records.append(Record(path, index[label], split, parse_captions(captions)))
+    records = tuple(record for file in files for record in _records(file, index))
     if not records:
         raise DataError(f"{data} has no rows; write it again with flip embed -o")
     names = tuple(about["classnames"]), tuple(about["raw_names"])
-    return Dataset(Path(about.get("root", data)), "embeddings", *names, tuple(records), embeddings=data)
+    return Dataset(Path(about.get("root", data)), LAYOUT.name, *names, records, embeddings=data)
 
 
-def _about(file: Path) -> dict[str, Any] | None:
+def _same_of_all(data: Path, files: Sequence[Path]) -> JsonObject:
+    """Return what the tables say of themselves, which must be of one model and the same classes."""
+    abouts = [_about(file) for file in files]
+    about = abouts[0] if abouts else None
+    if about is None or not about.keys() >= _MUST_AGREE:
+        raise DataError(f"{data} was not written by flip embed -o; give such a file or folder, or another --layout")
+    for file, other in zip(files, abouts, strict=True):
+        if other is None or any(other.get(key) != about[key] for key in _MUST_AGREE):
+            raise FeatureMismatchError(
+                f"{file} has another model or other classes than {files[0]}; embed them together"
+            )
+    return about
+
+
+def _records(file: Path, index: Mapping[str, int]) -> Iterator[Record]:
+    import pyarrow.parquet as pq
+
+    columns = pq.read_table(file, columns=_COLUMNS).to_pydict()
+    rows = zip(*(columns[name] for name in _COLUMNS), strict=True)
+    for line, (path, label, split, captions) in enumerate(rows, 1):
+        if label not in index or split not in SPLITS:
+            raise DataError(f"{file}:{line}: label {label!r}, split {split!r}; embed a labelled dataset with --data")
+        yield Record(path, index[label], split, parse_captions(captions))
+
+
+def _about(file: Path) -> JsonObject | None:
     """Return what the table says of itself, or None when it is not one of flip's."""
     import pyarrow as pa
     import pyarrow.parquet as pq

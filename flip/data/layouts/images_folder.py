@@ -8,6 +8,7 @@ from flip.data.dataset import Dataset
 from flip.data.files import subfolders
 from flip.data.layout import Layout
 from flip.data.ledger import Ledger
+from flip.data.levels import require_class_names
 from flip.data.photo_folders import (
     METADATA_FILES,
     UNNAMED_CLASS,
@@ -54,6 +55,9 @@ def read_images_folder(root: Path, settings: ReadSettings = DEFAULTS) -> Dataset
     ledger = Ledger()
     photos, tables = find_photos(root, "images", None, ledger)
     photos = described(root, photos, [*metadata_in(root), *tables])
+    if settings.class_level is None and not any(photo.label for photo in photos):
+        tops = (photo.below.partition("/") for photo in photos)
+        require_class_names(root / "images", dict.fromkeys(name for name, slash, _ in tops if slash), ledger)
     photos = captioned(root, ("captions.json", "images/captions.json"), labelled(photos, settings, ledger))
     if all(photo.label is None for photo in photos) and any(photo.captions for photo in photos):
         photos = [photo._replace(label=UNNAMED_CLASS) for photo in photos]

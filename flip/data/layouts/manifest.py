@@ -14,7 +14,8 @@ from flip.data.ledger import Ledger
 from flip.data.photo_folders import METADATA_FILES, has_photos
 from flip.data.settings import DEFAULTS, ReadSettings
 from flip.data.splits import UNLABELED, describe_splits, hash_splits
-from flip.data.tables import ALIASES, READERS, Row, Table, read_table
+from flip.data.table_files import READERS, read_table
+from flip.data.tables import ALIASES, Row, Table
 from flip.data.text import nfc
 from flip.errors import DataError, near_names
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
 import re
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from flip.data.classnames import clean_class_names, label_indices
 from flip.data.dataset import Dataset, Record
@@ -19,26 +15,12 @@ from flip.data.settings import DEFAULTS, ReadSettings
 from flip.data.splits import UNLABELED, describe_splits, hash_splits, read_splits
 from flip.data.tables import ALIASES
 from flip.data.text import nfc, read_text
+from flip.data.unpacked import PhotoTable, read_rows, unpacked
 from flip.errors import DataError
-from flip.files import cache_folder, folder_aside
-
-log = logging.getLogger(__name__)
 
 _IMAGES = ("image", "img", "jpg", "png", "photo", "picture", "bytes", "image_bytes")
 _LABELS = ("label", "labels", "fine_label", *ALIASES["label"][1:])
 _CAPTIONS = ("captions", "caption", "text")
-#: How unpacked photos begin, and the suffix they get; what is none of these is read by its content all the same.
-_SUFFIXES = ((b"\x89PNG", ".png"), (b"GIF8", ".gif"), (b"RIFF", ".webp"), (b"BM", ".bmp"), (b"II*\0", ".tif"))
-
-
-class _File(NamedTuple):
-    """One Parquet file: its path, its columns of photos, labels and captions, and the split its name says."""
-
-    path: Path
-    image: str
-    label: str | None
-    caption: str | None
-    split: str | None
 
 
 def is_parquet_images(data: Path) -> bool:
@@ -62,8 +44,8 @@ def read_parquet_images(data: Path, settings: ReadSettings = DEFAULTS) -> Datase
     ledger = Ledger()
     files = _files(data, ledger)
     names = _class_names(data, files)
-    folder = _unpacked(files, data, settings)
-    rows = _read_rows(folder)
+    folder = unpacked(files, data, settings.cache)
+    rows = read_rows(folder)
     raw_labels = [_label(row["label"], names) for row in rows]
     raw_names, labels = _indices(raw_labels, names, ledger)
     hashed = hash_splits([row["path"] for row in rows], labels, settings.test_fraction)
@@ -103,7 +85,7 @@ def _image_column(file: Path) -> str | None:
     return None
 
 
-def _files(data: Path, ledger: Ledger) -> list[_File]:
+def _files(data: Path, ledger: Ledger) -> list[PhotoTable]:
     """Return the files with their columns; those whose name says that they have no labels are left out."""
     import pyarrow.parquet as pq
 
@@ -124,13 +106,13 @@ def _files(data: Path, ledger: Ledger) -> list[_File]:
         label = next((name for name in _LABELS if name in there), None)
         if label is None:
             raise DataError(f"{path} has no column 'label'; it has {', '.join(there)}; rename the one with the classes")
-        files.append(_File(path, image, label, next((n for n in _CAPTIONS if n in there), None), split))
+        files.append(PhotoTable(path, image, label, next((n for n in _CAPTIONS if n in there), None), split))
     if not files:
         raise DataError(f"{data} has no Parquet file with a column of photos, such as image, and one of labels")
     return files
 
 
-def _class_names(data: Path, files: list[_File]) -> list[str] | None:
+def _class_names(data: Path, files: list[PhotoTable]) -> list[str] | None:
     """Return the names of numbered classes as the files, or the card beside them, have them."""
     import pyarrow.parquet as pq
 
@@ -158,7 +140,7 @@ def _names_of_card(card: Path, label: str) -> list[str] | None:
     return [names[i] for i in range(len(names))] if found and names.keys() == set(range(len(names))) and names else None
 
 
-def _label(value: Any, names: list[str] | None) -> str:
+def _label(value: object, names: list[str] | None) -> str:
     if names is not None and isinstance(value, int):
         if not 0 <= value < len(names):
             raise DataError(f"label {value} has no name; the table names {len(names)} classes")
@@ -177,72 +159,6 @@ def _indices(raw_labels: list[str], names: list[str] | None, ledger: Ledger) -> 
     ordered = tuple(name for name in dict.fromkeys(names) if name in set(raw_names))
     place = {name: i for i, name in enumerate(ordered)}
     return ordered, [place[nfc(raw)] for raw in raw_labels]
-
-
-def _unpacked(files: list[_File], data: Path, settings: ReadSettings) -> Path:
-    """Return the folder in the cache that holds the photos of these files, writing it first where it is not there."""
-    state = [(str(f.path.absolute()), f.path.stat().st_size, f.path.stat().st_mtime_ns, f[1:]) for f in files]
-    digest = hashlib.sha256(repr(state).encode("utf-8", "surrogateescape")).hexdigest()[:12]
-    folder = cache_folder(settings.cache) / "unpacked" / f"{data.absolute().stem}-{digest}"
-    if not (folder / _ROWS).is_file():
-        log.info("unpacking the photos of %s into %s", data, folder)
-        try:
-            with folder_aside(folder) as aside:
-                _unpack(files, aside)
-        except OSError as error:
-            reason = error.strerror or error
-            raise DataError(f"the photos of {data} cannot be kept in {folder} ({reason}); pass --cache") from error
-    return folder
-
-
-_ROWS = "rows.jsonl"
-
-
-def _unpack(files: list[_File], folder: Path) -> None:
-    with (folder / _ROWS).open("w", encoding="utf-8") as rows:
-        for file in files:
-            for number, cells in enumerate(_cells(file)):
-                name = f"{file.path.stem}/{number:06d}"
-                content = cells["image"]
-                if content is None:
-                    raise DataError(
-                        f"{file.path}:{number + 1}: no bytes of a photo; download the photos with the table"
-                    )
-                name += next((suffix for head, suffix in _SUFFIXES if content.startswith(head)), ".jpg")
-                (folder / name).parent.mkdir(exist_ok=True)
-                (folder / name).write_bytes(content)
-                row = {"path": name, "label": cells["label"], "split": file.split, "captions": cells["captions"]}
-                rows.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def _cells(file: _File) -> Iterator[Mapping[str, Any]]:
-    """Yield the bytes, label and captions of each row, a few rows in memory at a time."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from flip.data.captions import parse_captions
-
-    wanted = [name for name in (file.image, file.label, file.caption) if name]
-    try:
-        for batch in pq.ParquetFile(file.path).iter_batches(64, columns=wanted):
-            for row in batch.to_pylist():
-                image, label = row[file.image], row[str(file.label)]
-                if label is None:
-                    raise DataError(f"{file.path}: a row has no {file.label}; every row needs one")
-                yield {
-                    "image": image.get("bytes") if isinstance(image, dict) else image,
-                    "label": label.decode("utf-8", "replace") if isinstance(label, bytes) else label,
-                    "captions": parse_captions(row[file.caption]) if file.caption else (),
-                }
-    except (pa.ArrowException, ValueError) as error:
-        raise DataError(f"{file.path} cannot be read: {str(error).splitlines()[0]}") from error
-
-
-def _read_rows(folder: Path) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in read_text(folder / _ROWS).split("\n") if line]
-    if not rows:
-        raise DataError(f"{folder} has no photos; the table is empty")
-    return rows
 
 
 LAYOUT = Layout(

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from flip.data.dataset import Dataset
 from flip.data.files import list_files, subfolders
-from flip.data.formats import is_photo
+from flip.data.formats import is_image_file, is_photo
 from flip.data.layout import Layout
 from flip.data.ledger import Ledger
+from flip.data.levels import require_class_names
 from flip.data.photo_folders import (
     Photo,
     described,
@@ -20,7 +21,7 @@ from flip.data.photo_folders import (
     require_labels,
 )
 from flip.data.settings import DEFAULTS, ReadSettings
-from flip.data.splits import UNLABELED, affixed_splits, describe_splits, read_splits
+from flip.data.splits import UNLABELED, affixed_splits, describe_splits, read_splits, split_word
 from flip.errors import DataError
 
 
@@ -74,7 +75,11 @@ def read_split_folders(root: Path, settings: ReadSettings = DEFAULTS) -> Dataset
     ledger = Ledger()
     ledger.note(describe_splits(folders))
     photos, tables = _find(root, place, folders, ledger)
-    found = labelled(described(root, photos, [*metadata_in(root), *tables]), settings, ledger)
+    photos = described(root, photos, [*metadata_in(root), *tables])
+    if settings.class_level is None and not any(photo.label for photo in photos):
+        tops = (photo.below.partition("/") for photo in photos)
+        require_class_names(root, dict.fromkeys(name for name, slash, _ in tops if slash), ledger)
+    found = labelled(photos, settings, ledger)
     found = _without_flat_splits(found, ledger)
     require_labels(root, found)
     _leave_out_others(root, place, folders, ledger)
@@ -85,7 +90,7 @@ def _find(root: Path, place: str, folders: dict[str, str], ledger: Ledger) -> tu
     photos: list[Photo] = []
     tables: list[str] = []
     for name, split in folders.items():
-        folder = f"{place}/{name}" if place else name
+        folder = _innermost(root, f"{place}/{name}" if place else name)
         found, listed = find_photos(root, folder, split, Ledger() if split == UNLABELED else ledger)
         if split == UNLABELED:
             for photo in found:
@@ -94,6 +99,14 @@ def _find(root: Path, place: str, folders: dict[str, str], ledger: Ledger) -> tu
             photos += found
             tables += listed
     return photos, tables
+
+
+def _innermost(root: Path, folder: str) -> str:
+    """Return the folder that holds a split's classes: ``test_set/test_set/`` is what some archives unpack into."""
+    inner = [name for name in subfolders(root / folder) if has_photos(root / folder / name)]
+    if len(inner) != 1 or not split_word(inner[0]) or any(is_image_file(path) for path in (root / folder).iterdir()):
+        return folder
+    return _innermost(root, f"{folder}/{inner[0]}")
 
 
 def _without_flat_splits(photos: list[Photo], ledger: Ledger) -> list[Photo]:

@@ -43,7 +43,11 @@ function photoElement(number, what, kind) {
   return box;
 }
 
-for (const box of document.querySelectorAll("[data-photo]")) fillPhoto(box, box.dataset.photo);
+/** Put the pictures into the photos of the panels that are shown; those of other runs wait until they are. */
+function fillShown() {
+  for (const box of document.querySelectorAll("[data-photo]:empty")) if (!box.closest(".panel[hidden]")) fillPhoto(box, box.dataset.photo);
+}
+fillShown();
 
 // The photos of a cell or a class, in a dialog.
 const dialog = byId("photos");
@@ -127,6 +131,7 @@ if (byId("run")) {
   byId("run").addEventListener("change", (event) => {
     page.run = Number(event.target.value);
     for (const panel of document.querySelectorAll(".panel")) panel.hidden = Number(panel.dataset.run) !== page.run;
+    fillShown();
     for (const listener of page.onRun) listener();
   });
 }

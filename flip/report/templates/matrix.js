@@ -32,14 +32,17 @@
     rowOrder = order.filter((c) => withPhotos.has(c));
   }
 
+  let inks = {};
+  function mixInks() {
+    const style = getComputedStyle(document.documentElement), parts = (name) => style.getPropertyValue(name).trim().split(" ").map(Number);
+    inks = { right: parts("--right-rgb"), wrong: parts("--wrong-rgb"), paper: parts("--paper-rgb") };
+  }
+
   /** Paint a cell: the diagonal cool, confusions warm, both deeper for a larger share of the row; text that can be read on it. */
   function paint(cell, truth, guess, value) {
-    const style = getComputedStyle(document.documentElement);
-    const paper = isDark() ? [20, 23, 26] : [255, 255, 255];
     const share = value / totals[truth];
     const depth = truth === guess ? 0.12 + 0.75 * share : 0.25 + 0.75 * Math.min(1, share / (largest || 1));
-    const full = style.getPropertyValue(truth === guess ? "--right-rgb" : "--wrong-rgb").trim().split(" ").map(Number);
-    const mixed = full.map((part, i) => Math.round(paper[i] + depth * (part - paper[i])));
+    const mixed = (truth === guess ? inks.right : inks.wrong).map((part, i) => Math.round(inks.paper[i] + depth * (part - inks.paper[i])));
     const light = mixed.map((part) => ((part / 255 + 0.055) / 1.055) ** 2.4);
     const luminance = 0.2126 * light[0] + 0.7152 * light[1] + 0.0722 * light[2];
     cell.style.backgroundColor = `rgb(${mixed.join(" ")})`;
@@ -53,6 +56,7 @@
   }
 
   function build() {
+    mixInks();
     count();
     arrange();
     cells = new Map();
@@ -90,7 +94,7 @@
   function zoom(wanted) {
     size = Math.max(3, Math.min(44, wanted));
     grid.style.setProperty("--cell", `${size}px`);
-    grid.classList.toggle("tiny", size < 11);
+    grid.classList.toggle("tiny", size < 13);
     grid.classList.toggle("small", size < 16);
     for (const line of grid.children) line.classList.toggle("lined", size >= 9 && line !== grid.firstChild);
   }
@@ -161,7 +165,7 @@
   byId("matrix-out").addEventListener("click", () => zoom(Math.floor(size / 1.35)));
   byId("matrix-fit").addEventListener("click", fit);
   page.onRun.push(build);
-  page.onTheme.push(() => { for (const cell of cells.values()) paint(cell, cell.place.truth, cell.place.guess, cell.place.value); });
+  page.onTheme.push(() => { mixInks(); for (const cell of cells.values()) paint(cell, cell.place.truth, cell.place.guess, cell.place.value); });
   build();
   fit();
 }

@@ -90,17 +90,14 @@ def average(
 
     Parameters
     ----------
-    scorer : Scorer
     before : dict of str to tensor
-        The weights before fine-tuning; those after it are in the model.
+        Weights before fine-tuning; those after it are in the model.
     validation : Examples
         Of the classes that were trained.
     held_out : Dataset, optional
         Photos of other classes.
 
-    Returns
-    -------
-    the points of a sweep (none without one), and the weight of the fine-tuned model
+    Returns the points of a sweep, and the weight of the fine-tuned model.
     """
     if scorer.settings.wise is None:
         return [], 1.0

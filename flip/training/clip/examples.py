@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -89,23 +89,21 @@ def draw_epoch(
 def make_examples(
     dataset: Dataset,
     prompts: ClassPrompts,
-    tokenize: Callable[..., Any],
+    tokenize: Callable[..., torch.Tensor],
     *,
     crop: bool = False,
     augmented: Dataset | None = None,
 ) -> Examples:
-    """Gather the photos of a dataset and the texts they may be paired with, every text tokenised once.
+    """Return the photos of a dataset and the texts they may be paired with, every text tokenised once.
 
     Parameters
     ----------
     dataset : Dataset
         Training photos only.
     prompts : ClassPrompts
-        Of the dataset's classes.
     tokenize : callable
         The model's: list of n texts → int64 tensor (n, context_length).
     crop : bool
-        Cut photos to their boxes.
     augmented : Dataset, optional
         Generated images of the same classes, under the same names.
 
@@ -122,13 +120,10 @@ def make_examples(
     classes = tuple(tuple(row.setdefault(text, len(row)) for text in texts) for texts in prompts.texts)
     tokens, cut = _tokenized(list(row), tokenize)
     return Examples(
-        tuple(Source(str(root / record.path), record.box if crop else None) for record, root, _ in records),
+        tuple(Source(str(root / record.path), record.region(crop)) for record, root, _ in records),
         np.array([record.label for record, _, _ in records], np.int64),
         np.array([generated for _, _, generated in records], bool),
-        captions,
-        classes,
-        tokens,
-        cut,
+        *(captions, classes, tokens, cut),
     )
 
 
@@ -137,7 +132,7 @@ def _relabelled(augmented: Dataset, classnames: Sequence[str]) -> list[Record]:
     return [r._replace(label=int(labels[r.label])) for r in augmented.records]
 
 
-def _tokenized(texts: list[str], tokenize: Callable[..., Any]) -> tuple[torch.Tensor, int]:
+def _tokenized(texts: list[str], tokenize: Callable[..., torch.Tensor]) -> tuple[torch.Tensor, int]:
     """Return the tokens of texts (t, context_length), and the number of texts longer than the context."""
     tokens: torch.Tensor = tokenize(texts).long()
     context = tokens.shape[1]

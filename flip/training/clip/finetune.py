@@ -5,18 +5,17 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from flip.clip.encoder import OpenClipEncoder
 from flip.clip.model import load_model
 from flip.data.dataset import Dataset, rows_of_sources
 from flip.data.open import open_dataset
 from flip.device import resolve_device
-from flip.files import plain, write_json
+from flip.files import JsonObject, plain, write_json
 from flip.results import FORMAT
 from flip.training.clip.output import RESULT
 from flip.training.clip.run import ClipRun, train_clip
-from flip.training.clip.scores import Score, score_models, split_classes, starting_model
+from flip.training.clip.scores import ClassSplit, Score, score_models, split_classes, starting_model
 from flip.training.clip.validation import split_validation
 from flip.training.listener import Listener
 from flip.training.resume import finished_result
@@ -34,10 +33,11 @@ def finetune(
     hardware: Hardware = DEFAULT_HARDWARE,
     crop: str = "none",
     cache: Path | None = None,
+    arch: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     listener: Listener | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Fine-tune CLIP on the training photos, with their captions or class prompts, and write it into a folder.
 
     Test photos are scored only when it is done, by the model before and after (``settings.no_scores`` leaves that
@@ -57,10 +57,10 @@ def finetune(
         boxes: cut each photo to its bounding box.
     cache : Path, optional
         Cache folder of embeddings; the platform's when absent.
-    resume : bool
-        Refuse a folder without a run; of a finished run return the result.
-    overwrite : bool
-        Begin again in a folder that holds a run.
+    arch : str, optional
+        Architecture of ``model`` where that names a bare weights file.
+    resume, overwrite : bool
+        Refuse a folder without a run, and of a finished run return the result; begin again where one is.
     listener : Listener, optional
 
     Returns
@@ -83,7 +83,7 @@ def finetune(
     log.info(f"{len(split.training)} photos train, {len(split.validation)} of the training split choose the epoch")
     name = model.name if isinstance(model, OpenClipEncoder) else model
     run = train_clip(
-        model if isinstance(model, OpenClipEncoder) else starting_model(model, settings, cache),
+        model if isinstance(model, OpenClipEncoder) else starting_model(model, settings, cache, arch),
         split,
         folder,
         settings,
@@ -95,14 +95,28 @@ def finetune(
         overwrite=overwrite,
         listener=listener,
     )
+    return _finish(run, name, classes, settings, hardware, crop, cache, arch)
+
+
+def _finish(
+    run: ClipRun,
+    name: str | None,
+    classes: ClassSplit,
+    settings: ClipSettings,
+    hardware: Hardware,
+    crop: str,
+    cache: Path | None,
+    arch: str | None,
+) -> JsonObject:
+    """Score the model before and after, and write the result of a run."""
     _warn(run)
     scores: list[Score] = []
     if not settings.no_scores:
-        models = starting_model(name, settings, cache), load_model(str(folder), cache=cache)
+        models = starting_model(name, settings, cache, arch), load_model(str(run.folder), cache=cache)
         scores = score_models(models, classes, settings, hardware, crop=crop, cache=cache)
-    summary: dict[str, Any] = plain(_summary(name, settings, run, scores))
+    summary: JsonObject = plain(_summary(name, settings, run, scores))
     if resolve_device(hardware.device).is_main:
-        write_json(folder / RESULT, summary)
+        write_json(run.folder / RESULT, summary)
         run.trainer.finish()
     return summary
 
@@ -131,14 +145,15 @@ def _warn(run: ClipRun) -> None:
         first = next(iter(unreadable.values()))
         log.warning(f"{len(unreadable)} training photos cannot be read and were passed over, the first: {first}")
     start = state.start_top1
-    if state.history and start is not None and state.best["val_top1"] < start:
+    after = state.best["val_top1"] if state.history else None
+    if after is not None and start is not None and after < start:
         log.warning(
-            f"validation zero-shot was {start:.1f} % before and is {state.best['val_top1']:.1f} % after: either "
+            f"validation zero-shot was {start:.1f} % before and is {after:.1f} % after: either "
             "the model knew these photos already, or training made it worse; see the test photos, or pass a lower --lr"
         )
 
 
-def _summary(model: str | None, settings: ClipSettings, run: ClipRun, scores: list[Score]) -> dict[str, Any]:
+def _summary(model: str | None, settings: ClipSettings, run: ClipRun, scores: list[Score]) -> JsonObject:
     """Return what ``result.json`` holds."""
     state = run.trainer.state
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -11,8 +11,11 @@ from torch import nn
 from flip.errors import ConfigError
 from flip.training.clip.trainable import belongs_to
 
+if TYPE_CHECKING:
+    from peft.tuners.lora import LoraModel
 
-def add_lora(network: nn.Module, rank: int, part: str, seed: int) -> Any:
+
+def add_lora(network: nn.Module, rank: int, part: str, seed: int) -> LoraModel:
     """Add low-rank layers to a network in place; they and the scale of the logits are all that is then trained.
 
     They go to attention and linear layers, and to pointwise convolutions, of the towers that are trained.
@@ -86,7 +89,7 @@ def attention_weights(network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
             yield from ((f"{prefix}.{name}", parameter) for name, parameter in module.named_parameters())
 
 
-def merge_lora(tuner: Any) -> nn.Module:
+def merge_lora(tuner: LoraModel) -> nn.Module:
     """Return the network with its additions merged into its weights, under open_clip's own names."""
     network: nn.Module = tuner.merge_and_unload()
     return network

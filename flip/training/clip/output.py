@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -14,7 +14,7 @@ from flip.clip.encoder import OpenClipEncoder
 from flip.clip.folder import CONFIG_FILE, TOKENIZER_FILES, WEIGHTS_FILE
 from flip.errors import CheckpointError, ConfigError
 from flip.files import plain, write_json, write_text, written_aside
-from flip.training.resume import save_tensors, write_error
+from flip.training.checkpoints import save_tensors, write_error
 
 METRICS, CONFIG, RESULT = "metrics.jsonl", "config.json", "result.json"
 
@@ -61,6 +61,6 @@ def _copy_tokenizer(model: OpenClipEncoder, folder: Path) -> None:
         model.tokenize.tokenizer.save_pretrained(str(folder))
 
 
-def write_metrics(folder: Path, rows: list[dict[str, Any]]) -> None:
+def write_metrics(folder: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Write one line per epoch."""
     write_text(folder / METRICS, "".join(json.dumps(plain(row)) + "\n" for row in rows))

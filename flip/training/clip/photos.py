@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from PIL import Image
 from flip.arrays import Float64Array, IntArray, PixelArray
 from flip.data.images import decode_image
 from flip.errors import DataError
+from flip.files import JsonObject
 from flip.training.clip.examples import Examples
 from flip.training.crops import random_crop
 from flip.training.prefetch import prefetch
@@ -29,7 +29,7 @@ class TrainingPhotos:
         open_clip's: ``size``, ``mean``, ``std``, ``interpolation``.
     """
 
-    def __init__(self, examples: Examples, preprocess_cfg: dict[str, Any]) -> None:
+    def __init__(self, examples: Examples, preprocess_cfg: JsonObject) -> None:
         size = preprocess_cfg["size"]
         height, width = (size, size) if isinstance(size, int) else size
         self._size = (int(width), int(height))

@@ -6,28 +6,36 @@ import logging
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from flip.clip.encoder import OpenClipEncoder
-from flip.clip.prompts import class_prompts
+from flip.clip.folder import WEIGHTS_FILE
 from flip.data.dataset import Dataset
-from flip.device import resolve_device, resolve_precision
-from flip.errors import ConfigError, DataError, ModelError
+from flip.device import resolve_device
+from flip.errors import ConfigError, ModelError
 from flip.files import write_json
 from flip.results import FORMAT
 from flip.training.clip.averaging import Scorer, average, state_of
-from flip.training.clip.examples import Examples, make_examples
-from flip.training.clip.lora import add_lora, merge_lora
+from flip.training.clip.examples import Examples
+from flip.training.clip.lora import merge_lora
 from flip.training.clip.output import CONFIG, OWN_FILES, RESULT, save_model, write_metrics
-from flip.training.clip.trainable import LearningRates, choose_parameters, is_convolutional, learning_rates, trained
+from flip.training.clip.prepare import (
+    choose_trained,
+    make_validation,
+    prepare_examples,
+    require_two_classes,
+    training_precision,
+)
+from flip.training.clip.trainable import LearningRates, learning_rates, trained
 from flip.training.clip.trainer import ClipTrainer
-from flip.training.clip.validation import Split, Validation
+from flip.training.clip.validation import Split
 from flip.training.clip.wise import WisePoint
 from flip.training.listener import Listener
 from flip.training.resume import CHECKPOINTS, begin_run, may_resume
 from flip.training.settings import DEFAULT_HARDWARE, ClipSettings, Hardware
 
 if TYPE_CHECKING:
+    import torch
     from peft.tuners.lora import LoraModel
 
 log = logging.getLogger(__name__)
@@ -92,60 +100,69 @@ def train_clip(
 
     Parameters
     ----------
-    model : OpenClipEncoder
-        Trained in place.
+    model, folder, settings, hardware, crop, resume, overwrite, listener
+        As for :func:`flip.training.clip.finetune.finetune`, which raises the same errors.
     split : Split
         Photos to learn from, and photos that choose the epoch (perhaps none).
-    folder : Path
-        An unfinished run with the same settings, data and model is resumed there.
-    settings : ClipSettings
-    hardware : Hardware
-    crop : {"none", "boxes"}
-        boxes: cut each photo to its bounding box.
-    held_out : Dataset, optional
-        Photos of classes that are not trained on, none of a test split, which choose the weight of ``--wise sweep``.
-    augmented : Dataset, optional
-        Generated images of the same classes.
-    resume : bool
-        Refuse a folder without a run.
-    overwrite : bool
-        Begin again in a folder that holds a run.
-    listener : Listener, optional
-
-    Raises
-    ------
-    ConfigError, DataError, ModelError, CheckpointError
-        See the message; a checkpoint that was written before is intact.
-    Interrupted
-        On SIGINT or SIGTERM, after the step in progress; a checkpoint is written.
+    held_out, augmented : Dataset, optional
+        Photos of classes that are not trained on, none of a test split, which choose the weight of ``--wise sweep``;
+        generated images of the classes that are.
     """
-    _require_two_classes(split.training)
-    placement = resolve_device(hardware.device)
-    precision = resolve_precision(
-        hardware.precision, placement, "train-clip", convolutional=is_convolutional(model.network.visual)
-    )
+    require_two_classes(split.training)
     key = resume_key(model, split, settings, hardware, crop, augmented)
     resumes = _open_folder(folder, model, key, settings, hardware, resume=resume, overwrite=overwrite)
-    examples, scorer = _prepare_examples(model, split.training, settings, hardware, crop, augmented)
+    ready = _prepare(model, split, folder, settings, hardware, crop, augmented, listener)
+    trainer = ready.trainer
+    run = _describe(folder, trainer, ready.precision, ready.examples)
+    if resumes and trainer.resume():
+        log.info(f"resuming after step {trainer.state.step} of {trainer.steps}")
+    _train(model, ready.tuner, trainer, folder)
+    points, weight = average(ready.scorer, ready.before, trainer.validation.examples, held_out)
+    _write(model, trainer, folder)
+    return replace(run, wise=weight, wise_points=tuple(points))
+
+
+class _Prepared(NamedTuple):
+    """A trainer with what it was made of, and the weights from before training, for averaging."""
+
+    trainer: ClipTrainer
+    examples: Examples
+    scorer: Scorer
+    precision: str
+    before: dict[str, torch.Tensor]
+    tuner: LoraModel | None
+
+
+def _prepare(
+    model: OpenClipEncoder,
+    split: Split,
+    folder: Path,
+    settings: ClipSettings,
+    hardware: Hardware,
+    crop: str,
+    augmented: Dataset | None,
+    listener: Listener | None,
+) -> _Prepared:
+    precision = training_precision(hardware, model)
+    examples, scorer = prepare_examples(model, split.training, settings, hardware, crop, augmented)
     before = state_of(model) if settings.wise else {}
-    tuner = _choose_trained(model, settings)
+    tuner = choose_trained(model, settings)
     trainer = ClipTrainer(
         model,
         examples,
-        _validation(scorer, split.validation),
-        learning_rates(model.network, settings.lr, lora=settings.lora is not None, scratch=_is_scratch(settings)),
+        make_validation(scorer, split.validation),
+        _rates(model, settings),
         settings,
         folder / CHECKPOINTS,
         replace(hardware, precision=precision),
         listener,
     )
-    run = _describe(folder, trainer, precision, examples)
-    if resumes and trainer.resume():
-        log.info(f"resuming after step {trainer.state.step} of {trainer.steps}")
-    _train(model, tuner, trainer, folder)
-    points, weight = average(scorer, before, trainer.validation.examples, held_out)
-    _write(model, trainer, folder)
-    return replace(run, wise=weight, wise_points=tuple(points))
+    return _Prepared(trainer, examples, scorer, precision, before, tuner)
+
+
+def _rates(model: OpenClipEncoder, settings: ClipSettings) -> LearningRates:
+    scratch = settings.from_scratch is not None
+    return learning_rates(model.network, settings.lr, lora=settings.lora is not None, scratch=scratch)
 
 
 def resume_key(
@@ -155,7 +172,7 @@ def resume_key(
     hardware: Hardware,
     crop: str,
     augmented: Dataset | None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return what must be the same for a run to be resumed."""
     data = [part.fingerprint() for part in (*split, augmented) if part is not None]
     return {
@@ -171,7 +188,7 @@ def resume_key(
 def _open_folder(
     folder: Path,
     model: OpenClipEncoder,
-    key: dict[str, Any],
+    key: dict[str, object],
     settings: ClipSettings,
     hardware: Hardware,
     *,
@@ -181,7 +198,7 @@ def _open_folder(
     """Begin a run in the folder, or return True where one is to be resumed."""
     if os.path.realpath(model.name.removeprefix("local-dir:")) == os.path.realpath(folder):
         raise ConfigError(f"-o {folder} is the folder of --model itself; pass another folder")
-    resumes = may_resume(folder, key, result=RESULT, resume=resume, overwrite=overwrite)
+    resumes = may_resume(folder, key, result=RESULT, work=(WEIGHTS_FILE,), resume=resume, overwrite=overwrite)
     placement = resolve_device(hardware.device)
     placement.wait_for_everyone()
     if placement.is_main and not resumes:
@@ -189,44 +206,6 @@ def _open_folder(
         about = {"command": "finetune", "format": FORMAT, "model": model.name}
         write_json(folder / CONFIG, {**about, **asdict(settings), **asdict(hardware)})
     return resumes
-
-
-def _prepare_examples(
-    model: OpenClipEncoder,
-    photos: Dataset,
-    settings: ClipSettings,
-    hardware: Hardware,
-    crop: str,
-    augmented: Dataset | None,
-) -> tuple[Examples, Scorer]:
-    prompts = class_prompts(settings.prompts, photos.classnames, photos.raw_names)
-    boxes = crop == "boxes"
-    examples = make_examples(photos, prompts, model.tokenize, crop=boxes, augmented=augmented)
-    return examples, Scorer(model, prompts, resolve_device(hardware.device), settings, boxes, hardware.workers)
-
-
-def _validation(scorer: Scorer, photos: Dataset) -> Validation:
-    settings = scorer.settings
-    return Validation(
-        scorer.model,
-        scorer.examples(photos, scorer.prompts),
-        scorer.prompts,
-        scorer.placement,
-        seed=settings.seed,
-        caption_share=settings.caption_share,
-        batch_size=settings.batch_size,
-        workers=scorer.workers,
-    )
-
-
-def _choose_trained(model: OpenClipEncoder, settings: ClipSettings) -> LoraModel | None:
-    """Let the trained parameters require gradients; returns peft's model where there are low-rank additions."""
-    if _is_scratch(settings) and (settings.train != "full" or settings.lora or settings.wise):
-        raise ConfigError("--from-scratch trains all of random weights; leave out --train, --lora and --wise")
-    choose_parameters(model.network, settings.train)
-    if settings.grad_checkpointing:
-        model.network.set_grad_checkpointing(True)
-    return add_lora(model.network, settings.lora, settings.train, settings.seed) if settings.lora else None
 
 
 def _describe(folder: Path, trainer: ClipTrainer, precision: str, examples: Examples) -> ClipRun:
@@ -263,15 +242,3 @@ def _write(model: OpenClipEncoder, trainer: ClipTrainer, folder: Path) -> None:
         write_metrics(folder, trainer.state.history)
         save_model(model, state_of(model), folder)
     trainer.wait_for_everyone()
-
-
-def _is_scratch(settings: ClipSettings) -> bool:
-    return settings.from_scratch is not None
-
-
-def _require_two_classes(dataset: Dataset) -> None:
-    classes = len(set(dataset.labels.tolist()))
-    if classes < 2:
-        raise DataError(
-            f"{dataset.root} has training photos of {classes} classes; contrastive training compares two or more"
-        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
@@ -14,6 +14,8 @@ from flip.training.clip.loss import contrastive_loss, drift
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+    from flip.clip.network import ClipNetwork
 
 
 class Batch(NamedTuple):
@@ -34,7 +36,7 @@ class PairEncoder(nn.Module):
         Also return the image features of a frozen copy made now, for :func:`drift`.
     """
 
-    def __init__(self, network: Any, *, keep: bool = False) -> None:
+    def __init__(self, network: ClipNetwork, *, keep: bool = False) -> None:
         super().__init__()
         self.network, self.before = network, None
         self._entering: torch.Tensor | None = None
@@ -90,8 +92,7 @@ def backward_step(
 
     With several batches the features are computed twice (gradient caching, Gao et al., RepL4NLP 2021): first without a
     graph, for the loss and its gradient with respect to each feature, then one batch at a time, propagating its
-    features' gradient into the network. Across processes, each has the gradient with respect to all features and
-    propagates that of its own.
+    features' gradient into the network. Each process propagates the gradient of its own features.
 
     Parameters
     ----------
@@ -101,7 +102,6 @@ def backward_step(
         This process's, on its device; all of one size.
     labels : int tensor of shape (n,)
         Of all batches of all processes, in the order of the processes.
-    accelerator : Accelerator
     seed : int
         Of dropout, the same in both passes.
     keep : float
@@ -114,8 +114,7 @@ def backward_step(
             outputs.append(encoder(*batch))
     loss, gradients = _loss_and_gradients(outputs, labels, accelerator, keep)
     for i, batch in enumerate(batches):
-        last = i == len(batches) - 1
-        with contextlib.nullcontext() if last else accelerator.no_sync(encoder):
+        with contextlib.nullcontext() if i == len(batches) - 1 else accelerator.no_sync(encoder):
             if not once:
                 with _seeded(seed, i, accelerator):
                     outputs[i] = encoder(*batch)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from flip.errors import ConfigError
+
+if TYPE_CHECKING:
+    from flip.clip.network import ClipNetwork
 
 #: Peak learning rates of a pretrained tower, of random weights, and the factor for low-rank additions.
 TRANSFORMER_LR = 1e-5
@@ -75,7 +78,9 @@ def is_convolutional(tower: nn.Module) -> bool:
     return sum(isinstance(module, nn.Conv2d) for module in tower.modules()) > 4
 
 
-def learning_rates(network: Any, given: float | None, *, lora: bool = False, scratch: bool = False) -> LearningRates:
+def learning_rates(
+    network: ClipNetwork, given: float | None, *, lora: bool = False, scratch: bool = False
+) -> LearningRates:
     """Return the peak learning rates: as given for both towers, else a default for each.
 
     A pretrained transformer is easily spoilt; a convolutional trunk hardly moves at a transformer's rate.
@@ -95,7 +100,7 @@ def learning_rates(network: Any, given: float | None, *, lora: bool = False, scr
     )
 
 
-def parameter_groups(network: nn.Module, rates: LearningRates, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(network: nn.Module, rates: LearningRates, weight_decay: float) -> list[dict[str, object]]:
     """Return AdamW's groups of the parameters that require gradients; the schedule multiplies their ``peak_lr``.
 
     Matrices decay. Biases, norms and the scale do not, nor do embeddings: most of their rows are not in a batch, and
@@ -127,7 +132,7 @@ def training_mode(network: nn.Module, *, batch_norm: bool) -> None:
                 module.eval()
 
 
-def clamp_scale(network: Any) -> None:
+def clamp_scale(network: ClipNetwork) -> None:
     """Keep the scale of the logits at 100 or less, as CLIP does (Radford et al., ICML 2021, section 2.5)."""
     with torch.no_grad():
         network.logit_scale.clamp_(max=math.log(100))

@@ -6,48 +6,26 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from flip.clip.encoder import OpenClipEncoder
 from flip.device import agree, keep_freed_memory, training_accelerator
 from flip.errors import ConfigError, ModelError
+from flip.training.checkpoints import Checkpoint, CheckpointFolder, Tensors, optimizer_tensors, restore_optimizer
 from flip.training.clip.examples import EpochDraw, Examples, draw_epoch
 from flip.training.clip.lora import attention_weights
 from flip.training.clip.photos import TrainingPhotos
+from flip.training.clip.state import EpochRow, TrainingState, epoch_line
 from flip.training.clip.step import Batch, PairEncoder, backward_step
 from flip.training.clip.trainable import LearningRates, clamp_scale, parameter_groups, trained, training_mode
 from flip.training.clip.validation import Validation
 from flip.training.listener import Listener, StepReport, StopRequest, interrupts
-from flip.training.resume import Checkpoint, CheckpointFolder, Tensors, optimizer_tensors, restore_optimizer
 from flip.training.schedule import lr_factor
 from flip.training.settings import ClipSettings, Hardware
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class TrainingState:
-    """How far a run is, beside weights and optimiser; what a checkpoint's ``state.json`` holds."""
-
-    step: int = 0
-    #: Sum of the losses of the present epoch's steps.
-    loss_sum: float = 0.0
-    seconds: float = 0.0
-    #: Zero-shot top-1 of the validation photos before training, in percent.
-    start_top1: float | None = None
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best_epoch: int = 0
-    best_file: str | None = None
-    stopped: bool = False
-
-    @property
-    def best(self) -> dict[str, Any]:
-        """The row of the best epoch."""
-        return self.history[self.best_epoch - 1]
 
 
 class ClipTrainer:
@@ -249,7 +227,7 @@ class ClipTrainer:
     def _end_epoch(self, epoch: int) -> None:
         scores = self.validation.scores()
         state = self.state
-        row = {
+        row: EpochRow = {
             "epoch": epoch,
             "step": state.step,
             "loss": state.loss_sum / self.steps_per_epoch,
@@ -268,11 +246,11 @@ class ClipTrainer:
             state.best_file = agree(self._accelerator, state.best_file)
         elif self._settings.patience and epoch - state.best_epoch >= self._settings.patience:
             state.stopped = True
-        log.info(_epoch_line(row, self._settings.epochs))
+        log.info(epoch_line(row, self._settings.epochs))
         self._listener.on_epoch(row)
 
     @staticmethod
-    def _rank(row: dict[str, Any]) -> float:
+    def _rank(row: EpochRow) -> float:
         """Return the rank of an epoch, the best highest: by validation loss; without validation by age.
 
         The accuracy of the few photos that training can spare moves by whole photos, and by chance prefers an epoch in
@@ -299,15 +277,8 @@ class ClipTrainer:
 
     def _save(self) -> None:
         if self._accelerator.is_main_process:
-            names = {p: name for name, p in trained(self.model.network)}
+            names: dict[torch.Tensor, str] = {p: name for name, p in trained(self.model.network)}
             state = vars(self.state) | {"unreadable": self._photos.unreadable}
             tensors = {"weights": self._weights(), "optimizer": optimizer_tensors(self._optimizer, names)}
             self._checkpoints.save(Checkpoint(tensors, state))
         self._accelerator.wait_for_everyone()
-
-
-def _epoch_line(row: dict[str, Any], epochs: int) -> str:
-    line = f"epoch {row['epoch']} of {epochs}: loss {row['loss']:.3f}"
-    if row["val_top1"] is not None:
-        line += f", validation loss {row['val_loss']:.3f}, zero-shot {row['val_top1']:.1f} %"
-    return f"{line}, {row['seconds']:.0f} s"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import numpy as np
 import torch
 
 from flip.arrays import PixelArray
 from flip.errors import DataError
+from flip.files import JsonObject
 from flip.training.diffusion.examples import Views
 from flip.training.diffusion.types import Autoencoder, Posterior
 
@@ -34,7 +34,7 @@ _REPORT_EVERY = 100
 def train_autoencoder(
     vae: Autoencoder,
     views: Views,
-    config: dict[str, Any],
+    config: JsonObject,
     device: torch.device,
     seed: int,
     *,
@@ -44,12 +44,8 @@ def train_autoencoder(
 
     Parameters
     ----------
-    vae : diffusers.AutoencoderKL
-    views : Views
     config : dict
         With ``VAE_DEFAULTS``.
-    device : torch.device
-    seed : int
     autocast : callable
         Returns a context of lower precision for one step's forward pass.
     """
@@ -64,9 +60,7 @@ def train_autoencoder(
         rows = rng.integers(len(photos), size=int(config["vae_batch_size"]))
         batch = torch.from_numpy(photos[rows]).to(device).float() / 127.5 - 1  # (b, 3, size, size)
         with autocast():  # again each step: within one context the weights' copies are never refreshed
-            posterior = vae.encode(batch).latent_dist
-            latent = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=noise).to(device)
-            decoded = vae.decode(latent).sample
+            decoded, posterior = _reconstruct(vae, batch, noise)
         loss, error = reconstruction_loss(decoded.float() - batch, posterior, float(config["vae_kl"]))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -77,6 +71,13 @@ def train_autoencoder(
             log.info(f"autoencoder: step {step} of {steps}, error {float(error):.4f}")
     vae.eval().requires_grad_(False)
     _set_scaling(vae, photos[:256], device)
+
+
+def _reconstruct(vae: Autoencoder, batch: torch.Tensor, noise: torch.Generator) -> tuple[torch.Tensor, Posterior]:
+    """Return photos (b, 3, size, size) decoded from a sample of their latents' posterior, and the posterior."""
+    posterior = vae.encode(batch).latent_dist
+    latent = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=noise).to(batch.device)
+    return vae.decode(latent).sample, posterior
 
 
 def reconstruction_loss(difference: torch.Tensor, posterior: Posterior, kl: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,6 +12,7 @@ from flip.diffusion.diffusers_api import diffusers
 from flip.diffusion.text_tower import read_text_tower
 from flip.diffusion.tokenizer import make_tokenizer
 from flip.errors import ConfigError
+from flip.files import JsonObject
 from flip.sample import weights as sample
 from flip.training.diffusion.autoencoder import VAE_DEFAULTS
 from flip.training.diffusion.types import Autoencoder, Pipeline, TextEncoder, Tokenizer
@@ -27,7 +27,7 @@ OPEN_CLIP = "open_clip"
 _RANDOM_SHARE, _LOG_VARIANCE = 0.2, -6.0
 
 
-def read_scratch_config(file: Path) -> dict[str, Any]:
+def read_scratch_config(file: Path) -> JsonObject:
     """Return a configuration: ``unet``, ``vae`` and ``text_encoder`` as diffusers and transformers configure them.
 
     A folder ``tokenizer`` beside the file is the model's vocabulary; without one it is CLIP's. The word ``sample`` is
@@ -63,7 +63,7 @@ def read_scratch_config(file: Path) -> dict[str, Any]:
     return {**VAE_DEFAULTS, **content, **({"tokenizer": str(own)} if own.is_dir() else {})}
 
 
-def build_pipeline(config: dict[str, Any], seed: int) -> Pipeline:
+def build_pipeline(config: JsonObject, seed: int) -> Pipeline:
     """Build a pipeline with random weights.
 
     Residual branches begin at zero, as guided diffusion's do (Dhariwal & Nichol, NeurIPS 2021), and an autoencoder's
@@ -115,7 +115,7 @@ def _require_fitting(cross: int, text_encoder: TextEncoder, tokenizer: Tokenizer
         )
 
 
-def _text_encoder(config: dict[str, Any]) -> TextEncoder:
+def _text_encoder(config: JsonObject) -> TextEncoder:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     if OPEN_CLIP in config:

@@ -6,18 +6,18 @@ import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from flip.arrays import IntArray
 from flip.diffusion.diffusers_api import diffusers, training_utils
 from flip.diffusion.painter import free_memory, is_out_of_memory
 from flip.errors import ConfigError
+from flip.training.checkpoints import Checkpoint, CheckpointFolder, Tensors, optimizer_tensors, restore_optimizer
+from flip.training.diffusion.batches import Batch, Batches, snr_weights
 from flip.training.diffusion.examples import Example, Latents, TextBank
 from flip.training.diffusion.types import AveragedModel, Pipeline
-from flip.training.resume import Checkpoint, CheckpointFolder, Tensors, optimizer_tensors, restore_optimizer
 from flip.training.schedule import lr_factor
 from flip.training.settings import DiffusionSettings
 
@@ -25,22 +25,6 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 log = logging.getLogger(__name__)
-
-
-class Batch(NamedTuple):
-    """A process's share of one step, on the CPU: b photos.
-
-    ``noisy`` latents and ``target`` (noise or velocity) (b, channels, h, w), ``timesteps`` (b,), and b ``texts``.
-    """
-
-    noisy: torch.Tensor
-    target: torch.Tensor
-    timesteps: torch.Tensor
-    texts: tuple[str, ...]
-
-    def part(self, rows: slice) -> Batch:
-        """Return some of the photos."""
-        return Batch(self.noisy[rows], self.target[rows], self.timesteps[rows], self.texts[rows])
 
 
 class DiffusionTrainer:
@@ -73,10 +57,17 @@ class DiffusionTrainer:
         size: int,
     ) -> None:
         self.settings, self.accelerator, self.pipeline, self.size = settings, accelerator, pipeline, size
-        self.examples, self._latents, self._texts = examples, latents, texts
+        self.examples, self._texts = examples, texts
         self._checkpoints = CheckpointFolder(checkpoints)
-        self._scaling = float(pipeline.vae.config.scaling_factor)
-        self._noise = diffusers.DDPMScheduler.from_config(pipeline.scheduler.config)
+        self.batches = Batches(
+            examples,
+            latents,
+            float(pipeline.vae.config.scaling_factor),
+            diffusers.DDPMScheduler.from_config(pipeline.scheduler.config),
+            settings,
+            accelerator.process_index,
+            accelerator.num_processes,
+        )
         self._named = {
             f"{part}.{name}": parameter
             for part in ("unet", "text_encoder")
@@ -101,20 +92,9 @@ class DiffusionTrainer:
         return ema
 
     @property
-    def photos_per_step(self) -> int:
-        """Photos that all processes together learn from in a step."""
-        s = self.settings
-        return min(s.batch_size * s.grad_accum * int(self.accelerator.num_processes), len(self._latents.numbers))
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Whole steps in one pass over the photos; an epoch's remainder is left out."""
-        return len(self._latents.numbers) // self.photos_per_step
-
-    @property
     def steps(self) -> int:
         """Steps of the whole training."""
-        return self.settings.epochs * self.steps_per_epoch
+        return self.settings.epochs * self.batches.steps_per_epoch
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""
@@ -128,7 +108,7 @@ class DiffusionTrainer:
         ConfigError
             If memory does not hold a single photo, or the loss is not a number.
         """
-        batch = self._batch(self.step)
+        batch = self.batches.draw(self.step)
         loss = self._mean(self._gradients_within_memory(batch))
         if not np.isfinite(loss):
             raise ConfigError(
@@ -148,37 +128,6 @@ class DiffusionTrainer:
         if self.accelerator.num_processes == 1:
             return loss
         return float(self.accelerator.reduce(torch.tensor(loss, device=self.accelerator.device), "mean"))
-
-    def _batch(self, step: int) -> Batch:
-        s, world, rank = self.settings, self.accelerator.num_processes, self.accelerator.process_index
-        epoch, turn = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([s.seed, 1, epoch]).permutation(len(self._latents.numbers))
-        rows = order[turn * self.photos_per_step : (turn + 1) * self.photos_per_step][rank::world]
-        rng = np.random.default_rng([s.seed, 2, step, rank])
-        torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        clean = self._scaling * self._draw_latents(rows, rng, torch_rng)  # (b, channels, h, w)
-        noise = torch.randn(clean.shape, generator=torch_rng)
-        timesteps = spread_timesteps(len(rows), self._noise.config.num_train_timesteps, torch_rng)
-        target = self._noise.get_velocity(clean, noise, timesteps) if self._tells_velocity else noise
-        texts = tuple(self._text(self.examples[self._latents.numbers[row]], rng) for row in rows)
-        return Batch(self._noise.add_noise(clean, noise, timesteps), target, timesteps, texts)
-
-    @property
-    def _tells_velocity(self) -> bool:
-        return bool(self._noise.config.prediction_type == "v_prediction")
-
-    def _draw_latents(self, rows: IntArray, rng: np.random.Generator, torch_rng: torch.Generator) -> torch.Tensor:
-        """Return a latent of a random view of each photo, float32 (b, channels, h, w)."""
-        noises = torch.randn((len(rows), *self._latents.mean.shape[2:]), generator=torch_rng)
-        views = self._latents.mean.shape[1]
-        return torch.stack(
-            [self._latents.draw(row, int(rng.integers(views)), noise) for row, noise in zip(rows, noises, strict=True)]
-        )
-
-    def _text(self, example: Example, rng: np.random.Generator) -> str:
-        dropped, captioned, pick = rng.random(3)
-        choices = example.captions if example.captions and captioned < self.settings.caption_share else example.prompts
-        return "" if dropped < self.settings.caption_dropout else choices[int(pick * len(choices))]
 
     def _gradients_within_memory(self, batch: Batch) -> float:
         while True:
@@ -211,8 +160,8 @@ class DiffusionTrainer:
             states = self._texts.take(batch.texts, device)  # (b, length, width)
             predicted = self._unet(batch.noisy.to(device), timesteps, encoder_hidden_states=states).sample
         error = (predicted.float() - batch.target.to(device)).square().mean(dim=(1, 2, 3))  # (b,)
-        alphas, gamma = self._noise.alphas_cumprod, self.settings.snr_gamma
-        weights = snr_weights(alphas, batch.timesteps, gamma, velocity=self._tells_velocity)
+        alphas, gamma = self.batches.noise.alphas_cumprod, self.settings.snr_gamma
+        weights = snr_weights(alphas, batch.timesteps, gamma, velocity=self.batches.predicts_velocity)
         total: torch.Tensor = (error * weights.to(device)).sum()
         return total
 
@@ -224,7 +173,7 @@ class DiffusionTrainer:
                 f"out of memory with {self._micro} photos at once; pass a smaller --size, --batch-size 1, "
                 "--grad-checkpointing, --precision bf16, or --lora 8"
             )
-        self._micro = max(1, min(self._micro, self.photos_per_step) // 2)
+        self._micro = max(1, min(self._micro, self.batches.photos_per_step) // 2)
         log.warning(f"out of memory; continuing with {self._micro} photos at once and as many per step as before")
 
     @contextlib.contextmanager
@@ -248,7 +197,7 @@ class DiffusionTrainer:
                 "weights": dict(self._named),
                 "optimizer": optimizer_tensors(self._optimizer, names),
             }
-            state: dict[str, Any] = {"step": self.step, "loss": self.loss}
+            state: dict[str, object] = {"step": self.step, "loss": self.loss}
             if self.ema is not None:
                 tensors["average"] = dict(zip(self._named, self.ema.shadow_params, strict=True))
                 state["average_steps"] = self.ema.optimization_step
@@ -281,28 +230,3 @@ class DiffusionTrainer:
         """Remove the checkpoints, once the result is written."""
         if self.accelerator.is_main_process:
             self._checkpoints.remove()
-
-
-def spread_timesteps(count: int, timesteps: int, generator: torch.Generator) -> torch.Tensor:
-    """Return timesteps, int64 (count,), each uniform on 0 to ``timesteps`` - 1, and together spread evenly over them.
-
-    A step's loss then varies less by which timesteps it drew (low-discrepancy sampling: Kingma et al., NeurIPS 2021).
-    """
-    start = torch.rand((), generator=generator)
-    spread = (start + torch.randperm(count, generator=generator) / count) % 1  # (count,), in [0, 1)
-    return (spread * timesteps).long().clamp(max=timesteps - 1)
-
-
-def snr_weights(
-    alphas_cumprod: torch.Tensor, timesteps: torch.Tensor, gamma: float, *, velocity: bool = False
-) -> torch.Tensor:
-    """Return the min-SNR weights of timesteps, shape (n,): Hang et al., ICCV 2023, section 3.4.
-
-    SNR(t) is alpha_t / (1 - alpha_t) with the cumulative alpha; a network that predicts the noise weighs
-    min(SNR, gamma) / SNR, one that predicts the velocity min(SNR, gamma) / (SNR + 1).
-    """
-    if not gamma:
-        return torch.ones(len(timesteps))
-    alphas = alphas_cumprod.cpu()[timesteps].double()
-    snr = alphas / (1 - alphas)
-    return (snr.clamp(max=gamma) / (snr + 1 if velocity else snr)).float()

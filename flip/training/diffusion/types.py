@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-#: diffusers.StableDiffusionPipeline, AutoencoderKL, EMAModel and DiagonalGaussianDistribution.
+#: diffusers.StableDiffusionPipeline, AutoencoderKL, DDPMScheduler, EMAModel and DiagonalGaussianDistribution.
 Pipeline = Any
 Autoencoder = Any
+NoiseSchedule = Any
 AveragedModel = Any
 Posterior = Any
 #: transformers.CLIPTextModel and CLIPTokenizer.

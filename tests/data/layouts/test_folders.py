@@ -264,7 +264,9 @@ def test_links_to_photos_of_the_same_class_are_one_photo(draw: Draw, tmp_path: P
     (photo.parent / "2.jpg").symlink_to(photo)
     dataset = open_dataset(tmp_path / "data")
     assert [r.path for r in dataset.records] == ["gull/1.jpg", "wren/1.jpg"]
-    assert [str(omission) for omission in dataset.left_out] == ["links to photos that are there already: wren/2.jpg"]
+    assert [str(omission) for omission in dataset.left_out] == [
+        "links to photos that are there already (1), the first wren/2.jpg"
+    ]
 
 
 def test_one_photo_in_two_splits_or_classes_by_a_link_is_said(draw: Draw, tmp_path: Path) -> None:
@@ -276,8 +278,8 @@ def test_one_photo_in_two_splits_or_classes_by_a_link_is_said(draw: Draw, tmp_pa
     dataset = open_dataset(tmp_path / "data")
     assert len(dataset) == 5
     assert sorted(dataset.notes) == [
-        "photos that are in two classes by a link: train/gull/wren.jpg and test/wren/1.jpg",
-        "photos that are in two splits by a link: train/wren/1.jpg and test/wren/1.jpg",
+        "photos that are in two classes by a link (1), the first train/gull/wren.jpg and test/wren/1.jpg",
+        "photos that are in two splits by a link (1), the first train/wren/1.jpg and test/wren/1.jpg",
     ]
 
 
@@ -289,7 +291,7 @@ def test_photos_with_something_behind_their_suffix_are_read(draw: Draw, tmp_path
     (tmp_path / "wren" / "4").write_text("no photo")
     dataset = read_class_folders(tmp_path)
     assert [r.path for r in dataset.records] == ["wren/1.jpg", "wren/2.jpg?width=500", "wren/3"]
-    assert [str(o) for o in dataset.left_out] == ["files without a suffix that are no photos: wren/4"]
+    assert [str(o) for o in dataset.left_out] == ["files without a suffix that are no photos (1), the first wren/4"]
 
 
 def test_class_folders_that_differ_in_the_form_of_accents_are_one_class(draw: Draw, tmp_path: Path) -> None:
@@ -312,4 +314,6 @@ def test_labels_of_metadata_that_differ_from_the_folder_are_said(draw: Draw, wri
     write("metadata.csv", "file_name,label\nwren/1.jpg,wren\nwren/2.jpg,gull\ngull/3.jpg,gull\n")
     dataset = read_class_folders(tmp_path)
     assert dataset.labels.tolist() == [0, 1, 0]
-    assert dataset.notes == ("labels of the metadata that differ from the photo's folder: wren/2.jpg: gull",)
+    assert dataset.notes == (
+        "labels of the metadata that differ from the photo's folder (1), the first wren/2.jpg: gull",
+    )

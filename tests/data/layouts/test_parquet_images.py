@@ -55,7 +55,7 @@ def test_a_folder_as_it_is_published(tmp_path: Path) -> None:
         "train-00000-of-00002/000002.jpg",
     ]
     assert {decode_image(dataset.file(record)).size for record in dataset.records} == {(8, 6)}
-    assert [str(omission) for omission in dataset.left_out] == ["classes without photos: owl"]
+    assert [str(omission) for omission in dataset.left_out] == ["classes without photos (1), the first owl"]
 
 
 def test_it_is_unpacked_once_and_again_when_it_changes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -81,8 +81,9 @@ def test_a_file_of_bytes_or_of_bytes_and_paths(tmp_path: Path, struct: bool) -> 
 def test_the_names_in_a_card(tmp_path: Path) -> None:
     publish(tmp_path / "birds" / "data" / "train-00000-of-00001.parquet", [0, 2], names=None)
     card = (
-        "---\nlicense: mit\ndataset_info:\n  features:\n  - name: image\n    dtype: image\n  - name: label\n    dtype:\n"
-        "      class_label:\n        names:\n          '0': red wren\n          '1': gull\n          '2': 'owl, great'\n"
+        "---\nlicense: mit\ndataset_info:\n  features:\n  - name: image\n    dtype: image\n  - name: label\n"
+        "    dtype:\n      class_label:\n        names:\n          '0': red wren\n          '1': gull\n"
+        "          '2': 'owl, great'\n"
         "  - name: other\n    dtype:\n      class_label:\n        names:\n          '0': x\n---\n# Birds\n'7': no\n"
     )
     (tmp_path / "birds" / "README.md").write_text(card)
@@ -108,15 +109,9 @@ def test_what_is_wrong_is_one_line(tmp_path: Path) -> None:
         open_dataset(tmp_path / "a.parquet", cache=cache)
     with pytest.raises(DataError, match=r"label 7 has no name; the table names 3 classes"):
         open_dataset(publish(tmp_path / "b.parquet", [0, 7]), cache=cache)
-    empty = pa.table(
-        {
-            "image": pa.array(
-                [{"bytes": None, "path": "1.jpg"}], pa.struct({"bytes": pa.binary(), "path": pa.string()})
-            ),
-            "label": ["a"],
-        }
-    )
-    pq.write_table(empty, tmp_path / "c.parquet")
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    images = pa.array([{"bytes": None, "path": "1.jpg"}], kind)
+    pq.write_table(pa.table({"image": images, "label": ["a"]}), tmp_path / "c.parquet")
     with pytest.raises(DataError, match=r"c.parquet:1: no bytes of a photo; download the photos with the table"):
         open_dataset(tmp_path / "c.parquet", cache=cache)
     (tmp_path / "file").write_text("x")

@@ -13,13 +13,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from flip import device
 from flip.clip.model import load_model, new_model
 from flip.data.dataset import Dataset, Record
 from flip.data.open import open_dataset
 from flip.embed.extractor import extract_features
+from flip.embed.settings import EmbedSettings
 from flip.errors import CheckpointError, ConfigError, DataError, ModelError
 from flip.training.clip import averaging
 from flip.training.clip.output import save_model
+from flip.training.clip.prepare import training_precision
 from flip.training.clip.run import train_clip
 from flip.training.clip.scores import take_classes
 from flip.training.clip.validation import split_validation
@@ -66,7 +69,8 @@ def test_open_clip_alone_reads_the_result_and_gives_the_same_embeddings(whole, s
     network, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{whole.folder}")
     network.eval()
     dataset = open_dataset(squares).select("test")
-    features = extract_features(dataset, load_model(str(whole.folder)), cache=tmp_path, precision="fp32", device="cpu")
+    settings = EmbedSettings(precision="fp32", device="cpu")
+    features = extract_features(dataset, load_model(str(whole.folder)), settings=settings, cache=tmp_path)
     from PIL import Image
 
     pixels = torch.stack([preprocess(Image.open(dataset.file(r)).convert("RGB")) for r in dataset.records])
@@ -340,13 +344,23 @@ def test_bf16_trains_fp32_weights(tmp_path, tiny_model, squares):
     assert {t.dtype for t in weights(tmp_path / "run").values() if t.is_floating_point()} == {torch.float32}
 
 
+def test_auto_is_fp32_for_a_convolutional_tower_on_a_cpu(monkeypatch, tiny_model):
+    monkeypatch.setattr(device, "bf16_in_hardware", lambda device: True)
+    model, hardware = load_model(str(tiny_model)), Hardware(device="cpu")
+    assert training_precision(hardware, model) == "bf16"
+    model.network.visual = torch.nn.Sequential(*(torch.nn.Conv2d(1, 1, 1) for _ in range(5)))
+    assert training_precision(hardware, model) == "fp32"
+
+
 def test_what_is_kept_stays_nearer_to_where_it_was(tmp_path, tiny_model, squares):
     test = open_dataset(squares).select("test")
     moved = []
     for keep in (0.0, 20.0):
         train(tiny_model, squares, tmp_path / str(keep), replace(SETTINGS, keep=keep))
         before, after = (
-            extract_features(test, load_model(str(m)), cache=tmp_path / "c", precision="fp32", device="cpu")
+            extract_features(
+                test, load_model(str(m)), settings=EmbedSettings(precision="fp32", device="cpu"), cache=tmp_path / "c"
+            )
             for m in (tiny_model, tmp_path / str(keep))
         )
         moved.append(float(((after.image_features - before.image_features) ** 2).sum(axis=1).mean()))

@@ -19,6 +19,7 @@ from flip.device import training_accelerator
 from flip.diffusion.checkpoint import Loaded, load_pipeline
 from flip.diffusion.text_tower import read_text_tower
 from flip.errors import CheckpointError, ConfigError, DataError
+from flip.training.diffusion.batches import snr_weights, spread_timesteps
 from flip.training.diffusion.examples import (
     Example,
     TextBank,
@@ -30,7 +31,7 @@ from flip.training.diffusion.examples import (
 )
 from flip.training.diffusion.finetune import finetune
 from flip.training.diffusion.scratch import build_pipeline, read_scratch_config
-from flip.training.diffusion.trainer import DiffusionTrainer, snr_weights, spread_timesteps
+from flip.training.diffusion.trainer import DiffusionTrainer
 from flip.training.listener import Interrupted, Listener, StepReport
 from flip.training.settings import DiffusionSettings, Hardware
 from tests.diffusion.tiny import SIZE, make_pipeline
@@ -126,7 +127,7 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole(photos: Dataset) -> Non
     for micro in (4, 1):
         trainer = make_trainer(photos, batch_size=4)
         trainer._micro = micro
-        trainer._gradients(trainer._batch(0))
+        trainer._gradients(trainer.batches.draw(0))
         gradients.append(torch.cat([p.grad.flatten() for p in trainer.parameters]))
     assert torch.allclose(gradients[0], gradients[1], atol=1e-5)
 
@@ -134,7 +135,7 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole(photos: Dataset) -> Non
 def test_texts_are_dropped_as_often_as_asked(photos: Dataset) -> None:
     trainer = make_trainer(photos, caption_dropout=0.25, caption_share=0.5)
     chance = np.random.default_rng(0)
-    drawn = [trainer._text(trainer.examples[0], chance) for _ in range(4000)]
+    drawn = [trainer.batches.draw_text(trainer.examples[0], chance) for _ in range(4000)]
     assert drawn.count("") / 4000 == pytest.approx(0.25, abs=0.03)
     assert drawn.count("a photo of a Red Bird. caption 0") / 4000 == pytest.approx(0.375, abs=0.03)
     assert drawn.count("a photo of a Red Bird.") / 4000 == pytest.approx(0.375, abs=0.03)
@@ -142,8 +143,8 @@ def test_texts_are_dropped_as_often_as_asked(photos: Dataset) -> None:
 
 def test_an_epoch_takes_every_photo_once(photos: Dataset) -> None:
     trainer = make_trainer(photos, batch_size=3, caption_share=1.0, caption_dropout=0.0)
-    assert (trainer.steps_per_epoch, trainer.steps) == (2, 4)
-    texts = [text for step in range(2) for text in trainer._batch(step).texts]
+    assert (trainer.batches.steps_per_epoch, trainer.steps) == (2, 4)
+    texts = [text for step in range(2) for text in trainer.batches.draw(step).texts]
     assert len(set(texts)) == 6
     assert trainer.learning_rate(0) == pytest.approx(1e-3)  # a tenth of four steps is less than one step
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flip.cli.config import FolderOutput, MessageOptions
 from flip.cli.context import bar
 from flip.cli.output import result_format, write_summary
+from flip.files import JsonObject
 
 if TYPE_CHECKING:
     from flip.training.listener import Listener, StepReport
@@ -33,15 +34,16 @@ def training_bar(options: MessageOptions) -> Iterator[Listener]:
         yield Listener(on_step)
 
 
-def print_result(options: FolderOutput, result: dict[str, Any]) -> None:
+def print_result(options: FolderOutput, result: JsonObject) -> None:
     """Write a fine-tuning's result to stdout: a table on a terminal, else JSON."""
     as_table = result_format(options, "json") == "table"
-    write_summary(options, "flip finetune", _lines(result) if as_table else result)
+    shown = {key: value for key, value in result.items() if key != "settings"}
+    write_summary(options, "flip finetune", _lines(shown) if as_table else shown)
 
 
-def _lines(result: dict[str, Any]) -> dict[str, Any]:
+def _lines(result: JsonObject) -> JsonObject:
     """Return the result with a line for each score and each weight of a sweep."""
-    hidden = ("command", "format", "settings", "wise_sweep", "scores")
+    hidden = ("command", "format", "wise_sweep", "scores")
     shown = {key: value for key, value in result.items() if key not in hidden}
     for point in result.get("wise_sweep", ()):
         shown[f"wise {point['weight']:.1f}"] = (
@@ -54,7 +56,7 @@ def _lines(result: dict[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def _difference(row: dict[str, Any]) -> str:
+def _difference(row: JsonObject) -> str:
     low, high = row["ci95"]
     return f"{_number(row['difference'], '+')}, 95 % interval {_number(low, '+')} to {_number(high, '+')}"
 

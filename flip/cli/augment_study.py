@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,19 @@ from flip.studies.settings import StudySettings
 
 if TYPE_CHECKING:
     from flip.cli.commands.augment import AugmentOptions
+    from flip.studies.study import StudyResult
+
+
+log = logging.getLogger("flip.cli")
 
 
 def study(options: AugmentOptions) -> None:
     """Make extra images of every training photo, fit heads with and without them, and report what they gain."""
     from flip.cli.commands.augment import open_extractor
     from flip.device import resolve_precision
-    from flip.studies.study import Study
+    from flip.studies.study import RESULT_FILE, Study
 
+    folder = options.output or Path("study")
     context = Context(options)
     dataset = context.dataset
     dataset.require_photos()
@@ -31,7 +37,7 @@ def study(options: AugmentOptions) -> None:
         data=context.data_name,
         extractor=extractor,
         loaded=loaded,
-        folder=options.output or Path("study"),
+        folder=folder,
         settings=settings_from(options, StudySettings),
         drawing=draw_settings(options, options.from_photos),
         prompts=options.prompts,
@@ -43,7 +49,16 @@ def study(options: AugmentOptions) -> None:
     ).run()
     if result is None:
         return
+    _draw_curves(options.plot or folder / "study.svg", result)
+    log.info("%s holds the result", folder / RESULT_FILE)
     if result_format(options, "json") in ("json", "jsonl") and options.format != "jsonl":
         write_summary(options, "", result)
     else:
         write_rows(options, "flip augment --study", result["study"])
+
+
+def _draw_curves(file: Path, result: StudyResult) -> None:
+    from flip.report.plots import plot_augmentation
+
+    plot_augmentation(file, result["study"], f"{result['data']}, {result['classes']} classes, n {result['n']}")
+    log.info("drew %s", file)
