@@ -95,17 +95,7 @@ def is_lora(state: Mapping[str, object]) -> bool:
 def add_lora(
     pipeline: Pipeline, state: Mapping[str, torch.Tensor], file: Path, base: str, metadata: Mapping[str, str]
 ) -> None:
-    """Add a LoRA to the weights of a pipeline, in place.
-
-    Parameters
-    ----------
-    pipeline : diffusers pipeline
-    state : mapping
-        The file's tensors.
-    file, base : Path and str
-        For messages.
-    metadata : mapping
-        Of the safetensors header; diffusers keeps the scale there.
+    """Add a LoRA to the weights of a pipeline, in place; ``metadata`` is the header of its file.
 
     Raises
     ------

@@ -99,6 +99,7 @@ class Painter:
 
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         self.settings = settings
+        self.placement = placement
         self.batch_size = batch_size
         self._pipeline: Pipeline = pipeline.to(placement.device, dtype)
         self._pipeline.scheduler = _scheduler(settings.sampler, pipeline.scheduler.config)
