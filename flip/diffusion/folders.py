@@ -244,7 +244,7 @@ def _require_matching_vocabularies(pipeline: Any, folder: Path, tokenizers: Iter
 def _require_text_to_image(pipeline: Any, folder: Path) -> None:
     channels, latents = pipeline.unet.config.in_channels, pipeline.vae.config.latent_channels
     if channels != latents:
-        what = "an inpainting model" if channels == 2 * latents + 1 else "a model that reads a picture too"
+        what = "an inpainting model" if channels == 2 * latents + 1 else "a model that reads an image too"
         raise CheckpointError(
             f"{folder} is {what}: its U-Net reads {channels} channels where latents have {latents}; pass a "
             "text-to-image model"

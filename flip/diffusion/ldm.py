@@ -26,9 +26,9 @@ VAE_IN = VAE + "decoder.conv_in.weight"
 
 #: Models that read more than noisy latents, by the channels of their input.
 _OTHER_INPUTS = {
-    9: "an inpainting model: it reads a mask and a picture too",
-    8: "an InstructPix2Pix model: it reads a picture too",
-    7: "an upscaler: it reads a small picture too",
+    9: "an inpainting model: it reads a mask and an image too",
+    8: "an InstructPix2Pix model: it reads an image too",
+    7: "an upscaler: it reads a small image too",
     5: "a depth-to-image model: it reads a depth map too",
 }
 
@@ -116,7 +116,7 @@ XL = Family(
 
 
 def is_ldm(state: State) -> bool:
-    """Whether weights are those of a latent-diffusion U-Net, whatever else the file holds."""
+    """True for weights of a latent-diffusion U-Net, whatever else the file holds."""
     return UNET_IN in state
 
 
@@ -146,7 +146,7 @@ def select_weights(state: State, *, ema: bool) -> dict[str, torch.Tensor]:
 
 
 def _is_left_over(name: str) -> bool:
-    """Whether a text encoder's weight is none that reads texts here: CLIP's other half, or a buffer."""
+    """True for a weight beside the text transformer: CLIP's image side, a projection, or a buffer."""
     own = name.split(".")
     if own[-1] in ("logit_scale", "position_ids", "attn_mask") or any(n.startswith(("visual", "vision")) for n in own):
         return True
@@ -169,9 +169,9 @@ def family_of(state: State, file: Path) -> Family:
     if "edm_mean" in state:
         refused = "Playground 2.5, whose noise is scaled otherwise"
     elif has["conditioner."] and XL.texts[1].sign not in state:
-        refused = "the refiner of Stable Diffusion XL, which improves another model's pictures"
+        refused = "the refiner of Stable Diffusion XL, which improves another model's images"
     elif labelled and not has["conditioner."] and any(name.startswith(_TEXTS) for name in state):
-        refused = "an unCLIP model, which reads pictures"
+        refused = "an unCLIP model, which reads images"
     channels = int(state[UNET_IN].shape[1])
     latents = int(state[VAE_IN].shape[1]) if VAE_IN in state else int(state[UNET + "out.2.weight"].shape[0])
     if refused is None and channels != latents:
@@ -187,6 +187,6 @@ def family_of(state: State, file: Path) -> Family:
 
 
 def has_linear_projection(state: State) -> bool:
-    """Whether the U-Net's attention projects by matrices rather than by convolutions."""
+    """True if the U-Net's attention projects by matrices rather than by convolutions."""
     projection = next((v for n, v in state.items() if n.startswith(UNET) and n.endswith(".proj_in.weight")), None)
     return projection is not None and projection.ndim == 2

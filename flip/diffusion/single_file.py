@@ -91,7 +91,7 @@ def _prediction(
     file: Path,
     base: Pipeline | None,
 ) -> str:
-    """Return what the U-Net predicts: as given, as the .yaml, the base or the weights say, else as the family does."""
+    """Return the prediction type: as given, else of the .yaml, a key among the weights, the base, or the family."""
     said = given or original.prediction or (_V_PREDICTION if "v_pred" in state else None)
     if said is None and base is not None:
         said = base.scheduler.config.get("prediction_type")

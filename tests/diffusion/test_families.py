@@ -82,6 +82,13 @@ def test_with_a_base_its_configuration_counts(tmp_path: Path, kept: Path) -> Non
     mixed = load_pipeline(write(tmp_path / "unet.safetensors", unet_alone), base=tmp_path / "base", cache=kept)
     theirs.unet = changed.unet
     assert same(mixed.pipeline, theirs)
+    wide = make_xl()
+    wide.save_pretrained(tmp_path / "xl")
+    other = make_xl(seed=1)
+    unet_alone = {n: v for n, v in xl_state(other).items() if n.startswith("model.diffusion_model.")}
+    mixed = load_pipeline(write(tmp_path / "xl.safetensors", unet_alone), base=tmp_path / "xl", cache=kept)
+    wide.unet = other.unet
+    assert same(mixed.pipeline, wide)
     with pytest.raises(CheckpointError, match="another shape than --base"):
         load_pipeline(
             write(tmp_path / "v1.safetensors", ldm_state(make_pipeline())), base=tmp_path / "base", cache=kept
