@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from flip.errors import ConfigError
 
@@ -17,7 +19,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a network runs and which share of the work this process has.
+    """A device, and this process's share of the work.
 
     Attributes
     ----------
@@ -41,12 +43,12 @@ class Placement:
         return range(self.process_index, items, self.process_count)
 
     def wait_for_everyone(self) -> None:
-        """Return when every process has come here."""
+        """Block until every process has come here."""
         self.state.wait_for_everyone()
 
 
-def place(device: str = "auto") -> Placement:
-    """Ask Accelerate for a device.
+def resolve_device(device: str = "auto") -> Placement:
+    """Return the device that ``--device`` means here, and this process's share, as Accelerate says.
 
     Parameters
     ----------
@@ -71,8 +73,76 @@ def place(device: str = "auto") -> Placement:
     return Placement(state.device, state.process_index, state.num_processes, state)
 
 
+def resolve_precision(
+    precision: str,
+    placement: Placement,
+    use: Literal["embed", "draw", "train-clip", "train-diffusion"] = "embed",
+    *,
+    convolutional: bool = False,
+    measure: Callable[[], str] | None = None,
+) -> str:
+    """Return the number format that ``--precision`` means here: "fp32", "bf16" or "fp16".
+
+    ``auto`` is bf16 where the device has it in hardware, but on a CPU
+
+    - embedding takes what ``measure`` finds faster, and fp32 without it;
+    - drawing and training a diffusion model take fp32;
+    - training CLIP takes fp32 for a convolutional image tower, which has no depthwise kernels for bf16. It times
+      nothing, so that a resumed run takes what it took before.
+
+    Parameters
+    ----------
+    precision : {"auto", "fp32", "bf16", "fp16"}
+    placement : Placement
+    use : {"embed", "draw", "train-clip", "train-diffusion"}
+    convolutional : bool
+        Whether the image tower that is trained is convolutional.
+    measure : callable, optional
+        Returns "fp32" or "bf16", whichever is faster on this CPU; asked only where the CPU has bf16 in hardware.
+
+    Raises
+    ------
+    ConfigError
+        For fp16 on a CPU, and for fp16 in training.
+    """
+    if precision == "fp16":
+        _require_fp16(placement, use)
+    if precision != "auto":
+        return precision
+    if not bf16_in_hardware(placement.device):
+        return "fp32"
+    if placement.device.type != "cpu":
+        return "bf16"
+    if use == "embed":
+        return measure() if measure else "fp32"
+    return "bf16" if use == "train-clip" and not convolutional else "fp32"
+
+
+def _require_fp16(placement: Placement, use: str) -> None:
+    if use == "train-clip":
+        raise ConfigError("--precision fp16 loses gradients that are too small for it; pass bf16, fp32 or auto")
+    if use == "train-diffusion":
+        raise ConfigError("--precision fp16 overflows in training; pass bf16, fp32 or auto")
+    if placement.device.type == "cpu":
+        raise ConfigError("--precision fp16 needs a GPU; on a CPU pass bf16, fp32 or auto")
+
+
+def cpu_count() -> int:
+    """Return the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+#: Environment variables in which launchers (``accelerate launch``, torchrun, MPI) say how many processes there are.
+_PROCESS_COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+
+
+def has_siblings() -> bool:
+    """Return whether a launcher started this process together with others; imports nothing."""
+    return any(os.environ.get(name, "1") not in ("", "0", "1") for name in _PROCESS_COUNTS)
+
+
 def training_accelerator(device: str = "auto", precision: str = "fp32") -> Accelerator:
-    """Return what prepares a network for training on this device and among these processes.
+    """Return an Accelerator that prepares a network for training on this device and among these processes.
 
     Parameters
     ----------
@@ -83,7 +153,7 @@ def training_accelerator(device: str = "auto", precision: str = "fp32") -> Accel
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
 
-    place(device)
+    resolve_device(device)
     # Accelerate remembers the precision of the first training of a process, and refuses another.
     AcceleratorState._reset_state()
     return Accelerator(
@@ -118,8 +188,8 @@ def agree(accelerator: Accelerator, value: Value) -> Value:
 def keep_freed_memory() -> None:
     """Let this process keep large blocks of memory that it frees, where the C library is glibc.
 
-    Each step of training on a processor frees and takes the same activations. By default glibc gives them back to the
-    system, which must then clear every page anew: 10 to 20 % of the time of a step.
+    Each training step on a CPU frees and takes the same activations. By default glibc gives them back to the system,
+    which must then clear every page again: 10 to 20 % of the time of a step.
     """
     import ctypes
 
@@ -151,4 +221,5 @@ def processor_name(device: torch.device) -> str:
 
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
+    # Part of a file name in the cache; earlier caches are read by it.
     return f"{device.type} {platform.machine()} {torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()}"

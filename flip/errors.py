@@ -34,6 +34,20 @@ class MissingDependencyError(FlipError):
     """An optional package is needed; the message names the exact ``pip install``."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """The process was asked to end; what was finished is kept.
+
+    Parameters
+    ----------
+    signal : int
+        SIGINT, SIGTERM or SIGHUP.
+    """
+
+    def __init__(self, signal: int) -> None:
+        super().__init__()
+        self.signal = signal
+
+
 def near_names(given: str, allowed: Iterable[str], most: int = 3) -> str:
     """Return ``"; did you mean a, b?"`` for the names closest to ``given``, or ``""`` when none is close."""
     by_folded = {name.casefold(): name for name in allowed}

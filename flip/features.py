@@ -97,7 +97,7 @@ class Features:
         """
         if self.fingerprint != other.fingerprint:
             raise FeatureMismatchError(
-                f"features of two models ({self.fingerprint}, {other.fingerprint}) cannot be joined; embed both with one"
+                f"features of two models ({self.fingerprint}, {other.fingerprint}) cannot be joined; use one"
             )
         captioned = None
         if self.caption_features is not None and other.caption_features is not None:

@@ -8,13 +8,10 @@ import hashlib
 import json
 import math
 import os
-import platform
-import shutil
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from flip.errors import ConfigError
 
@@ -56,9 +53,12 @@ def written_aside(file: Path, advice: str = _WRITABLE, *, durable: bool = False,
     ConfigError
         If it cannot be written, or would replace a file of another kind.
     """
+    import shutil
+    import tempfile
+
     try:
         target = file.resolve()
-        through = _is_special(target)
+        through = is_special(target)
         if kind and not through:
             _require_kind(file, target, kind)
         folder = Path(tempfile.gettempdir()) if through else target.parent
@@ -94,6 +94,9 @@ def folder_aside(folder: Path, *, durable: bool = False) -> Iterator[Path]:
     OSError
         If it cannot be written; a folder that was there is left as it was.
     """
+    import shutil
+    import tempfile
+
     folder.parent.mkdir(parents=True, exist_ok=True)
     remove_stale_asides(folder.parent)
     aside = Path(tempfile.mkdtemp(prefix=_aside_prefix(), suffix=f"-{folder.name}", dir=folder.parent))
@@ -109,6 +112,45 @@ def folder_aside(folder: Path, *, durable: bool = False) -> Iterator[Path]:
             sync(folder.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def move_files(source: Path, target: Path, *, last: str) -> None:
+    """Move every file of a folder to the same place in another, replacing what is there; the file ``last`` last.
+
+    A reader that asks for ``last`` first never takes a half-moved folder for a whole one.
+    """
+    for file in sorted((f for f in source.rglob("*") if f.is_file()), key=lambda f: (f.name == last, f)):
+        place = target / file.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        file.replace(place)
+    sync(target)
+
+
+def is_special(file: Path) -> bool:
+    """Return whether a file is there and is neither a plain file nor a folder: a FIFO, a device, a socket."""
+    try:
+        mode = file.stat().st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+@contextlib.contextmanager
+def open_special(file: Path) -> Iterator[TextIO]:
+    """Open a FIFO or a device to write text through it.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be written.
+    """
+    try:
+        with file.open("w", encoding="utf-8", newline="") as stream:
+            yield stream
+    except BrokenPipeError:
+        raise
+    except OSError as e:
+        raise ConfigError(f"{file} cannot be written ({e.strerror or e}); {_WRITABLE}") from e
 
 
 def write_text(file: Path, text: str, *, kind: str = "text") -> None:
@@ -168,7 +210,7 @@ def claim_folder(folder: Path, mark: str | None = None, *, overwrite: bool = Fal
         holds = folder.is_dir() and any(not path.name.startswith(ASIDE_PREFIX) for path in folder.iterdir())
         if holds and not ours and not overwrite:
             raise ConfigError(
-                f"{flag} {folder} already holds files; pass another folder, or --overwrite to replace what flip wrote there"
+                f"{flag} {folder} already holds files; pass another folder, or --overwrite to replace flip's own"
             )
         folder.mkdir(parents=True, exist_ok=True)
         remove_stale_asides(folder)
@@ -213,6 +255,8 @@ def cache_folder(given: Path | None = None) -> Path:
 
 def remove_stale_asides(folder: Path) -> None:
     """Remove temporary files and folders that killed processes of this machine left in a folder."""
+    import shutil
+
     host = _host()
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
@@ -238,6 +282,8 @@ def _difference(name: str, before: object, now: object) -> str:
 
 def _new_aside(folder: Path, name: str) -> Path:
     """Create an empty file that no other process can have: a name that is taken, or a link, is never opened."""
+    import tempfile
+
     descriptor, aside = tempfile.mkstemp(prefix=_aside_prefix(), suffix=f"-{name[-80:]}", dir=folder)
     try:
         os.fchmod(descriptor, 0o666 & ~_umask())
@@ -250,7 +296,11 @@ def _aside_prefix() -> str:
     return f"{ASIDE_PREFIX}{_host()}-{os.getpid()}-"
 
 
+@functools.cache
 def _host() -> str:
+    """Return a short hash of the machine's name: processes of another machine cannot be asked whether they live."""
+    import platform
+
     return hashlib.sha256(platform.node().encode()).hexdigest()[:6]
 
 
@@ -269,14 +319,6 @@ def _umask() -> int:
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
-
-
-def _is_special(file: Path) -> bool:
-    try:
-        mode = file.stat().st_mode
-    except OSError:
-        return False
-    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 def _require_kind(file: Path, target: Path, kind: str) -> None:

@@ -12,7 +12,25 @@ SAMPLE = "sample"
 SAMPLE_DATA = (SAMPLE, "sample-train")
 
 SPLITS = ("train", "val", "test")
-LAYOUTS = ("cub", "split-folders", "images-folder", "class-folders", "manifest", "embeddings")
+#: In the order in which they are recognised; see ``flip.data.layout``.
+LAYOUTS = (
+    "embeddings",
+    "parquet-images",
+    "nabirds",
+    "cub",
+    "inaturalist",
+    "flowers-102",
+    "oxford-pets",
+    "fgvc-aircraft",
+    "stanford-cars",
+    "stanford-dogs",
+    "food-101",
+    "birdsnap",
+    "split-folders",
+    "images-folder",
+    "manifest",
+    "class-folders",
+)
 HEADS = ("auto", "mlp", "linear", "svm-linear", "svm-rbf", "gda", "tip", "ensemble")
 TEXT_SIDES = ("none", "prompts", "captions")
 PROMPTS = ("plain", "paper", "bird", "clip")

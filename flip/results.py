@@ -5,13 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import math
-import platform
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TextIO
 
 from flip.errors import DataError
 from flip.files import plain, write_json, written_aside
@@ -81,7 +79,8 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON holds: plain values, ``details`` merged in, and the ``format``."""
         values = asdict(self)
-        merged: dict[str, Any] = plain({**values, "format": FORMAT, **values.pop("details")})
+        details = values.pop("details")
+        merged: dict[str, Any] = plain({**values, "format": FORMAT, **details})
         return merged
 
     @classmethod
@@ -217,6 +216,14 @@ class Neighbor:
     score: float
 
 
+class Surest(NamedTuple):
+    """The finest rank at which a photo is named with the probability asked for; None where no rank is."""
+
+    rank: str | None = None
+    group: str | None = None
+    group_score: float | None = None
+
+
 @dataclass(frozen=True)
 class Prediction:
     """The answer for one input: a label with its probability, or the error that kept it from being read."""
@@ -228,6 +235,7 @@ class Prediction:
     truth: str | None = None
     error: str | None = None
     neighbors: tuple[Neighbor, ...] | None = None
+    surest: Surest | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as jsonl holds it."""
@@ -238,12 +246,15 @@ class Prediction:
             row["truth"] = self.truth
         if self.neighbors is not None:
             row["neighbors"] = [asdict(neighbor) for neighbor in self.neighbors]
+        if self.surest is not None:
+            row |= self.surest._asdict()
         written: dict[str, Any] = plain(row)
         return written
 
 
-#: Columns of prediction rows as csv.
+#: Columns of prediction rows as csv, and those that groups of classes add.
 PREDICTION_COLUMNS = ("path", "label", "score", "truth", "error")
+GROUP_COLUMNS = Surest._fields
 
 
 def predict_row(
@@ -255,15 +266,15 @@ def predict_row(
     reject: float | None = None,
     truth: str | None = None,
     neighbors: tuple[Neighbor, ...] | None = None,
+    surest: Surest | None = None,
 ) -> Prediction:
     """Return the prediction row of one photo from its class probabilities, shape (c,)."""
     # A stable sort of the negatives puts the lower class index first among equals, as argmax does.
     order = (-probabilities).argsort(kind="stable")[:top]
     ranked = tuple((classnames[c], float(probabilities[c])) for c in order)
     label, score = ranked[0]
-    return Prediction(
-        path, None if reject is not None and score < reject else label, score, ranked, truth, None, neighbors
-    )
+    named = None if reject is not None and score < reject else label
+    return Prediction(path, named, score, ranked, truth, None, neighbors, surest)
 
 
 class RowWriter:
@@ -318,7 +329,8 @@ def write_predictions(file: Path, rows: Sequence[Prediction]) -> None:
         If the file cannot be written, or would replace a file of another kind.
     """
     with written_aside(file, kind="text") as aside, aside.open("w", encoding="utf-8", newline="") as stream:
-        writer = RowWriter(stream, "csv" if file.suffix == ".csv" else "jsonl", PREDICTION_COLUMNS)
+        columns = PREDICTION_COLUMNS + (GROUP_COLUMNS if any(row.surest for row in rows) else ())
+        writer = RowWriter(stream, "csv" if file.suffix == ".csv" else "jsonl", columns)
         for row in rows:
             writer.write(row.to_dict())
         writer.close()
@@ -326,6 +338,9 @@ def write_predictions(file: Path, rows: Sequence[Prediction]) -> None:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that decide a number."""
+    import platform
+    from importlib import metadata
+
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

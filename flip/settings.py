@@ -1,4 +1,4 @@
-"""How settings are declared: frozen dataclasses beside the code they set, from which the command line makes its options.
+"""Declaring settings: frozen dataclasses beside the code they set, from which the command line makes its options.
 
 Standard library only.
 """

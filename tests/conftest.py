@@ -1,10 +1,12 @@
-"""A folder of coloured squares, and a real two-layer dual encoder instead of a mock."""
+"""What tests share: coloured squares, a real two-layer dual encoder, a tiny diffusion model, and real photos."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +17,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 for _name in ("FLIP_MODEL", "FLIP_DATA", "FLIP_CACHE", "FLIP_DEBUG"):
     os.environ.pop(_name, None)
 
-SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+#: Real photos and a real small model, where there are any.
+SHARED = Path(os.environ.get("FLIP_TEST_DATA") or Path(__file__).resolve().parents[2] / "shared")
 
 COLOURS = {"black_cat": (20, 20, 20), "blue_jay": (40, 60, 220), "green_frog": (40, 180, 60), "red_fox": (220, 50, 30)}
-PHOTOS_A_CLASS = 6
+PHOTOS_PER_CLASS = 6
 
 TINY_CONFIG = {
     "model_cfg": {
@@ -35,7 +38,7 @@ TINY_CONFIG = {
 }
 
 
-def write_squares(folder: Path, seed: int = 0, photos: int = PHOTOS_A_CLASS) -> Path:
+def write_squares(folder: Path, seed: int = 0, photos: int = PHOTOS_PER_CLASS) -> Path:
     """Write ``<class>/<n>.png``: squares of the class's colour with noise, each file different."""
     rng = np.random.default_rng(seed)
     for name, colour in COLOURS.items():
@@ -84,8 +87,46 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def pipeline() -> Any:
+    """The tiny diffusion model as a diffusers pipeline; tests do not change it."""
+    from tests.diffusion.tiny import make_pipeline
+
+    return make_pipeline()
+
+
+@pytest.fixture(scope="session")
+def state(pipeline: Any) -> OrderedDict[str, Any]:
+    """Its weights in latent-diffusion naming."""
+    from tests.diffusion.tiny import ldm_state
+
+    return ldm_state(pipeline)
+
+
+@pytest.fixture(scope="session")
+def ckpt(state: OrderedDict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its weights as a Lightning checkpoint, ``tiny.ckpt``."""
+    from tests.diffusion.tiny import save_ckpt
+
+    return save_ckpt(tmp_path_factory.mktemp("diffusion") / "tiny.ckpt", state)
+
+
+@pytest.fixture(scope="session")
+def folder(pipeline: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its weights as a diffusers folder."""
+    path = tmp_path_factory.mktemp("diffusion") / "folder"
+    pipeline.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder for the whole run, for tests that convert checkpoints."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
-    """Real photos and a real small model; tests that use them skip where they are absent."""
+    """The folder of real photos and of a real small model; tests that use it skip where it is absent."""
     if not (SHARED / "data" / "birds").is_dir():
         pytest.skip("the real photos are not here")
     return SHARED

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "flip"
 #: Verbs that may follow the name of the program in a sentence.
 WORDS = """
 reads wrote writes embeds draws made makes loads does can cannot is was has had keeps uses needs takes knows finds found
-refuses skips ships comes asks and or
+refuses skips ships comes asks and or that
 """
 VERBS = set(WORDS.split())
 

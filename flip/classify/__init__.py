@@ -1,1 +1,1 @@
-"""Methods over features: pure arrays in and out, no models."""
+"""Classifiers over features: zero-shot, k nearest neighbours, and heads; arrays in and out, no models."""

@@ -1,54 +1,49 @@
-"""Probabilities from logits: softmax, log-loss, and the weights that make held-out log-loss least."""
+"""Calibration: softmax, log-loss, and the weights of logits that minimise held-out log-loss."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from flip.arrays import Array, FloatArray
 
 #: Weights are searched between these, in units of one over the spread of the logits they multiply.
 LARGEST_WEIGHT = 1e3
 
 
 class LogitWeights(NamedTuple):
-    """Non-negative weights (m,) of summed logits, a bias (c,) for each class, and the smoothed log-loss they reach."""
+    """Non-negative weights (m,) of summed logits, a bias per class (c,), and the smoothed log-loss they reach."""
 
     weights: Array
     bias: Array
     log_loss: float
 
 
-def log_softmax(logits: Array) -> Array:
-    """Return log-probabilities of shape (n, c), in the precision given."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
-
-
-def softmax(logits: Array, temperature: float = 1.0) -> npt.NDArray[np.float32]:
+def softmax(logits: Array, temperature: float = 1.0) -> FloatArray:
     """Return probabilities ``softmax(logits / temperature)`` of shape (n, c), float32; rows sum to one."""
+    from scipy import special
+
     scaled = np.asarray(logits, dtype=np.float32) / np.float32(temperature)
-    scaled -= scaled.max(axis=1, keepdims=True)
-    np.exp(scaled, out=scaled)
-    scaled /= scaled.sum(axis=1, keepdims=True)
-    return scaled
+    return np.asarray(special.softmax(scaled, axis=1))
 
 
 def row_losses(logits: Array, labels: Array) -> Array:
     """Return each row's negative log-probability of its label, shape (n,), float64."""
-    return -log_softmax(np.asarray(logits, dtype=np.float64))[np.arange(len(labels)), labels]
+    from scipy import special
+
+    log_probabilities = special.log_softmax(np.asarray(logits, dtype=np.float64), axis=1)  # (n, c)
+    return np.asarray(-log_probabilities[np.arange(len(labels)), labels])
 
 
 def fit_logit_weights(sources: Sequence[Array], labels: Array, bias_variance: float = 0.0) -> LogitWeights:
     """Return the weights w ≥ 0 and biases b for which ``softmax(Σ w_m · sources[m] + b)`` has the least log-loss.
 
     With one source and no bias this is temperature scaling, T = 1/w (Guo et al., ICML 2017, section 4.2); with two it
-    also decides how much the text side is worth beside the image side; with biases it is bias-corrected temperature
-    scaling (Alexandari et al., ICML 2020). The problem is convex. Targets are smoothed by one part in n + 2, as
-    Platt (1999, section 2.2) does, so that a handful of rows that are all right cannot make w infinite.
+    also weighs text against image; with biases it is bias-corrected temperature scaling (Alexandari et al., ICML 2020).
+    The problem is convex. Targets are smoothed by one part in n + 2, as Platt (1999, section 2.2) does, so that a
+    handful of rows that are all predicted correctly cannot make w infinite.
 
     Parameters
     ----------
@@ -56,34 +51,14 @@ def fit_logit_weights(sources: Sequence[Array], labels: Array, bias_variance: fl
         Logits of rows that the models behind them were not fitted on.
     labels : int array of shape (n,)
     bias_variance : float
-        Prior variance of a class's bias, in squared nats; 0 for no biases.
+        Prior variance of the per-class bias, in squared nats; 0 for no biases.
     """
     from scipy.optimize import minimize
 
-    n, classes = sources[0].shape
-    m = len(sources)
+    m, classes = len(sources), sources[0].shape[1]
     spreads = np.array([float(np.std(s - s.mean(axis=1, keepdims=True))) or 1.0 for s in sources])
     stack = [np.asarray(s / spread, dtype=np.float32) for s, spread in zip(sources, spreads, strict=True)]
-    smoothing = 1.0 / (n + 2)
-    at_target = np.array([_smoothed_target(s, labels, smoothing).mean() for s in stack])
-    frequency = (1 - smoothing) * np.bincount(labels, minlength=classes) / n + smoothing / classes
-
-    def objective(parameters: Array) -> tuple[float, Array]:
-        weights, bias = parameters[:m], parameters[m:]
-        total = np.zeros((n, classes), np.float32)
-        for w, s in zip(weights, stack, strict=True):
-            total += np.float32(w) * s
-        if len(bias):
-            total += bias.astype(np.float32)
-        log_mass, total = _normalise(total)
-        gradient = np.array([float(np.vdot(total, s)) / n for s in stack]) - at_target
-        loss = log_mass - float(weights @ at_target)
-        if len(bias):
-            loss += float(bias @ (bias / (2 * bias_variance * n) - frequency))
-            by_bias = total.mean(axis=0, dtype=np.float64) - frequency + bias / (bias_variance * n)
-            gradient = np.append(gradient, by_bias)
-        return loss, gradient
-
+    objective = _SmoothedLogLoss(stack, labels, bias_variance)
     start = np.append(np.ones(m), np.zeros(classes if bias_variance else 0))
     bounds = [(0.0, LARGEST_WEIGHT)] * m + [(None, None)] * (len(start) - m)
     # Smaller steps than this are lost in the rounding of float32.
@@ -93,8 +68,40 @@ def fit_logit_weights(sources: Sequence[Array], labels: Array, bias_variance: fl
     return LogitWeights(np.asarray(found.x[:m] / spreads), np.asarray(bias), float(found.fun))
 
 
+class _SmoothedLogLoss:
+    """Mean smoothed log-loss of ``softmax(Σ w_m · sources[m] + b)``, and its gradient, as SciPy minimises it.
+
+    Its parameters are the m weights and, with a ``bias_variance``, the c biases.
+    """
+
+    def __init__(self, sources: Sequence[FloatArray], labels: Array, bias_variance: float) -> None:
+        self.sources, self.bias_variance = sources, bias_variance
+        self.n, self.classes = sources[0].shape
+        smoothing = 1.0 / (self.n + 2)
+        self.at_target = np.array([_smoothed_target(s, labels, smoothing).mean() for s in sources])
+        counts = np.bincount(labels, minlength=self.classes)
+        self.frequency = (1 - smoothing) * counts / self.n + smoothing / self.classes
+
+    def __call__(self, parameters: Array) -> tuple[float, Array]:
+        m, n = len(self.sources), self.n
+        weights, bias = parameters[:m], parameters[m:]
+        total = np.zeros((n, self.classes), np.float32)
+        for w, s in zip(weights, self.sources, strict=True):
+            total += np.float32(w) * s
+        if len(bias):
+            total += bias.astype(np.float32)
+        log_mass, total = _normalise(total)
+        gradient = np.array([float(np.vdot(total, s)) / n for s in self.sources]) - self.at_target
+        loss = log_mass - float(weights @ self.at_target)
+        if len(bias):
+            loss += float(bias @ (bias / (2 * self.bias_variance * n) - self.frequency))
+            by_bias = total.mean(axis=0, dtype=np.float64) - self.frequency + bias / (self.bias_variance * n)
+            gradient = np.append(gradient, by_bias)
+        return loss, gradient
+
+
 def _normalise(logits: Array) -> tuple[float, Array]:
-    """Return the mean log-sum-exp, and the softmax in the place of the logits."""
+    """Return the mean log-sum-exp of the rows, and the logits turned into their softmax in place."""
     top = logits.max(axis=1, keepdims=True)
     logits -= top
     np.exp(logits, out=logits)
@@ -116,23 +123,23 @@ def fit_temperature(logits: Array, labels: Array) -> float:
 
 
 def temperature_of(weight: float) -> float:
-    """Return 1 / weight, finite also for a weight of zero (logits that say nothing)."""
+    """Return 1 / weight, finite also for a weight of zero (uninformative logits)."""
     return 1.0 / max(weight, 1e-6)
 
 
 def fit_mixture(probabilities: Sequence[Array], labels: Array, prior: float = 10.0, steps: int = 200) -> Array:
-    """Return the weights of a mixture of predictions, on the simplex, by expectation maximisation on held-out rows.
+    """Return the weights (m,) of a mixture of predictions, which sum to one, by expectation maximisation.
 
-    ``prior`` rows' worth of evidence for each model keep the weights near uniform when there are few rows (the
-    Dirichlet posterior mode).
+    A Dirichlet prior worth ``prior`` rows for each model keeps the weights near uniform when there are few rows.
 
     Parameters
     ----------
     probabilities : sequence of m float arrays of shape (n, c)
+        Of held-out rows.
     labels : int array of shape (n,)
     """
     rows = np.arange(len(labels))
-    likelihood = np.stack([p[rows, labels] for p in probabilities], axis=1).astype(np.float64) + 1e-12
+    likelihood = np.stack([p[rows, labels] for p in probabilities], axis=1).astype(np.float64) + 1e-12  # (n, m)
     weights = np.full(likelihood.shape[1], 1.0 / likelihood.shape[1])
     for _ in range(steps):
         share = likelihood * weights

@@ -1,58 +1,103 @@
-"""Zero-shot classification: the class whose text is nearest (Radford et al., ICML 2021, section 3.1)."""
+"""Zero-shot classification: the class whose text is most similar (Radford et al., ICML 2021, section 3.1)."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Self
 
-import numpy as np
-import numpy.typing as npt
+from flip.arrays import FloatArray
+from flip.classify.base import Classifier
+from flip.classify.text_side import ZeroShotText, mean_class_embeddings, zero_shot_logits
+from flip.classify.training_set import TrainingSet
+from flip.errors import ConfigError
+from flip.features import Features
 
-from flip.errors import FeatureMismatchError
-
-FloatMatrix = npt.NDArray[np.float32]
+__all__ = ["ZeroShotClassifier", "mean_class_embeddings", "zero_shot_logits"]
 
 
-def build_zero_shot_classifier(text_features: FloatMatrix, class_of_text: npt.NDArray[np.integer[Any]]) -> FloatMatrix:
-    """Average the unit text features of each class and bring the means back to unit length.
+class ZeroShotClassifier(Classifier):
+    """The softmax of scaled cosines between photos and class embeddings; nothing is trained.
 
     Parameters
     ----------
-    text_features : float32 array of shape (t, d)
-        Unit rows, one a prompt.
-    class_of_text : int array of shape (t,)
-        The class of each prompt, covering 0 … c − 1.
-
-    Returns
-    -------
-    float32 array of shape (c, d)
-        Unit rows.
-    """
-    classes = int(class_of_text.max()) + 1
-    sums = np.zeros((classes, text_features.shape[1]), np.float64)
-    np.add.at(sums, class_of_text, text_features)
-    means: FloatMatrix = (sums / np.linalg.norm(sums, axis=1, keepdims=True)).astype(np.float32)
-    return means
-
-
-def zero_shot_logits(image_features: FloatMatrix, class_embeddings: FloatMatrix, logit_scale: float) -> FloatMatrix:
-    """Return ``logit_scale · image_features · class_embeddingsᵀ``, shape (n, c).
+    class_embeddings : float32 array of shape (c, d)
+        Unit rows, as ``mean_class_embeddings`` returns them.
+    logit_scale : float
+        What the model multiplies cosines with.
+    classnames : sequence of c str
+    fingerprint : str
+        The model's.
+    prompts : str
+        Where the texts came from, as ``--prompts`` takes it.
+    protocol : mapping, optional
+        More entries of ``protocol``.
 
     Raises
     ------
-    FeatureMismatchError
-        If the two have different widths.
+    ConfigError
+        If there are not as many class embeddings as class names.
     """
-    if image_features.shape[1] != class_embeddings.shape[1]:
-        raise FeatureMismatchError(
-            f"image features have width {image_features.shape[1]}, class embeddings {class_embeddings.shape[1]}; "
-            "both must come from one model"
-        )
-    return np.float32(logit_scale) * (image_features @ class_embeddings.T)
 
+    name = "zeroshot"
 
-def softmax(logits: npt.NDArray[np.floating[Any]]) -> FloatMatrix:
-    """Return class probabilities of shape (n, c)."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    exponential: FloatMatrix = np.exp(shifted.astype(np.float32))
-    exponential /= exponential.sum(axis=1, keepdims=True)
-    return exponential
+    def __init__(
+        self,
+        class_embeddings: FloatArray,
+        logit_scale: float,
+        classnames: Sequence[str],
+        fingerprint: str,
+        *,
+        prompts: str = "plain",
+        protocol: Mapping[str, object] | None = None,
+    ) -> None:
+        if len(class_embeddings) != len(classnames) or class_embeddings.ndim != 2:
+            raise ConfigError(
+                f"class embeddings have shape {class_embeddings.shape} for {len(classnames)} class names; "
+                "pass one row per class"
+            )
+        self.text = ZeroShotText(class_embeddings, float(logit_scale), prompts, fingerprint)
+        self.classes_, self.fingerprint = tuple(classnames), fingerprint
+        self._more = dict(protocol or {})
+
+    @property
+    def class_embeddings(self) -> FloatArray:
+        """Unit rows of shape (c, d)."""
+        return self.text.class_embeddings
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor of the cosines."""
+        return self.text.logit_scale
+
+    @property
+    def learns(self) -> bool:
+        """Nothing is learned from photos."""
+        return False
+
+    def unfitted(self, seed: int | None = None) -> ZeroShotClassifier:
+        """Return the classifier itself: there is nothing to fit."""
+        return self
+
+    def fit(self, train: Features | TrainingSet) -> Self:
+        """Return the classifier as it is; it learns nothing from photos.
+
+        Raises
+        ------
+        FeatureMismatchError
+            If another model made the features.
+        DataError
+            If the photos have other classes.
+        """
+        features = TrainingSet.of(train).features
+        self._require_features(features)
+        self.require_classes(features.classnames)
+        return self
+
+    def _fit(self, train: TrainingSet) -> None:
+        """Nothing to do."""
+
+    def _probabilities(self, features: Features) -> FloatArray:
+        return self.text.probabilities(features.image_features)
+
+    def _describe(self) -> dict[str, object]:
+        return {"prompts": self.text.prompts, **self._more}

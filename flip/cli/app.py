@@ -1,12 +1,14 @@
-"""The ``flip`` command: which commands there are, and the one boundary where errors become lines.
+"""The ``flip`` command: which commands there are, and the one boundary where errors become one line each.
 
 Nothing here imports torch, NumPy, scikit-learn, faiss or diffusers: ``flip --help`` answers at once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,10 +18,13 @@ import typer
 from typer.core import TyperGroup
 
 from flip import __version__
-from flip.errors import FlipError
+from flip.errors import FlipError, Interrupted
 
 #: Command modules under ``flip.cli.commands``, in the order in which ``--help`` lists them.
-COMMANDS = ("demo", "embed", "zeroshot", "knn", "hybrid", "finetune", "generate", "augment", "models", "data")
+COMMANDS = (
+    *("demo", "embed", "zeroshot", "knn", "hybrid", "finetune", "generate", "augment"),
+    *("report", "compare", "models", "data"),
+)
 
 
 class ErrorBoundary(TyperGroup):
@@ -59,10 +64,9 @@ class ErrorBoundary(TyperGroup):
             typer.echo(f"flip: {e}", err=True)
             raise typer.Exit(1) from e
         except KeyboardInterrupt as e:
-            typer.echo(
-                "flip: interrupted; what was finished is kept, and the same command goes on from there", err=True
-            )
-            raise typer.Exit(130) from e
+            with contextlib.suppress(OSError):
+                typer.echo("flip: interrupted; finished work is kept, and the same command resumes it", err=True)
+            raise typer.Exit(128 + getattr(e, "signal", signal.SIGINT)) from e
         except BrokenPipeError as e:
             # The reader has seen enough. Python would complain once more when it closes stdout.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -109,9 +113,21 @@ for _name in COMMANDS:
     register(app)
 
 
+def _interrupt(number: int, frame: object) -> None:
+    raise Interrupted(number)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; returns by raising SystemExit with the exit code."""
     if not os.environ.get("FLIP_DEBUG"):
         # Libraries warn on stderr, of odd EXIF or coming changes of theirs; there each line is flip's to say.
         warnings.simplefilter("ignore")
+    # OpenMP's threads spin while they wait, which costs several times the work on a busy machine. It reads this when a
+    # library that uses it is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for number in (signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])):
+        # A service or a closed terminal ends a run as Ctrl-C does: rows are flushed, caches and checkpoints written.
+        # What ignores a signal (nohup) goes on ignoring it.
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _interrupt)
     app(list(arguments) if arguments is not None else None)

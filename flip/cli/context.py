@@ -1,172 +1,249 @@
-"""What the commands share: opening data and models, notes, progress, and reading paths."""
+"""What a command works with: messages on stderr, progress bars, the data and the model that its options name."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
-from flip.config import (
-    DEFAULT_MODEL,
-    SAMPLE,
-    SAMPLE_DATA,
-    DataConfig,
-    ModelConfig,
-    OutputConfig,
-    ReadConfig,
-    default_data,
-)
+from flip.cli.config import DataOptions, MessageOptions, ModelOptions, ReadOptions
+from flip.names import DEFAULT_MODEL, SAMPLE, SAMPLE_DATA
+from flip.settings import Progress, settings_from
 
 if TYPE_CHECKING:
-    from flip.clip.model import ClipModel
+    from flip.classify.zeroshot import ZeroShotClassifier
+    from flip.clip.encoder import Encoder
+    from flip.clip.prompts import ClassPrompts
     from flip.data.dataset import Dataset
     from flip.embed.extractor import FeatureExtractor
     from flip.features import Features
 
-STDIN = "-"
+log = logging.getLogger("flip.cli")
 
-
-def note(config: OutputConfig, text: str) -> None:
-    """Print one line on stderr unless ``-q``."""
-    if not config.quiet and _is_main_process():
-        typer.echo(text, err=True)
-
-
-def open_data(config: DataConfig) -> Dataset:
-    """Open ``--data``, or what is meant without it, and say what was found."""
-    from flip.data.open import describe, open_dataset
-
-    data = config.data or default_data()
-    if data is None:
-        raise typer.BadParameter(
-            "no --data, no FLIP_DATA and no data/birds here; pass --data with a folder of labelled photos",
-        )
-    dataset = open_dataset(
-        data,
-        layout=config.layout,
-        test_fraction=config.test_fraction,
-        classnames=config.classnames,
-        cache=getattr(config, "cache", None),
-        say=lambda line: note(config, line) if isinstance(config, OutputConfig) else None,
-    )
-    if isinstance(config, OutputConfig):
-        note(config, describe(dataset))
-    return dataset
-
-
-def data_name(config: DataConfig) -> str:
-    """Return the data as results name it."""
-    return config.data or default_data() or ""
-
-
-def model_name(config: ModelConfig, dataset: Dataset | None = None) -> str:
-    """Return the model that is meant: as given, else the one that made a table of embeddings, else the default."""
-    if config.model:
-        return config.model
-    if dataset is not None and dataset.embeddings is not None:
-        from flip.embed.table import table_metadata
-
-        return str(table_metadata(dataset)["model"])
-    return implied_model(config) or DEFAULT_MODEL
-
-
-def implied_model(config: object) -> str | None:
-    """Return the model that goes with the data when none is given: drawn birds bring their own."""
-    return SAMPLE if getattr(config, "data", None) in SAMPLE_DATA else None
-
-
-def open_extractor(config: ReadConfig, dataset: Dataset | None = None) -> FeatureExtractor:
-    """Load ``--model`` and put the cache before it."""
-    from flip.clip.model import load_model
-    from flip.config import cache_folder
-    from flip.embed.extractor import make_extractor
-
-    model: ClipModel = load_model(model_name(config, dataset), cache=cache_folder(config.cache))
-    extractor = make_extractor(model, config)
-    if config.verbose:
-        note(config, f"model {model.name} ({model.fingerprint}), {extractor.placement.device}, {extractor.precision}")
-    return extractor
-
-
-def read_features(config: ReadConfig, dataset: Dataset, extractor: FeatureExtractor) -> Features:
-    """Return the features of a dataset with a progress bar, and say how many photos are unreadable."""
-    with progress(config, "photos", len(dataset)) as advance:
-        features = extractor.features(dataset, advance)
-    if features.unreadable:
-        first = next((p, e) for p, e in zip(features.paths, features.errors, strict=True) if e)
-        note(
-            config, f"{features.unreadable} of {len(features)} photos cannot be read, the first: {first[0]}: {first[1]}"
-        )
-    return features
+#: Called with the items just finished, a text to show, and the total where it is known only now.
+BarUpdate = Callable[[int, str, int | None], None]
 
 
 @contextmanager
-def progress(config: OutputConfig, what: str, total: int | None) -> Iterator[Callable[[int], None] | None]:
-    """Show a bar on stderr where that is a terminal; yields what to call with each number of finished items."""
-    if config.quiet or not sys.stderr.isatty() or not _is_main_process():
+def messages(options: object) -> Iterator[None]:
+    """Print the library's log on stderr, one line per message: notes, with ``-v`` also details, with ``-q`` errors."""
+    quiet, verbose = getattr(options, "quiet", False), getattr(options, "verbose", False)
+    logger = logging.getLogger("flip")
+    handler = logging.StreamHandler(sys.stderr)
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    logger.setLevel(logging.ERROR if quiet or not is_main_process() else logging.DEBUG if verbose else logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.level, logger.propagate = before
+        logger.setLevel(before[0])
+
+
+@contextmanager
+def progress(options: MessageOptions, what: str, total: int | None) -> Iterator[Progress | None]:
+    """Show a bar on stderr where that is a terminal; yields a callback for the number of finished items."""
+    with bar(options, what, total) as update:
+        yield None if update is None else lambda n: update(n, "", None)
+
+
+@contextmanager
+def bar(
+    options: MessageOptions, what: str, total: int | None
+) -> Iterator[Callable[[int, str, int | None], None] | None]:
+    """Show a bar as :func:`progress` does, with a callback that takes more."""
+    if options.quiet or not sys.stderr.isatty() or not is_main_process():
         yield None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total, speed="")
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[now]}"))
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task(what, total=total, now="")
 
-        def advance(n: int) -> None:
-            speed = bar.tasks[task].speed
-            bar.update(task, advance=n, speed=f"{speed:.1f}/s" if speed else "")
+        def update(n: int, text: str, total: int | None) -> None:
+            if total is not None and shown.tasks[task].total is None:
+                # A resumed run begins in the middle, which says nothing of its speed.
+                shown.reset(task, total=total, completed=n)
+                n = 0
+            speed = shown.tasks[task].speed
+            shown.update(task, advance=n, now=f"{text} {speed:.1f}/s".strip() if speed else text)
 
-        yield advance
+        yield update
+
+
+@dataclass
+class Context:
+    """The data and the model of a command, each opened when it is first needed.
+
+    Attributes
+    ----------
+    options : DataOptions
+        A command's options; the model's are there where the command embeds photos.
+    """
+
+    options: DataOptions
+    began: float = field(default_factory=time.perf_counter)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """Open ``--data`` and say what was found."""
+        from flip.data.open import describe, open_dataset
+
+        options = self.options
+        if not self.data_name:
+            raise typer.BadParameter(
+                "no --data, no FLIP_DATA and no data/birds here; pass --data with a folder of labelled photos",
+            )
+        dataset = open_dataset(
+            self.data_name,
+            layout=options.layout,
+            test_fraction=options.test_fraction,
+            class_level=options.class_level,
+            classnames=options.classnames,
+            cache=getattr(options, "cache", None),
+        )
+        log.info("%s", describe(dataset))
+        return dataset
+
+    @property
+    def opened(self) -> Dataset | None:
+        """The dataset, if it was opened; naming photos need not open it."""
+        opened: Dataset | None = self.__dict__.get("dataset")
+        return opened
+
+    @property
+    def data_name(self) -> str:
+        """The data as results name it: ``--data``, else ``data/birds`` where it exists."""
+        return self.options.data or ("data/birds" if Path("data/birds").is_dir() else "")
+
+    @property
+    def model_name(self) -> str:
+        """The model that is meant: as given, else the one that made a table of embeddings, else the default."""
+        given = getattr(self.options, "model", None)
+        if given:
+            return str(given)
+        if self.opened is not None and self.opened.embeddings is not None:
+            from flip.embed.table import table_metadata
+
+            return str(table_metadata(self.dataset)["model"])
+        return implied_model(self.options) or DEFAULT_MODEL
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """Open ``--model``; its network is loaded when the first photo or text has to be encoded."""
+        from flip.clip.model import load_model
+
+        return load_model(self.model_name, cache=getattr(self.options, "cache", None))
+
+    @cached_property
+    def extractor(self) -> FeatureExtractor:
+        """The model behind the cache."""
+        from flip.embed.extractor import FeatureExtractor
+        from flip.embed.settings import EmbedSettings
+
+        assert isinstance(self.options, ModelOptions)
+        extractor = FeatureExtractor(self.encoder, settings_from(self.options, EmbedSettings), self.options.cache)
+        log.debug("model %s (%s), precision %s", self.encoder.name, self.encoder.fingerprint, extractor.precision)
+        return extractor
+
+    def zero_shot(self, prompts: ClassPrompts) -> ZeroShotClassifier:
+        """Return the zero-shot classifier of these prompts."""
+        from flip.embed.settings import EmbedSettings
+        from flip.embed.texts import build_zero_shot_classifier
+
+        if prompts.unmatched:
+            named = ", ".join(prompts.unmatched[:5]) + (" …" if len(prompts.unmatched) > 5 else "")
+            n = len(prompts.unmatched)
+            log.info("%s says nothing of %d classes, which get the plain prompt: %s", prompts.source, n, named)
+        device = getattr(self.options, "device", "auto")
+        cache = getattr(self.options, "cache", None)
+        return build_zero_shot_classifier(prompts, self.encoder, settings=EmbedSettings(device=device), cache=cache)
+
+    def zero_shot_of_data(self, prompts: str) -> ZeroShotClassifier:
+        """Return the zero-shot classifier of the data's classes, with prompts as ``--prompts`` takes them."""
+        from flip.clip.prompts import class_prompts
+
+        return self.zero_shot(class_prompts(prompts, self.dataset.classnames, self.dataset.raw_names))
+
+    @property
+    def model_fingerprint(self) -> str:
+        """The fingerprint of the features; that of a table's own model where no other is asked for."""
+        if self.needs_no_model and "encoder" not in self.__dict__:
+            from flip.embed.table import table_metadata
+
+            return str(table_metadata(self.dataset)["fingerprint"])
+        return self.encoder.fingerprint
+
+    @property
+    def needs_no_model(self) -> bool:
+        """Whether the data is a table of embeddings and no other model is asked for."""
+        return not getattr(self.options, "model", None) and self.dataset.embeddings is not None
+
+    def features(self, dataset: Dataset, *, with_model: bool = True) -> Features:
+        """Return the features of a dataset, with a bar; without a model those of its table."""
+        from flip.studies.training_data import read_features
+
+        assert isinstance(self.options, ReadOptions)
+        with progress(self.options, "photos", len(dataset)) as advance:
+            return read_features(dataset, self.extractor if with_model else None, advance)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process prints and writes results."""
+        return is_main_process()
+
+
+def implied_model(options: object) -> str | None:
+    """Return the model that goes with the data when none is given: drawn birds bring their own."""
+    return SAMPLE if getattr(options, "data", None) in SAMPLE_DATA else None
+
+
+def is_main_process() -> bool:
+    """Return whether this is the first of the processes that ``accelerate launch`` started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def input_paths(images: list[str], *, null: bool) -> Iterator[str]:
-    """Yield the paths given as arguments, and those on stdin where ``-`` stands, as they arrive."""
+    """Yield the paths given as arguments, and those on stdin where ``-`` stands, as they arrive.
+
+    A folder stands for the photos in it and below it.
+    """
+    from flip.data.text import path_lines
+
     for given in images:
-        if given != STDIN:
-            yield given
-        else:
-            yield from _null_terminated() if null else _lines()
+        for path in path_lines(sys.stdin.buffer, null=null) if given == "-" else (given,):
+            yield from _photos_of(path)
 
 
-def _lines() -> Iterator[str]:
-    for line in sys.stdin.buffer:
-        path = os.fsdecode(line.rstrip(b"\r\n"))
-        if path:
-            yield path
+def _photos_of(path: str) -> Iterator[str]:
+    folder = Path(path)
+    try:
+        is_folder = folder.is_dir()
+    except (OSError, ValueError):
+        is_folder = False
+    if not is_folder:
+        yield path
+        return
+    from flip.data.photo_folders import photos_below
+
+    yield from (str(folder / below) for below in photos_below(folder))
 
 
-def _null_terminated() -> Iterator[str]:
-    rest = b""
-    stdin: Any = sys.stdin.buffer
-    while block := stdin.read1(1 << 16):
-        *whole, rest = (rest + block).split(b"\0")
-        yield from (os.fsdecode(path) for path in whole if path)
-    if rest:
-        yield os.fsdecode(rest)
-
-
-def finish(config: ReadConfig, unreadable: int) -> None:
+def finish(options: ReadOptions, unreadable: int) -> None:
     """End with exit code 3 when ``--strict`` and some input was unreadable."""
-    if config.strict and unreadable:
-        note(config, f"{unreadable} inputs were unreadable; exit code 3 because of --strict")
+    if options.strict and unreadable:
+        log.info("%d inputs were unreadable; exit code 3 because of --strict", unreadable)
         raise typer.Exit(3)
-
-
-def result_format(config: OutputConfig, otherwise: str) -> str:
-    """Return the format to write: as given, by the file's suffix, table on a terminal, else ``otherwise``."""
-    if config.format:
-        return config.format
-    output: Any = config.output
-    if output is not None:
-        return {".csv": "csv", ".jsonl": "jsonl", ".json": "json"}.get(Path(output).suffix, otherwise)
-    return "table" if sys.stdout.isatty() else otherwise
-
-
-def _is_main_process() -> bool:
-    return os.environ.get("RANK", "0") == "0"

@@ -11,30 +11,26 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flip.cli.context import STDIN, implied_model
-from flip.config import OutputConfig
+from flip.cli.config import CacheOptions, FolderOutput
+from flip.cli.context import implied_model
+from flip.cli.output import result_format
 from flip.diffusion.settings import CheckpointSettings, DrawSettings, SamplerSettings
 from flip.errors import DataError
 from flip.names import DEVICES, PRECISIONS
 from flip.settings import at_least, option, settings_from
 
 if TYPE_CHECKING:
-    from flip.device import Placement
     from flip.diffusion.checkpoint import Loaded
-    from flip.diffusion.painter import Painter
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrawOptions(CheckpointSettings, SamplerSettings, OutputConfig):
+class DrawOptions(CheckpointSettings, SamplerSettings, CacheOptions, FolderOutput):
     """Options of every command that draws."""
 
     batch_size: int = option(4, "Images drawn together; halved when out of memory.")
     seed: int = option(0, "Seed from which each image's own seed is derived.")
     device: str = option("auto", "Where the network runs.", choices=DEVICES)
     precision: str = option("auto", "Number format; auto is bf16 on a GPU that has it.", choices=PRECISIONS)
-    cache: Path | None = option(
-        None, "Folder of what is kept between runs. [default: the platform's cache folder]", envvar="FLIP_CACHE"
-    )
     overwrite: bool = option(False, "Write into the output folder although it holds other work, and draw all again.")
 
     def __post_init__(self) -> None:
@@ -62,26 +58,11 @@ def draw_settings(options: DrawOptions, strength: float | None = None) -> DrawSe
     return settings_from(options, DrawSettings, strength=strength)
 
 
-def open_painter(options: DrawOptions, loaded: Loaded, settings: DrawSettings, placement: Placement) -> Painter:
-    """Put the model on its device."""
-    from flip.diffusion.painter import Painter, resolve_precision
-
-    precision = resolve_precision(options.precision, placement)
-    return Painter(loaded.pipeline, placement, settings, precision=precision, batch_size=options.batch_size)
-
-
-def note_cut_prompts(options: DrawOptions, painter: Painter, prompts: Sequence[str]) -> None:
-    """Say how many prompts are longer than the model reads."""
-    from flip.diffusion.generate import log_cut_prompts
-
-    log_cut_prompts(painter, prompts)
-
-
 def read_prompts(given: Sequence[str], file: Path | None) -> list[str]:
     """Return the prompts of the command line, of stdin where ``-`` stands, and of a file, one per line."""
     prompts: list[str] = []
     for text in given:
-        prompts += _lines(sys.stdin.read()) if text == STDIN else [text]
+        prompts += _lines(sys.stdin.read()) if text == "-" else [text]
     if file is not None:
         try:
             prompts += _lines(file.read_text(encoding="utf-8-sig"))
@@ -100,11 +81,10 @@ def row_writer(options: DrawOptions, columns: tuple[str, ...]) -> Iterator[Calla
 
     Under ``accelerate launch`` the processes write to one stdout: jsonl only.
     """
-    from flip.device import place
+    from flip.device import has_siblings
     from flip.results import RowWriter
 
-    several = place(options.device).process_count > 1
-    form = "jsonl" if several else options.format or ("table" if sys.stdout.isatty() else "jsonl")
+    form = "jsonl" if has_siblings() else result_format(options, "jsonl")
     if form == "table":
         yield lambda row: _write_line(row, columns)
         return

@@ -5,9 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import typer
+
+from flip.cli.context import messages
+from flip.settings import flag
 
 Config = TypeVar("Config")
 
@@ -21,7 +24,7 @@ FLAGS = {
     "null": ("-0", "--null"),
 }
 
-ARGUMENTS = {"images": "IMAGE", "prompt": "PROMPT"}
+ARGUMENTS = {"images": "IMAGE", "prompt": "PROMPT", "runs": "RUN"}
 
 Body = Callable[[Config], None]
 
@@ -33,13 +36,15 @@ def command(app: typer.Typer, name: str, config_type: type[Config]) -> Callable[
         hints = get_type_hints(config_type)
 
         def call(**values: Any) -> None:
-            body(config_type(**values))
+            options = config_type(**values)
+            with messages(options):
+                body(options)
 
         parameters = [
             inspect.Parameter(
                 f.name,
                 inspect.Parameter.KEYWORD_ONLY,
-                annotation=Annotated[hints[f.name], _parameter(f)],
+                annotation=Annotated[_type(f, hints[f.name]), _parameter(f)],
                 default=None if f.default is MISSING else f.default,
             )
             for f in _own_first(config_type)
@@ -61,10 +66,18 @@ def _own_first(config_type: type[Any]) -> list[Field[Any]]:
     return sorted(fields(config_type), key=lambda f: (f.name not in ARGUMENTS, depth[f.name]))
 
 
+def _type(f: Field[Any], hint: Any) -> Any:
+    """Return an option's type; the words of ``choices`` become the ones that the command line takes."""
+    choices = f.metadata.get("choices")
+    if not choices:
+        return hint
+    words: Any = Literal[tuple(choices)]
+    return words | None if f.default is None else words
+
+
 def _parameter(f: Field[Any]) -> Any:
     text, envvar = f.metadata["help"], f.metadata.get("envvar")
     if f.name in ARGUMENTS:
         return typer.Argument(help=text, metavar=ARGUMENTS[f.name], show_default=False)
-    flag = "--" + f.name.replace("_", "-")
     shown = f.default is not None and f.default is not False
-    return typer.Option(*FLAGS.get(f.name, (flag,)), help=text, envvar=envvar, show_default=shown)
+    return typer.Option(*FLAGS.get(f.name, (flag(f.name),)), help=text, envvar=envvar, show_default=shown)

@@ -5,86 +5,118 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from flip.cli.context import note, result_format
-from flip.config import OutputConfig, PredictConfig
-from flip.errors import ConfigError
-from flip.files import claim_folder, plain, write_text
-from flip.results import PREDICTION_COLUMNS, Evaluation, Prediction, RowWriter, write_predictions, write_run
+from flip.cli.config import FileOutput, FormatOptions, PredictOptions
+from flip.files import claim_folder, is_special, open_special, plain, write_text, written_aside
+from flip.results import (
+    GROUP_COLUMNS,
+    PREDICTION_COLUMNS,
+    Evaluation,
+    Prediction,
+    RowWriter,
+    write_predictions,
+    write_run,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from flip.studies.protocol import Outcome
 
-def write_evaluation(config: OutputConfig, evaluation: Evaluation) -> None:
+log = logging.getLogger("flip.cli")
+
+#: Columns of an evaluation as csv.
+EVALUATION_COLUMNS = (
+    *("command", "data", "model", "split", "n", "classes", "top1", "ci95_low", "ci95_high"),
+    *("top5", "mean_per_class", "unreadable", "seconds"),
+)
+
+
+def output_file(options: FormatOptions) -> Path | None:
+    """Return the file of ``-o``; where ``-o`` is a folder, results go to stdout."""
+    return options.output if isinstance(options, FileOutput) else None
+
+
+def result_format(options: FormatOptions, otherwise: str) -> str:
+    """Return the format to write: as given, by the file's suffix, table on a terminal, else ``otherwise``."""
+    if options.format:
+        return options.format
+    file = output_file(options)
+    if file is not None:
+        return {".csv": "csv", ".jsonl": "jsonl", ".json": "json"}.get(file.suffix, otherwise)
+    return "table" if sys.stdout.isatty() else otherwise
+
+
+def write_evaluation(options: FormatOptions, evaluation: Evaluation) -> None:
     """Write an evaluation to stdout or ``-o``, in the format asked for."""
-    form = result_format(config, "json")
+    form, file = result_format(options, "json"), output_file(options)
     if form == "table":
-        text = _table_text(_evaluation_tables(evaluation), config.output)
+        text = _table_text(_evaluation_tables(evaluation), file)
     elif form == "csv":
-        text = _evaluation_csv(evaluation)
+        low, high = evaluation.ci95
+        text = _csv_text([{**evaluation.to_dict(), "ci95_low": low, "ci95_high": high}], EVALUATION_COLUMNS)
     else:
-        text = json.dumps(evaluation.to_dict(), indent=None if form == "jsonl" else 2, ensure_ascii=False) + "\n"
-    _write(config.output, text)
+        text = _json_text(evaluation.to_dict(), form)
+    _write(file, text)
 
 
-def write_summary(config: OutputConfig, title: str, summary: dict[str, Any], output: Path | None = None) -> None:
-    """Write a flat mapping to stdout or a file: a table of two columns, json, or csv of one row."""
-    form = result_format(config, "json") if output is None and config.format is None else config.format or "table"
+def write_summary(options: FormatOptions, title: str, summary: Mapping[str, Any]) -> None:
+    """Write a flat mapping to stdout or ``-o``: a table of two columns, json, or csv of one row."""
+    form, file = result_format(options, "json"), output_file(options)
     if form == "table":
-        text = _table_text([_pairs(title, summary)], output)
-    elif form == "csv":
-        text = ",".join(summary) + "\n" + ",".join(_csv(v) for v in summary.values()) + "\n"
+        text = _table_text([_pairs(title, summary)], file)
     else:
-        text = json.dumps(plain(summary), ensure_ascii=False, indent=None if form == "jsonl" else 2) + "\n"
-    _write(output, text)
+        text = _csv_text([summary], tuple(summary)) if form == "csv" else _json_text(plain(summary), form)
+    _write(file, text)
 
 
-def write_rows(config: OutputConfig, title: str, rows: Sequence[dict[str, Any]]) -> None:
-    """Write a list of like mappings: a table, json, jsonl or csv."""
-    form = result_format(config, "jsonl")
+def write_rows(options: FormatOptions, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a list of like mappings to stdout or ``-o``: a table, json, jsonl or csv."""
+    form, file = result_format(options, "jsonl"), output_file(options)
     if form == "table":
-        text = _table_text([_grid(title, rows)], config.output)
+        text = _table_text([_grid(title, rows)], file)
     elif form == "csv":
-        header = list(rows[0]) if rows else []
-        text = "".join(",".join(cells) + "\n" for cells in [header, *([_csv(v) for v in r.values()] for r in rows)])
+        text = _csv_text(rows, tuple(rows[0]) if rows else ())
     elif form == "json":
-        text = json.dumps(plain(list(rows)), ensure_ascii=False, indent=2) + "\n"
+        text = _json_text(plain(list(rows)), form)
     else:
-        text = "".join(json.dumps(plain(row), ensure_ascii=False) + "\n" for row in rows)
-    _write(config.output, text)
+        text = "".join(_json_text(plain(row), form) for row in rows)
+    _write(file, text)
 
 
-def save_evaluation(
-    config: PredictConfig, evaluation: Evaluation, rows: Iterable[Prediction], data: str, model: str
+def report_outcome(
+    options: PredictOptions, outcome: Outcome, rows: Callable[[], list[Prediction]], data_fingerprint: str
 ) -> None:
-    """Write what ``--predictions`` and ``--run`` ask for; ``data`` and ``model`` are fingerprints."""
-    if not (config.predictions or config.run):
-        return
-    written = list(rows)
-    if config.predictions:
-        write_predictions(config.predictions, written)
-    if config.run:
-        claim_folder(config.run, flag="--run")
-        write_run(config.run, evaluation, written, plain(asdict(config)), data, model)
-        note(config, f"saved in {config.run}")
+    """Write an evaluation, and its prediction rows where ``--predictions`` or ``--run`` asks for them."""
+    if options.predictions or options.run:
+        written = rows()
+        if options.predictions:
+            write_predictions(options.predictions, written)
+        if options.run:
+            claim_folder(options.run, flag="--run")
+            model = outcome.features.fingerprint
+            write_run(options.run, outcome.evaluation, written, asdict(options), data_fingerprint, model)
+            log.info("saved in %s", options.run)
+    write_evaluation(options, outcome.evaluation)
 
 
 @contextmanager
-def prediction_writer(config: PredictConfig) -> Iterator[Callable[[Prediction], None]]:
+def prediction_writer(options: PredictOptions) -> Iterator[Callable[[Prediction], None]]:
     """Yield a function that writes a prediction row to stdout or ``-o`` and flushes it."""
-    form = result_format(config, "jsonl")
-    with _stream(config.output) as stream:
+    form = result_format(options, "jsonl")
+    with _stream(options.output) as stream:
         if form == "table":
             yield lambda row: _write_line(stream, row)
             return
-        writer = RowWriter(stream, form, PREDICTION_COLUMNS)
+        grouped = options.groups is not None and options.reject is not None
+        writer = RowWriter(stream, form, PREDICTION_COLUMNS + (GROUP_COLUMNS if grouped else ()))
         yield lambda row: writer.write(row.to_dict())
         writer.close()
 
@@ -94,7 +126,10 @@ def _write_line(stream: TextIO, row: Prediction) -> None:
     if row.error is not None:
         stream.write(f"{row.path}  {row.error}\n")
     else:
-        stream.write(f"{row.label or '(unsure)':<32} {100 * row.score:5.1f} %  {row.path}\n")
+        label, score = row.label, row.score
+        if label is None and row.surest is not None and row.surest.group_score is not None:
+            label, score = f"({row.surest.rank} {row.surest.group})", row.surest.group_score
+        stream.write(f"{label or '(unsure)':<32} {100 * score:5.1f} %  {row.path}\n")
     for neighbor in row.neighbors or ():
         stream.write(f"    {neighbor.score:.3f}  {neighbor.label:<28} {neighbor.path}\n")
     stream.flush()
@@ -102,16 +137,26 @@ def _write_line(stream: TextIO, row: Prediction) -> None:
 
 @contextmanager
 def _stream(file: Path | None) -> Iterator[TextIO]:
-    """Yield stdout or a file that is written row by row, so that an interrupted run keeps its rows."""
+    """Yield stdout, or a file that gets rows as they come.
+
+    A plain file is replaced when the run ends, also when it is interrupted: the rows so far are kept. A failed run
+    leaves it as it was. FIFOs and devices are written through.
+    """
     if file is None:
         yield sys.stdout
         return
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("w", encoding="utf-8", newline="") as stream:
+    if is_special(file):
+        with open_special(file) as stream:
             yield stream
-    except OSError as e:
-        raise ConfigError(f"{file} cannot be written ({e.strerror}); pass a file in a folder that can") from e
+        return
+    interrupted: KeyboardInterrupt | None = None
+    with written_aside(file, kind="text") as aside, aside.open("w", encoding="utf-8", newline="") as stream:
+        try:
+            yield stream
+        except KeyboardInterrupt as e:
+            interrupted = e
+    if interrupted is not None:
+        raise interrupted
 
 
 def _write(file: Path | None, text: str) -> None:
@@ -120,6 +165,18 @@ def _write(file: Path | None, text: str) -> None:
     else:
         sys.stdout.write(text)
         sys.stdout.flush()
+
+
+def _json_text(value: object, form: str) -> str:
+    return json.dumps(value, indent=None if form == "jsonl" else 2, ensure_ascii=False) + "\n"
+
+
+def _csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([plain(row.get(name)) for name in columns] for row in rows)
+    return text.getvalue()
 
 
 def _evaluation_tables(e: Evaluation) -> list[Table]:
@@ -135,17 +192,14 @@ def _evaluation_tables(e: Evaluation) -> list[Table]:
         "unreadable": e.unreadable,
         "seconds": f"{e.seconds:.1f}",
     }
-    tables = [_pairs(f"flip {e.command}", head)]
     # The reliability curve's bins are for a program or a picture; its summary is in the head.
-    shown = {
-        name: rows for name, rows in e.details.items() if isinstance(rows, list) and rows and name != "reliability"
-    }
-    tables += [_grid(name, rows) for name, rows in shown.items()]
-    hardest = sorted(e.per_class, key=lambda row: row["top1"])[:5]
-    return [*tables, _grid("hardest classes", hardest)]
+    shown = {k: rows for k, rows in e.details.items() if isinstance(rows, list) and rows and k != "reliability"}
+    hardest = sorted(e.per_class, key=lambda row: float(row["top1"]))[:5]
+    grids = [_grid(name, rows) for name, rows in {**shown, "hardest classes": hardest}.items()]
+    return [_pairs(f"flip {e.command}", head), *grids]
 
 
-def _flat(protocol: dict[str, Any]) -> dict[str, Any]:
+def _flat(protocol: Mapping[str, Any]) -> dict[str, Any]:
     """Return a protocol with the items of its mappings beside the others."""
     rows: dict[str, Any] = {}
     for key, value in protocol.items():
@@ -153,7 +207,7 @@ def _flat(protocol: dict[str, Any]) -> dict[str, Any]:
     return rows
 
 
-def _pairs(title: str, values: dict[str, Any]) -> Table:
+def _pairs(title: str, values: Mapping[str, Any]) -> Table:
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
@@ -164,7 +218,7 @@ def _pairs(title: str, values: dict[str, Any]) -> Table:
     return table
 
 
-def _grid(title: str, rows: Sequence[dict[str, Any]]) -> Table:
+def _grid(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
@@ -175,7 +229,7 @@ def _grid(title: str, rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.1f}" if abs(value) >= 1 or value == 0 else f"{value:.3f}"
     if isinstance(value, (list, tuple)):
@@ -183,37 +237,14 @@ def _cell(value: Any) -> str:
     return "–" if value is None else str(value)
 
 
-def _csv(value: Any) -> str:
-    text = "" if value is None else str(plain(value))
-    return '"' + text.replace('"', '""') + '"' if any(ch in text for ch in ',"\n') else text
-
-
 def _table_text(tables: Sequence[Table], file: Path | None) -> str:
-    from io import StringIO
-
     from rich.console import Console
 
     to_terminal = file is None and sys.stdout.isatty()
-    buffer = StringIO()
+    buffer = io.StringIO()
     console = Console(file=buffer, force_terminal=to_terminal, width=None if to_terminal else 120)
     for i, table in enumerate(tables):
         if i:
             console.print()
         console.print(table)
     return buffer.getvalue()
-
-
-#: Columns of an evaluation as csv.
-_EVALUATION_COLUMNS = (
-    *("command", "data", "model", "split", "n", "classes", "top1", "ci95_low", "ci95_high"),
-    *("top5", "mean_per_class", "unreadable", "seconds"),
-)
-
-
-def _evaluation_csv(evaluation: Evaluation) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _EVALUATION_COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    low, high = evaluation.ci95
-    writer.writerow({**evaluation.to_dict(), "ci95_low": low, "ci95_high": high})
-    return text.getvalue()

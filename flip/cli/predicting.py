@@ -2,87 +2,197 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from flip.cli.context import finish, input_paths
-from flip.cli.output import prediction_writer, save_evaluation, write_evaluation
-from flip.config import PredictConfig
-from flip.results import Evaluation, Neighbor, Prediction, predict_row
+from flip.cli.config import PredictOptions, TrainedOptions
+from flip.cli.context import Context, finish, input_paths, progress
+from flip.cli.output import prediction_writer, report_outcome
+from flip.studies.settings import parse_shots
 
 if TYPE_CHECKING:
-    from flip.embed.extractor import FeatureExtractor
-    from flip.features import Features
-    from flip.metrics import Array
+    from flip.classify.base import Classifier
+    from flip.classify.groups import Candidates, ClassGroups
+    from flip.data.dataset import Dataset
+    from flip.results import Evaluation
+    from flip.studies.protocol import Description, Fit, Outcome
 
-#: From image features (n, d) to class probabilities (n, c) and, where asked for, each photo's neighbours.
-Classify = Callable[["Array"], "tuple[Array, list[tuple[Neighbor, ...]] | None]"]
+log = logging.getLogger("flip.cli")
 
 
-def predict_photos(
-    config: PredictConfig, extractor: FeatureExtractor, classnames: tuple[str, ...], classify: Classify
-) -> None:
+def name_photos(options: PredictOptions, context: Context, classifier: Classifier) -> None:
     """Write one row for each input, in the input's order, each batch as soon as it is done."""
-    if not extractor.placement.is_main:
+    from flip.studies.protocol import prediction_rows
+
+    if not context.is_main:
         return
     unreadable = 0
-    paths = input_paths(config.images or [], null=config.null)
-    with prediction_writer(config) as write:
-        for batch in extractor.stream(paths):
-            names = [source.file for source in batch.sources]
-            rows = list(_rows(config, names, batch.embeddings, batch.errors, classnames, classify))
-            unreadable += sum(row.error is not None for row in rows)
+    about = _describe(options, context, "", classifier.classes_, {})
+    with prediction_writer(options) as write:
+        for batch in context.extractor.stream(input_paths(options.images or [], null=options.null)):
+            features = batch.features(classifier.classes_, context.encoder.fingerprint)
+            rows = prediction_rows(
+                features.paths,
+                features.errors,
+                about.probabilities(classifier, features),
+                classifier.classes_,
+                neighbors=classifier.listed_neighbors(features),
+                top=options.top,
+                reject=options.reject,
+                groups=about.groups,
+            )
+            unreadable += features.unreadable
             for row in rows:
                 write(row)
-    finish(config, unreadable)
+    finish(options, unreadable)
 
 
-def report_evaluation(
-    config: PredictConfig,
-    evaluation: Evaluation,
-    features: Features,
-    classify: Classify,
-    data_fingerprint: str,
-) -> None:
-    """Write an evaluation, and the prediction rows of its photos where they are asked for."""
-    rows = _rows(
-        config,
-        features.paths,
-        features.image_features,
-        features.errors,
-        features.classnames,
-        classify,
-        [features.classnames[c] for c in features.labels],
+def describe(options: PredictOptions, context: Context, command: str, **protocol: object) -> Description:
+    """Return what a result of this command says of its origin."""
+    own = {**protocol, "crop": options.crop, "tta": options.tta}
+    return _describe(options, context, command, context.dataset.classnames, own)
+
+
+def _describe(
+    options: PredictOptions, context: Context, command: str, classnames: Sequence[str], protocol: dict[str, object]
+) -> Description:
+    from flip.studies.protocol import Description
+
+    return Description(
+        command=command,
+        data=context.data_name,
+        model=context.model_name,
+        split=options.split,
+        protocol=protocol,
+        reject=options.reject,
+        groups=_groups(options.groups, classnames, context.opened),
+        candidates=_candidates(options.subset, classnames, context.opened),
     )
-    save_evaluation(config, evaluation, rows, data_fingerprint, features.fingerprint)
-    write_evaluation(config, evaluation)
-    finish(config, evaluation.unreadable)
 
 
-def _rows(
-    config: PredictConfig,
-    paths: Any,
-    image_features: Array,
-    errors: Any,
-    classnames: tuple[str, ...],
-    classify: Classify,
-    truths: list[str] | None = None,
-) -> Iterator[Prediction]:
-    readable = [i for i, error in enumerate(errors) if error is None]
-    probabilities, neighbors = classify(image_features[readable]) if readable else (None, None)
-    row_of = {i: row for row, i in enumerate(readable)}
-    for i, path in enumerate(paths):
-        if errors[i] is not None:
-            yield Prediction(path, error=errors[i])
-            continue
-        assert probabilities is not None
-        row = row_of[i]
-        yield predict_row(
-            path,
-            probabilities[row],
-            classnames,
-            top=config.top,
-            reject=config.reject,
-            truth=truths[i] if truths else None,
-            neighbors=neighbors[row] if neighbors is not None else None,
+def _groups(given: str | None, classnames: Sequence[str], dataset: Dataset | None) -> ClassGroups | None:
+    """Return the ranks that ``--groups`` names: of a file, of the data, or the last words of the class names."""
+    if given is None:
+        return None
+    from flip.classify import groups
+
+    if given != groups.AUTO:
+        return groups.read_groups(Path(given), classnames, dataset.raw_names if dataset else ())
+    ranks = dataset.ranks if dataset else ()
+    return groups.from_ranks(ranks, classnames) if ranks else groups.last_words(classnames)
+
+
+def _candidates(given: Path | None, classnames: Sequence[str], dataset: Dataset | None) -> Candidates | None:
+    if given is None:
+        return None
+    from flip.classify.groups import read_candidates
+
+    return read_candidates(given, classnames, dataset.raw_names if dataset else ())
+
+
+def show(options: PredictOptions, context: Context, outcome: Outcome, dataset: Dataset) -> None:
+    """Write the evaluation of a split and what else the options ask for."""
+    seconds = time.perf_counter() - context.began
+    outcome = replace(outcome, evaluation=replace(outcome.evaluation, seconds=seconds))
+    subset = outcome.evaluation.details.get("subset")
+    if subset and subset["outside"]:
+        log.info(
+            "%d of %d scored photos are of classes outside %s and count as wrong; the others: %.1f %%",
+            *(subset["outside"], outcome.evaluation.n, subset["file"], subset["top1"] or 0.0),
         )
+    report_outcome(
+        options,
+        outcome,
+        lambda: outcome.rows(top=options.top, reject=options.reject),
+        dataset.select(options.split).fingerprint(),
+    )
+    finish(options, outcome.evaluation.unreadable)
+
+
+def run_fit(
+    options: TrainedOptions,
+    context: Context,
+    command: str,
+    fit: Fit,
+    *,
+    with_model: bool,
+    captions: bool = False,
+) -> None:
+    """Fit on the training photos, then score a split or name photos.
+
+    Parameters
+    ----------
+    with_model : bool
+        Whether a model is needed although the data may be a table of embeddings.
+    captions : bool
+        Embed each photo's captions too.
+    """
+    from flip.embed.captions import with_caption_features
+    from flip.studies.few_shot import count_draws
+    from flip.studies.protocol import run_protocol
+    from flip.studies.training_data import make_training_set, take_splits
+
+    dataset = context.dataset
+    dataset.require_training_photos()
+    if not options.images:
+        require_meaning(dataset, options.split)
+    splits = {"train"} if options.images else {"train", options.split}
+    with_model = with_model or options.augmented is not None or not context.needs_no_model
+    features = context.features(take_splits(dataset, splits), with_model=with_model)
+    if not context.is_main:
+        return
+    extractor = context.extractor if with_model else None
+
+    train, test = features.split("train"), features.split(options.split)
+    if captions and extractor is not None:
+        train, test = (with_caption_features(part, extractor) for part in (train, test))
+    training = make_training_set(
+        train, extractor, generated=options.augmented, generated_weight=options.augmented_weight
+    )
+    if options.images:
+        name_photos(options, context, fit(training, options.seed))
+        return
+    augmented = {"augmented": str(options.augmented), "augmented_weight": options.augmented_weight}
+    about = describe(options, context, command, **(augmented if options.augmented else {}))
+    shots = parse_shots(options.shots)
+    with progress(options, "draws", count_draws(shots, options.seeds)) as advance:
+        outcome = run_protocol(
+            fit, training, test, shots=shots, seeds=options.seeds, seed=options.seed, about=about, progress=advance
+        )
+    draw_plot(options.plot, outcome.evaluation)
+    show(options, context, outcome, dataset)
+
+
+def require_meaning(dataset: Dataset, split: str) -> None:
+    """Refuse an evaluation that means nothing, and say where test photos are training photos as well.
+
+    Raises
+    ------
+    DataError
+        If the split has no photo, or there is one class only.
+    """
+    from flip.data.same_photos import copies_of_training_photos, describe_copies
+
+    dataset.select(split)
+    dataset.require_classes()
+    copied = None if dataset.embeddings is not None else describe_copies(copies_of_training_photos(dataset))
+    if copied:
+        log.warning("%s", copied)
+
+
+def draw_plot(file: Path | None, evaluation: Evaluation) -> None:
+    """Draw the few-shot curve, or calibration and coverage, where ``--plot`` asks for it."""
+    if file is None:
+        return
+    from flip.report.plots import plot_calibration, plot_few_shot
+
+    title = f"{evaluation.command}, {evaluation.classes} classes, n {evaluation.n}"
+    if "shots" in evaluation.details:
+        plot_few_shot(file, {evaluation.command: evaluation.details["shots"]}, title)
+    else:
+        plot_calibration(file, evaluation.details, title)
+    log.info("drew %s", file)

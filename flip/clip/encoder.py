@@ -1,170 +1,261 @@
-"""Pixels and texts meet the network here, and nowhere else."""
+"""Encoders: what ``embed/`` asks of a model. Pixels and texts meet the network here, and nowhere else."""
 
 from __future__ import annotations
 
-import copy
-import time
+import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 
-from flip.clip.model import ClipModel
-from flip.device import Placement, bf16_in_hardware, processor_name
-from flip.errors import ConfigError
-from flip.files import write_json
+from flip.arrays import Array, FloatArray
+from flip.clip.network import LoadedModel
+from flip.clip.tower import ImageTower, split_preprocess
+from flip.device import Placement, resolve_device
+from flip.settings import Progress
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-FloatMatrix = npt.NDArray[np.float32]
+    from flip.clip.network import ClipNetwork
+
+#: Texts that go through the network together.
+TEXT_BATCH = 64
 
 
-class ImageEncoder:
-    """The image tower on its device, in its number format, channels last.
+class Encoder(Protocol):
+    """A dual encoder; any object with these attributes and methods can be embedded with."""
+
+    @property
+    def name(self) -> str:
+        """The model as users are told of it."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with everything an embedding depends on; embeddings are cached under it."""
+
+    @property
+    def dim(self) -> int:
+        """Width d of an embedding."""
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor between cosine similarities and logits."""
+
+    def prepare(self, image: Image) -> Array:
+        """Return an RGB image as the network takes it; called in many threads at once."""
+
+    def encode_images(self, prepared: Sequence[Array]) -> FloatArray:
+        """Return unit embeddings, float32 of shape (n, d), of n prepared images."""
+
+    def encode_texts(self, texts: Sequence[str], progress: Progress | None = None) -> FloatArray:
+        """Return unit embeddings, float32 of shape (n, d), of n texts."""
+
+
+@runtime_checkable
+class PlaceableEncoder(Encoder, Protocol):
+    """An encoder that runs on a device and in a number format of flip's choice."""
+
+    def placed(self, placement: Placement, precision: str = "fp32", *, flip: bool = False) -> Encoder:
+        """Return the encoder there; with ``flip`` it encodes each photo as the mean of itself and its mirror image."""
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """All that an answer from cached embeddings needs of a model; known without its network.
+
+    Attributes
+    ----------
+    name : str
+        As ``--model`` was given.
+    fingerprint : str
+        16 hex digits over config, activation, weights and preprocessing.
+    dim : int
+        Width d of an embedding.
+    logit_scale : float
+        As the model learned it.
+    context_length : int
+        Tokens of a text that are read.
+    config : dict
+        ``model_cfg`` and ``preprocess_cfg``, as ``open_clip_config.json`` would hold them.
+    """
+
+    name: str
+    fingerprint: str
+    dim: int
+    logit_scale: float
+    context_length: int
+    config: dict[str, Any]
+
+
+class LazyModel:
+    """A model that is loaded when it is first asked for, and then kept.
 
     Parameters
     ----------
-    model : ClipModel
-        Left as it is; in another format than fp32 the tower is a copy.
-    placement : Placement
+    model : LoadedModel or callable
+        The model, or what loads it.
+    """
+
+    def __init__(self, model: LoadedModel | Callable[[], LoadedModel]) -> None:
+        self._model = model
+        # Photos are prepared in many threads, and each of them may be the first to ask.
+        self._lock = threading.Lock()
+
+    def get(self) -> LoadedModel:
+        """Return the model, loading it now if it was not."""
+        with self._lock:
+            if not isinstance(self._model, LoadedModel):
+                self._model = self._model()
+            return self._model
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the model is in memory."""
+        return isinstance(self._model, LoadedModel)
+
+
+class OpenClipEncoder:
+    """An open_clip model that loads its network at first use.
+
+    Parameters
+    ----------
+    facts : ModelFacts
+    model : LazyModel
+    placement : Placement, optional
+        Found at first use without it.
     precision : {"fp32", "bf16", "fp16"}
+        Number format of the image tower; texts are always encoded in fp32.
     flip : bool
         Encode each photo as the mean of itself and its mirror image.
+    unit : bool
+        Bring embeddings to unit length.
     """
 
-    def __init__(self, model: ClipModel, placement: Placement, precision: str, *, flip: bool = False) -> None:
+    def __init__(
+        self,
+        facts: ModelFacts,
+        model: LazyModel,
+        placement: Placement | None = None,
+        precision: str = "fp32",
+        *,
+        flip: bool = False,
+        unit: bool = True,
+    ) -> None:
+        self.facts = facts
+        self.precision = precision
+        self._model, self._placement, self._flip, self._unit = model, placement, flip, unit
+
+    def placed(self, placement: Placement, precision: str = "fp32", *, flip: bool = False) -> OpenClipEncoder:
+        """Return this model on a device and in a number format; both share one network."""
+        return OpenClipEncoder(self.facts, self._model, placement, precision, flip=flip, unit=self._unit)
+
+    def unnormalized(self) -> OpenClipEncoder:
+        """Return this encoder with embeddings as the network gives them, not of unit length."""
+        return OpenClipEncoder(self.facts, self._model, self._placement, self.precision, flip=self._flip, unit=False)
+
+    @property
+    def name(self) -> str:
+        """As ``--model`` was given."""
+        return self.facts.name
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over config, activation, weights and preprocessing."""
+        return self.facts.fingerprint
+
+    @property
+    def dim(self) -> int:
+        """Width d of an embedding."""
+        return self.facts.dim
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """``model_cfg`` and ``preprocess_cfg``, as ``open_clip_config.json`` would hold them."""
+        return self.facts.config
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of a text that are read."""
+        return self.facts.context_length
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor between cosine similarities and logits: the network's, which training changes, once it is here."""
+        if not self._model.is_loaded:
+            return self.facts.logit_scale
+        return float(self.network.logit_scale.detach().exp())
+
+    @property
+    def network(self) -> ClipNetwork:
+        """The open_clip model, in ``eval()``; loaded at first use, in fp32 on the CPU.
+
+        Raises
+        ------
+        ModelError
+            If the weights are gone, or changed since the model was named.
+        """
+        return self._model.get().network
+
+    @property
+    def preprocess(self) -> Callable[[Image], torch.Tensor]:
+        """PIL image in RGB → float32 tensor (3, height, width), open_clip's own validation transform."""
+        return self._model.get().preprocess
+
+    @property
+    def tokenize(self) -> Callable[..., torch.Tensor]:
+        """List of n texts → int64 tensor (n, context_length); longer texts are cut."""
+        return self._model.get().tokenize
+
+    @cached_property
+    def placement(self) -> Placement:
+        """The device; asked for at first use."""
+        return self._placement or resolve_device()
+
+    @cached_property
+    def _prepare(self) -> Callable[[Image], Array]:
+        return split_preprocess(self.preprocess)[0]
+
+    @cached_property
+    def _tower(self) -> ImageTower:
+        loaded, device = self._model.get(), self.placement.device
+        return ImageTower(loaded, device, self.precision, flip=self._flip, unit=self._unit)
+
+    def prepare(self, image: Image) -> Array:
+        """Return an RGB image resized and cropped, uint8 of shape (h, w, 3) as a rule."""
+        return self._prepare(image)
+
+    def encode_images(self, prepared: Sequence[Array]) -> FloatArray:
+        """Return unit embeddings, float32 of shape (n, d), of n prepared images."""
+        return self._tower.encode(prepared)
+
+    def count_cut(self, texts: Sequence[str]) -> int:
+        """Return how many of n texts are longer than the context, whose rest is not read.
+
+        A token is a byte or more, so that short texts are counted without a tokenizer.
+        """
+        long = [text for text in texts if len(text.encode("utf-8", "replace")) + 2 > self.context_length]
+        if not long:
+            return 0
+        # In twice the context a text that fits is followed by padding alone.
+        tokens = self.tokenize(["", *long], context_length=2 * self.context_length)  # (1 + long, 2 · context)
+        return int((tokens[1:, self.context_length :] != tokens[0, -1]).any(dim=1).sum())
+
+    def encode_texts(self, texts: Sequence[str], progress: Progress | None = None) -> FloatArray:
+        """Return unit embeddings, float32 of shape (n, d), of n texts, always in fp32; longer texts are cut."""
         import torch
 
-        self._device = placement.device
-        self._dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-        self._flip = flip
-        visual: Any = model.network.visual
-        self._visual = visual if precision == "fp32" else copy.deepcopy(visual)
-        self._visual.to(device=self._device, dtype=self._dtype).to(memory_format=torch.channels_last)
-        self.prepare, self._mean, self._std = _split_preprocess(model.preprocess)
-
-    def encode(self, prepared: Sequence[npt.NDArray[Any]]) -> FloatMatrix:
-        """Return unit embeddings (n, d) of n photos that ``prepare`` returned."""
-        import torch
-
-        pixels = torch.from_numpy(np.stack(prepared)).to(self._device, non_blocking=True)
-        if self._mean is not None and self._std is not None:
-            # Rows, columns, channels in memory is what channels last means: no copy.
-            pixels = pixels.permute(0, 3, 1, 2).float().div_(255)
-            pixels = pixels.sub_(self._mean.to(self._device)).div_(self._std.to(self._device))
-        with torch.inference_mode():
-            features = self._unit(pixels)
-            if self._flip:
-                features = torch.nn.functional.normalize(features + self._unit(pixels.flip(-1)), dim=-1)
-        return features.cpu().numpy()
-
-    def _unit(self, pixels: torch.Tensor) -> torch.Tensor:
-        import torch
-
-        features = self._visual(pixels.to(self._dtype).contiguous(memory_format=torch.channels_last))
-        # CoCa's tower returns its pooled embedding first and its tokens second.
-        features = features[0] if isinstance(features, tuple) else features
-        return torch.nn.functional.normalize(features.float(), dim=-1)
-
-
-def encode_texts(
-    model: ClipModel,
-    texts: Sequence[str],
-    placement: Placement,
-    *,
-    batch_size: int = 64,
-    progress: Callable[[int], None] | None = None,
-) -> FloatMatrix:
-    """Return unit embeddings (n, d) of n texts, always in fp32. Texts longer than the model's context are cut."""
-    import torch
-
-    model.network.to(placement.device)
-    rows = [np.zeros((0, model.dim), np.float32)]
-    for start in range(0, len(texts), batch_size):
-        batch = list(texts[start : start + batch_size])
-        with torch.inference_mode():
-            tokens = model.tokenize(batch).to(placement.device)
-            rows.append(model.network.encode_text(tokens, normalize=True).float().cpu().numpy())  # type: ignore[operator]
-        if progress:
-            progress(len(batch))
-    return np.concatenate(rows)
-
-
-#: bf16 moves single photos, and two timings of the same work differ by some percent: it has to gain more than that.
-_WORTH_IT = 0.85
-
-
-def resolve_precision(precision: str, model: ClipModel, placement: Placement, memory: Path | None = None) -> str:
-    """Return the number format that ``--precision`` means here: "fp32", "bf16" or "fp16".
-
-    ``auto`` is bf16 on a GPU that has it; on a processor that has it, bf16 where it was clearly faster than fp32 when
-    both were first timed with this model. The choice is remembered, since another would mean other embeddings.
-
-    Parameters
-    ----------
-    memory : Path, optional
-        Folder in which the choice is remembered.
-
-    Raises
-    ------
-    ConfigError
-        For fp16 on a processor.
-    """
-    if precision == "fp16" and placement.device.type == "cpu":
-        raise ConfigError("--precision fp16 needs a GPU; on a processor pass bf16, fp32 or auto")
-    if precision != "auto":
-        return precision
-    if not bf16_in_hardware(placement.device):
-        return "fp32"
-    if placement.device.type != "cpu":
-        return "bf16"
-    name = f"{model.fingerprint}-{processor_name(placement.device)}".replace(" ", "-")
-    file = memory / "precision" / f"{name}.json" if memory else None
-    if file and file.is_file():
-        import json
-
-        return str(json.loads(file.read_text(encoding="utf-8"))["precision"])
-    seconds = {name: _seconds_a_batch(model, placement, name) for name in ("fp32", "bf16")}
-    chosen = "bf16" if seconds["bf16"] < _WORTH_IT * seconds["fp32"] else "fp32"
-    if file:
-        write_json(file, {"precision": chosen, "seconds_for_8_photos": seconds})
-    return chosen
-
-
-def _seconds_a_batch(model: ClipModel, placement: Placement, precision: str) -> float:
-    from PIL import Image
-
-    encoder = ImageEncoder(model, placement, precision)
-    batch = [encoder.prepare(Image.new("RGB", (256, 256), (90, 120, 60)))] * 8
-    encoder.encode(batch)
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        encoder.encode(batch)
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
-def _split_preprocess(
-    preprocess: Callable[[Image], torch.Tensor],
-) -> tuple[Callable[[Image], npt.NDArray[Any]], torch.Tensor | None, torch.Tensor | None]:
-    """Return what a decoding thread does to a photo, and the mean and deviation left to do for a whole batch.
-
-    Resizing and cropping are Pillow's and run outside Python's lock; arithmetic on tensors would start a thread pool of
-    its own in each decoding thread, and is cheaper done at once.
-    """
-    from torchvision import transforms
-
-    steps = list(getattr(preprocess, "transforms", ()))
-    ends = len(steps) > 2 and isinstance(steps[-1], transforms.Normalize) and isinstance(steps[-2], transforms.ToTensor)
-    if not ends:
-        return (lambda image: preprocess(image).numpy()), None, None
-    import torch
-
-    geometry = transforms.Compose(steps[:-2])
-    mean, std = (torch.tensor(v, dtype=torch.float32).view(1, -1, 1, 1) for v in (steps[-1].mean, steps[-1].std))
-    return (lambda image: np.asarray(geometry(image))), mean, std
+        device = self.placement.device
+        self.network.to(device)
+        rows = [np.zeros((0, self.dim), np.float32)]
+        for start in range(0, len(texts), TEXT_BATCH):
+            batch = list(texts[start : start + TEXT_BATCH])
+            with torch.inference_mode():
+                tokens = self.tokenize(batch).to(device)  # (b, context_length)
+                rows.append(self.network.encode_text(tokens, normalize=self._unit).float().cpu().numpy())
+            if progress:
+                progress(len(batch))
+        return np.concatenate(rows)

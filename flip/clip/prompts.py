@@ -1,20 +1,23 @@
-"""Class names and templates: what the text tower reads for each class."""
+"""Class prompts: the texts that the text tower reads for each class."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import normalize
 
+from flip.data.table_files import READERS, read_table
 from flip.errors import ConfigError, DataError, near_names
+from flip.names import PROMPTS
 
 #: A template is a string with one ``{}`` for the class name.
-PROMPT_SETS: dict[str, tuple[str, ...]] = {
+TEMPLATES: dict[str, tuple[str, ...]] = {
     "plain": ("a photo of a {}.",),
     "bird": ("a photo of a {}, a type of bird.",),
 }
-PROMPT_NAMES = (*PROMPT_SETS, "paper", "clip")
 
 
 @dataclass(frozen=True)
@@ -24,16 +27,18 @@ class ClassPrompts:
     Attributes
     ----------
     texts : tuple of c tuples of str
-        One or more prompts a class.
+        One or more prompts per class.
     source : str
         What ``--prompts`` was given.
     unmatched : tuple of str
         Classes that a JSON file says nothing about; they got the plain template.
+    classnames : tuple of c str
     """
 
     texts: tuple[tuple[str, ...], ...]
     source: str
     unmatched: tuple[str, ...] = ()
+    classnames: tuple[str, ...] = ()
 
 
 def class_prompts(prompts: str, classnames: Sequence[str], raw_names: Sequence[str] | None = None) -> ClassPrompts:
@@ -56,26 +61,28 @@ def class_prompts(prompts: str, classnames: Sequence[str], raw_names: Sequence[s
     DataError
         If a prompt file is malformed: a line without ``{}``, JSON of another shape, no class in common.
     """
-    if prompts == "paper":
-        texts = tuple((f"a photo of a {paper_name(raw)}",) for raw in raw_names or classnames)
-        return ClassPrompts(texts, prompts)
     if prompts.endswith(".json") and "{}" not in prompts:
         return _from_json(Path(prompts), classnames)
-    templates = _templates(prompts)
-    return ClassPrompts(tuple(tuple(t.replace("{}", name) for t in templates) for name in classnames), prompts)
+    texts: tuple[tuple[str, ...], ...]
+    if prompts == "paper":
+        texts = tuple((f"a photo of a {paper_name(raw)}",) for raw in raw_names or classnames)
+    else:
+        templates = _templates(prompts)
+        texts = tuple(tuple(t.replace("{}", name) for t in templates) for name in classnames)
+    return ClassPrompts(texts, prompts, classnames=tuple(classnames))
 
 
 def paper_name(raw: str) -> str:
-    """Return a raw class name as the paper's prompts had it: lower case, underscores, no number."""
+    """Return a raw class name as in the paper's prompts: lower case, underscores, no number."""
     head, dot, tail = raw.partition(".")
     return (tail if dot and head.isdigit() and tail else raw).replace(" ", "_").lower()
 
 
 def _templates(prompts: str) -> tuple[str, ...]:
-    if prompts in PROMPT_SETS:
-        return PROMPT_SETS[prompts]
+    if prompts in TEMPLATES:
+        return TEMPLATES[prompts]
     if prompts == "clip":
-        from flip.clip.model import openai_templates
+        from flip.clip.vocabulary import openai_templates
 
         return openai_templates()
     if "{}" in prompts:
@@ -85,8 +92,8 @@ def _templates(prompts: str) -> tuple[str, ...]:
         looks_like_file = file.suffix or "/" in prompts
         problem = "no such prompt file" if looks_like_file else "a template needs {} where the class name goes"
         raise ConfigError(
-            f"--prompts {prompts!r}: {problem}{near_names(prompts, PROMPT_NAMES)}; "
-            f"pass {', '.join(PROMPT_NAMES)}, a template such as 'a photo of a {{}}.', or a file"
+            f"--prompts {prompts!r}: {problem}{near_names(prompts, PROMPTS)}; "
+            f"pass {', '.join(PROMPTS)}, a template such as 'a photo of a {{}}.', or a file"
         )
     return _from_text(file)
 
@@ -95,7 +102,7 @@ def _from_text(file: Path) -> tuple[str, ...]:
     lines = [(i, line.strip()) for i, line in enumerate(_read(file).splitlines(), 1)]
     lines = [(i, line) for i, line in lines if line and not line.startswith("#")]
     if not lines:
-        raise DataError(f"{file} holds no template; write one a line, such as 'a photo of a {{}}.'")
+        raise DataError(f"{file} holds no template; write one per line, such as 'a photo of a {{}}.'")
     for i, line in lines:
         if "{}" not in line:
             raise DataError(f"{file} line {i}: {line[:60]!r} has no {{}}; write {{}} where the class name goes")
@@ -119,20 +126,27 @@ def _from_json(file: Path, classnames: Sequence[str]) -> ClassPrompts:
             f"{file} names none of the {len(classnames)} classes; it has {', '.join(map(repr, list(content)[:3]))}, "
             f"the data {', '.join(map(repr, classnames[:3]))}"
         )
-    plain = PROMPT_SETS["plain"][0]
+    plain = TEMPLATES["plain"][0]
     texts = tuple(
-        tuple(sentence_about(name, s) for s in matched[name]) or (plain.replace("{}", name),) for name in classnames
+        tuple(about_class(name, s) for s in matched[name]) or (plain.replace("{}", name),) for name in classnames
     )
-    return ClassPrompts(texts, str(file), unmatched)
+    return ClassPrompts(texts, str(file), unmatched, tuple(classnames))
 
 
-def sentence_about(name: str, text: str) -> str:
-    """Return a sentence as it is, and a phrase that does not name the class as ``"{name}, which has {phrase}"``."""
-    return text if fold(name) in fold(text) else f"{name}, which has {text}"
+def about_class(name: str, text: str, otherwise: str = "{}, which has {text}") -> str:
+    """Return a text that names its class: as it is where it does, else put into a sentence with the name.
+
+    Parameters
+    ----------
+    name, text : str
+    otherwise : str
+        The sentence, with ``{}`` for the name and ``{text}`` for the text.
+    """
+    return text if fold(name) in fold(text) else otherwise.format(name, text=text)
 
 
 def fold(name: str) -> str:
-    """Return a class name in the form in which names are compared: letters and digits, lower case, single spaces."""
+    """Return a name as names are compared: letters and digits, lower case, single spaces."""
     spaced = "".join(ch if ch.isalnum() else " " for ch in name.replace("'", "").replace("’", ""))
     return " ".join(spaced.casefold().split())
 
@@ -145,19 +159,33 @@ def _sentences(file: Path, name: str, value: object) -> tuple[str, ...]:
 
 
 def read_class_list(file: Path) -> tuple[str, ...]:
-    """Return the class names of a text file, one a line; blank lines are skipped.
+    """Read class names: one per line of a text file (blank lines are skipped), or the label column of a table.
 
     Raises
     ------
     DataError
-        If the file is missing, empty, or names a class twice.
+        If the file is missing or empty, a table has no column of labels, or a text file names a class twice.
     """
-    names = tuple(line.strip() for line in _read(file).splitlines() if line.strip())
+    if file.suffix.lower() in READERS:
+        return _names_of_table(file)
+    names = tuple(normalize("NFC", line.strip()) for line in _read(file).splitlines() if line.strip())
     if not names:
-        raise DataError(f"{file} names no class; write one a line")
-    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
-    if twice is not None:
+        raise DataError(f"{file} names no class; write one per line")
+    if len(set(names)) < len(names):
+        twice = next(name for name, n in Counter(names).items() if n > 1)
         raise DataError(f"{file} names class {twice!r} twice; write each once")
+    return names
+
+
+def _names_of_table(file: Path) -> tuple[str, ...]:
+    table = read_table(file)
+    column = table.column("label")
+    if column is None:
+        there = ", ".join(table.columns)
+        raise DataError(f"{file} has no column 'label'; it has {there}; rename the one that holds the class names")
+    names = tuple(dict.fromkeys(name for row in table.rows if (name := row.text(column))))
+    if not names:
+        raise DataError(f"{file} names no class in its column {column!r}")
     return names
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
 
+from flip.errors import ConfigError
 from flip.files import write_json
 
 
@@ -16,7 +18,7 @@ def weights_hash(file: Path, cache: Path | None) -> str:
     ----------
     file : Path
     cache : Path or None
-        Folder in which the hash is remembered; None hashes each time.
+        Folder in which the hash is remembered; None, or one that cannot be written, hashes each time.
     """
     file = file.resolve()
     stat = file.stat()
@@ -29,10 +31,11 @@ def weights_hash(file: Path, cache: Path | None) -> str:
         remembered = json.loads(memory.read_text(encoding="utf-8"))
         if remembered["file"] == seen:
             return str(remembered["sha256"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         pass
     digest = _sha256(file)
-    write_json(memory, {"file": seen, "sha256": digest})
+    with contextlib.suppress(ConfigError):
+        write_json(memory, {"file": seen, "sha256": digest})
     return digest
 
 

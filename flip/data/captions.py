@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from flip.data.text import nfc, read_text
 from flip.errors import DataError
 
 
@@ -52,20 +53,16 @@ def read_captions_json(file: Path, paths: Sequence[str], *, every_key: bool) -> 
     DataError
         If the file is no such object, or a key fits several photos, or none and ``every_key`` is true.
     """
-    try:
-        given = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (ValueError, OSError) as error:
-        raise DataError(f"{file} is not JSON: {error}") from error
-    if not isinstance(given, dict):
-        raise DataError(f"{file} holds a JSON {type(given).__name__}; it must be an object of file name to captions")
+    given = _object(file)
+    composed = [nfc(path) for path in paths]
     by_name: dict[str, list[int]] = defaultdict(list)
-    for i, path in enumerate(paths):
+    for i, path in enumerate(composed):
         name = path.rpartition("/")[2]
         for key in {name, name.rpartition(".")[0]}:
             by_name[key].append(i)
     captions: list[tuple[str, ...]] = [()] * len(paths)
     for key, value in given.items():
-        fits = _fitting(key, by_name, paths)
+        fits = _fitting(nfc(key), by_name, composed)
         if len(fits) > 1:
             raise DataError(f"{file}: {key!r} fits {paths[fits[0]]} and {paths[fits[1]]}; write <folder>/{key}")
         if not fits and every_key:
@@ -78,8 +75,18 @@ def read_captions_json(file: Path, paths: Sequence[str], *, every_key: bool) -> 
     return captions
 
 
+def _object(file: Path) -> dict[str, Any]:
+    try:
+        given = json.loads(read_text(file))
+    except (ValueError, OSError) as error:
+        raise DataError(f"{file} is not JSON: {error}") from error
+    if not isinstance(given, dict):
+        raise DataError(f"{file} holds a JSON {type(given).__name__}; it must be an object of file name to captions")
+    return given
+
+
 def _fitting(key: str, by_name: dict[str, list[int]], paths: Sequence[str]) -> list[int]:
-    """Return the photos that a key of captions.json may mean."""
+    """Return the rows of the photos that a key of captions.json may mean."""
     key = key.replace("\\", "/").removeprefix("./")
     folder, _, name = key.rpartition("/")
     candidates = by_name.get(name, [])

@@ -1,4 +1,4 @@
-"""What every reader returns: records, class names and splits."""
+"""Labelled photos: records, class names, splits, and draws of few photos per class."""
 
 from __future__ import annotations
 
@@ -6,28 +6,18 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
-from unicodedata import normalize
 
 import numpy as np
-import numpy.typing as npt
 
+from flip.arrays import IntArray
 from flip.errors import ConfigError, DataError
+from flip.names import SPLITS
 
-SPLITS = ("train", "val", "test")
-
-#: What people call the splits, as folders and columns.
-SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-
-#: Share of photos held out for testing where a layout has no split of its own.
-DEFAULT_TEST_FRACTION = 0.3
-
-#: Left, top, width and height in pixels of the file as it is stored (after EXIF orientation).
+#: Left, top, width and height in pixels of the upright photo. An infinite width reaches to the right edge, and a height
+#: of 0 or less with it counts from the lower edge: (0, 0, inf, -20) is all but the last 20 rows, whatever the size.
 Box = tuple[float, float, float, float]
 
 
@@ -35,8 +25,9 @@ class Record(NamedTuple):
     """One photo of a dataset.
 
     ``path`` is what reports print: relative to the dataset's root where the photo lies under it, and joined to the root
-    it is the file (an absolute path stays what it is). ``source`` is the path of the photo that a generated picture
-    was made from, as it was noted then.
+    it is the file (an absolute path stays what it is). ``source`` is the path of the photo that a generated image was
+    made from, as it was noted then. ``frame`` is the part of the file that is the photo, where a part is none, such as
+    a banner below it: it is cut out whether or not photos are cropped to their boxes.
     """
 
     path: str
@@ -45,6 +36,35 @@ class Record(NamedTuple):
     captions: tuple[str, ...] = ()
     box: Box | None = None
     source: str | None = None
+    frame: Box | None = None
+
+    def region(self, crop: bool) -> Box | None:
+        """Return what is cut out of the file: the box where photos are cropped to boxes, else the frame."""
+        return self.box if crop and self.box is not None else self.frame
+
+
+@dataclass(frozen=True)
+class Omission:
+    """Something that was there and was left out: a phrase, how many, and the first of them."""
+
+    kind: str
+    count: int
+    first: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} ({self.count:,}), the first {self.first}"
+
+
+class Rank(NamedTuple):
+    """A coarser grouping of the classes, such as the family: one group per class."""
+
+    name: str
+    groups: tuple[str, ...]
+
+
+#: The fields of a record that a dataset's fingerprint covers, in this order. A field that is added to ``Record`` does
+#: not join them: what was begun with a dataset must be resumable by a later flip.
+_FINGERPRINTED = attrgetter("path", "label", "split", "captions", "box", "source")
 
 
 @dataclass(frozen=True)
@@ -64,6 +84,12 @@ class Dataset:
     records : tuple of Record
     embeddings : Path or None
         A table written by ``flip embed -o``, when the dataset was read from one and there may be no photos.
+    ranks : tuple of Rank
+        Groupings that come with the data, from the coarsest.
+    left_out : tuple of Omission
+        Files, classes and photos that were there and are not among the records. Not part of the fingerprint.
+    notes : tuple of str
+        How the data was understood where it could have been meant otherwise. Not part of the fingerprint.
     """
 
     root: Path
@@ -72,12 +98,15 @@ class Dataset:
     raw_names: tuple[str, ...]
     records: tuple[Record, ...]
     embeddings: Path | None = None
+    ranks: tuple[Rank, ...] = ()
+    left_out: tuple[Omission, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.records)
 
     @property
-    def labels(self) -> npt.NDArray[np.int64]:
+    def labels(self) -> IntArray:
         """Labels of shape (n,)."""
         return np.fromiter((r.label for r in self.records), dtype=np.int64, count=len(self.records))
 
@@ -88,7 +117,7 @@ class Dataset:
         return {split: counts[split] for split in SPLITS if counts[split]}
 
     def file(self, record: Record) -> Path:
-        """Return where the photo of a record lies."""
+        """Return the file of a record's photo."""
         return self.root / record.path
 
     def take(self, indices: Iterable[int]) -> Dataset:
@@ -97,6 +126,10 @@ class Dataset:
 
     def select(self, split: str) -> Dataset:
         """Return the records of one split (``"all"`` for every record).
+
+        Parameters
+        ----------
+        split : {"train", "val", "test", "all"}
 
         Raises
         ------
@@ -124,15 +157,45 @@ class Dataset:
                 "add one to the train split, or leave the class out"
             )
 
+    def require_classes(self) -> None:
+        """Raise a DataError if there are fewer than two classes: no accuracy means anything then."""
+        if len(self.classnames) < 2:
+            raise DataError(
+                f"{self.root} has one class, {self.classnames[0]!r}; every answer would be right. "
+                "Pass data with two classes or more"
+            )
+
+    def groups(self, rank: str) -> tuple[str, ...]:
+        """Return the group of each class in a rank that came with the data, such as the family.
+
+        Raises
+        ------
+        DataError
+            If there is no such rank; the message names those that are there.
+        """
+        for name, groups in self.ranks:
+            if name == rank:
+                return groups
+        have = ", ".join(rank.name for rank in self.ranks) or "none"
+        raise DataError(f"{self.root} has no rank {rank!r}; it has {have}")
+
+    def require_photos(self) -> None:
+        """Raise a DataError if the dataset is a table of embeddings, for what needs the photos themselves."""
+        if self.embeddings is not None:
+            raise DataError(f"{self.root} is a table of embeddings, and training needs the photos; pass their folder")
+
     def fingerprint(self) -> str:
-        """Return a hash of paths, labels, splits, captions and class names (not of the pixels), 16 hex digits."""
-        digest = hashlib.sha256()
-        for item in (self.classnames, *self.records):
-            digest.update(repr(tuple(item)).encode())
+        """Return a hash of class names, paths, labels, splits, captions, boxes and sources, 16 hex digits.
+
+        The pixels are not part of it.
+        """
+        digest = hashlib.sha256(repr(self.classnames).encode())
+        for record in self.records:
+            digest.update(repr(_FINGERPRINTED(record)).encode())
         return digest.hexdigest()[:16]
 
 
-def few_shot_indices(labels: npt.NDArray[np.int64], shots: int, seed: int) -> npt.NDArray[np.int64]:
+def few_shot_indices(labels: IntArray, shots: int, seed: int) -> IntArray:
     """Draw ``shots`` rows of every class without replacement; a class that has fewer gives all it has.
 
     The draw of a class depends on the seed and the class alone, and a draw of more shots contains the draw of fewer.
@@ -146,8 +209,13 @@ def few_shot_indices(labels: npt.NDArray[np.int64], shots: int, seed: int) -> np
 
     Returns
     -------
-    int array
+    int array of shape (m,)
         Row indices, grouped by class in ascending class order.
+
+    Raises
+    ------
+    ConfigError
+        If ``shots`` is below 1.
     """
     if shots < 1:
         raise ConfigError(f"shots is {shots}; pass 1 or more")
@@ -160,7 +228,7 @@ def few_shot_indices(labels: npt.NDArray[np.int64], shots: int, seed: int) -> np
 
 
 def rows_of_sources(sources: Sequence[str | None], paths: Sequence[str]) -> list[int | None]:
-    """Return the row in ``paths`` of each generated picture's source, None where it has none or it is not there.
+    """Return the row in ``paths`` of each generated image's source, None where it has none or it is not there.
 
     Paths are relative to the data's folder and sources as somebody wrote them, perhaps before the data moved: the
     longest end of a source that is one of the paths is it.
@@ -173,57 +241,3 @@ def rows_of_sources(sources: Sequence[str | None], paths: Sequence[str]) -> list
         return next((row[end] for end in ends if end in row), None)
 
     return [find(source) if source else None for source in sources]
-
-
-def clean_class_name(raw: str) -> str:
-    """Return the name a person would say: ``001.Black_footed_Albatross`` becomes ``Black footed Albatross``."""
-    head, dot, tail = raw.partition(".")
-    name = tail if dot and head.isdigit() and tail else raw
-    return " ".join(name.replace("_", " ").split())
-
-
-def label_indices(raw_labels: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
-    """Return the sorted distinct raw names (as numbers where all are numbers) and each row's index into them."""
-    distinct = set(raw_labels)
-    numbers = all(name.isdecimal() for name in distinct)
-    names = tuple(sorted(distinct, key=lambda name: (int(name) if numbers else 0, name)))
-    index = {name: i for i, name in enumerate(names)}
-    return names, [index[name] for name in raw_labels]
-
-
-def hash_splits(paths: Sequence[str], labels: Sequence[int], test_fraction: float) -> list[str]:
-    """Return ``train`` or ``test`` for each photo, from a hash of its path.
-
-    A photo stays where it is when others are added or the folder is moved. The photo of a class that has the smallest
-    hash is always ``train``, so no class is without one.
-
-    Parameters
-    ----------
-    paths : sequence of str
-        Relative to the data's folder, with ``/``.
-    labels : sequence of int
-    test_fraction : float
-        At least 0 and below 1.
-
-    Raises
-    ------
-    ConfigError
-        If ``test_fraction`` is outside that range.
-    """
-    if not 0 <= test_fraction < 1:
-        raise ConfigError(f"test fraction {test_fraction} is outside [0, 1); pass for example {DEFAULT_TEST_FRACTION}")
-    hashes = [_path_hash(path) for path in paths]
-    smallest: dict[int, int] = {}
-    for i, c in enumerate(labels):
-        if c not in smallest or hashes[i] < hashes[smallest[c]]:
-            smallest[c] = i
-    return [
-        "train" if value < 1 - test_fraction or smallest[c] == i else "test"
-        for i, (value, c) in enumerate(zip(hashes, labels, strict=True))
-    ]
-
-
-def _path_hash(path: str) -> float:
-    # macOS may hand out decomposed accents; the same photo must fall into the same split everywhere.
-    digest = hashlib.sha256(normalize("NFC", path).encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64

@@ -6,7 +6,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-# What systems leave behind beside photos; names that begin with a dot are skipped as well.
+from flip.data.text import nfc
+
+# Litter of operating systems; names that begin with a dot are skipped as well.
 _LITTER = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
 
 
@@ -45,26 +47,98 @@ def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterat
 
 
 class FileIndex:
-    """Answers which files exist below a folder, listing each folder once.
+    """The files below a folder, by their paths: each folder is listed once.
 
     Parameters
     ----------
     folder : Path
-        What relative paths are relative to.
+        The folder that relative paths are relative to.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._names: dict[str, frozenset[str]] = {}
+        self._composed: dict[str, dict[str, str]] = {}
+        self._asked: dict[str, set[str]] = {}
+
+    def find(self, path: str) -> str | None:
+        """Return a path as it is spelt on the disk, or None where there is no such file.
+
+        Parameters
+        ----------
+        path : str
+            With ``/``, relative or absolute; accents may be composed or not.
+        """
+        parent, slash, name = path.rpartition("/")
+        parent = parent or slash
+        names = self._listed(parent)
+        if name not in names:
+            # The file system may fold case or accents; the list may have been written where accents were composed.
+            if (self._folder / path).is_file():
+                return path
+            found = self._spelt(path)
+            return found if found is None else self.find(found)
+        self._asked.setdefault(parent, set()).add(name)
+        return path
 
     def has(self, path: str) -> bool:
         """Return whether a path with ``/``, relative or absolute, is a file."""
-        parent, slash, name = path.rpartition("/")
-        parent = parent or slash
+        return self.find(path) is not None
+
+    def unasked(self) -> Iterator[str]:
+        """Yield the files, in sorted order, that lie beside those that were found and were not asked for."""
+        for parent in sorted(self._asked):
+            for name in sorted(self._names[parent] - self._asked[parent]):
+                if not is_hidden(name):
+                    yield f"{parent}/{name}" if parent else name
+
+    def _listed(self, parent: str) -> frozenset[str]:
         if parent not in self._names:
             self._names[parent] = _names_in(self._folder / parent)
-        # The second look is for file systems that fold case or accents, and costs only where the first one fails.
-        return name in self._names[parent] or (self._folder / path).is_file()
+        return self._names[parent]
+
+    def _spelt(self, path: str) -> str | None:
+        """Return a path with each part as the disk spells it, where it differs by the form of accents only."""
+        if path.isascii():
+            return None
+        parts, spelt = path.split("/"), ""
+        for i, part in enumerate(parts):
+            below = f"{spelt}/{part}" if i else part
+            if not (self._folder / below).exists():
+                if spelt not in self._composed:
+                    self._composed[spelt] = _composed_names(self._folder / spelt)
+                found = self._composed[spelt].get(nfc(part))
+                if found is None:
+                    return None
+                below = f"{spelt}/{found}" if i else found
+            spelt = below
+        return spelt if spelt != path else None
+
+
+def real_path(folder: Path, path: str, known: dict[str, str]) -> str:
+    """Return the file that a path means when links and ``..`` are followed.
+
+    Parameters
+    ----------
+    folder : Path
+    path : str
+        With ``/``, relative to the folder or absolute.
+    known : dict
+        The real paths of folders that were met before; it is added to.
+    """
+    parent, _, name = os.path.join(folder, path).rpartition("/")  # noqa: PTH118
+    if parent not in known:
+        known[parent] = os.path.realpath(parent)
+    file = f"{known[parent]}/{name}"
+    return os.path.realpath(file) if name in ("", ".", "..") or os.path.islink(file) else file  # noqa: PTH114
+
+
+def _composed_names(folder: Path) -> dict[str, str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {nfc(entry.name): entry.name for entry in entries}
+    except OSError:
+        return {}
 
 
 def _names_in(folder: Path) -> frozenset[str]:

@@ -1,85 +1,46 @@
-"""The one safe decoding function, and what counts as a photo in a folder."""
+"""The one safe decoding function for photos, and the names of photo files."""
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import math
-from pathlib import Path, PurePath
-from typing import BinaryIO
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from flip.data.dataset import Box
+from flip.data.formats import FORMATS, PLUGINS, RAW_ADVICE, RAW_SUFFIXES, is_heif, why_unidentified
 from flip.errors import DataError
 
 #: More pixels than this are refused before any is decoded: the level at which Pillow itself speaks of a bomb.
 MAX_PIXELS = 178_956_970
 
-# EPS starts Ghostscript. IPTC opens what it contains with every format, so it is a way to EPS. WMF is a drawing, which
-# only Windows can paint. MPEG is recognised by Pillow, but its pixels cannot be read.
-_REFUSED = frozenset({"EPS", "IPTC", "WMF", "MPEG"})
-_USUAL = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+_DNG_VERSION, _SUB_IMAGES, _REDUCED, _LARGEST_SAMPLE = 50706, 330, 254, 281
+
+#: The largest values of 8, 10, 12, 14 and 16 bits, and how far they are shifted to become 8.
+_RANGES = ((255, 0), (1023, 2), (4095, 4), (16383, 6), (65535, 8))
 
 _SIGNS_OF_TRUNCATION = ("truncated", "broken data stream", "not enough image data")
-
-# Formats phones write that Pillow cannot decode: listed as photos all the same, so that each gets a row with its error.
-_UNREADABLE_PHOTOS = frozenset({".heic", ".heif"})
-
-
-def _safe_formats() -> tuple[str, ...]:
-    """Return the raster formats that run no other program: usual ones first, those without a signature last."""
-    Image.init()
-    safe = [
-        name
-        for name, (factory, _) in Image.OPEN.items()
-        if name not in _REFUSED
-        and factory.__module__.startswith("PIL.")
-        and not (isinstance(factory, type) and issubclass(factory, ImageFile.StubImageFile))
-    ]
-
-    def place(name: str) -> tuple[int, bool]:
-        usual = _USUAL.index(name) if name in _USUAL else len(_USUAL)
-        return usual, Image.OPEN[name][1] is None
-
-    return tuple(sorted(safe, key=place))
-
-
-#: Names of the Pillow formats that are decoded, in the order they are tried.
-FORMATS = _safe_formats()
-
-#: Lower-case suffixes of those formats. (The JPEG reader also reads MPO.)
-IMAGE_EXTENSIONS = frozenset(
-    suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS or name == "MPO"
-)
-
-_LISTED = IMAGE_EXTENSIONS | _UNREADABLE_PHOTOS
-
-
-def is_image_file(path: str | PurePath) -> bool:
-    """Return whether a file's name is that of a photo; hidden files (``.x``, ``._x``) are none, nor is Thumbs.db.
-
-    Only the name is looked at. The suffixes are ``IMAGE_EXTENSIONS``, and HEIC, which phones write and Pillow cannot
-    decode: such a photo is listed, so that it gets a row with its error rather than none.
-    """
-    name = path.name if isinstance(path, PurePath) else path.rpartition("/")[2]
-    stem, dot, suffix = name.rpartition(".")
-    return bool(stem and dot) and stem[0] != "." and f".{suffix.lower()}" in _LISTED
 
 
 def decode_image(source: Path | bytes | BinaryIO, box: Box | None = None) -> Image.Image:
     """Return a photo as RGB, upright, and cropped to a box if one is given.
 
-    The format is told from the content, whatever the file is called. EXIF orientation is applied; grey, palette, CMYK,
-    alpha and 1-bit become RGB as Pillow's ``convert`` does it; integer pixels of 16 bits are scaled to 8; of several
-    frames the first is taken. Safe to call from several threads.
+    The format is told from the content, whatever the file is called. EXIF orientation is applied; grey, palette, CMYK
+    and 1-bit become RGB as Pillow's ``convert`` does it; transparent pixels are laid on white, where ``convert`` alone,
+    and so open_clip, would show whatever colour is hidden under them; integer pixels of 10, 12, 14 and 16 bits are
+    scaled to 8 by the smallest of these ranges that holds the brightest; of several frames the first is taken. Safe to
+    call from several threads.
 
     Parameters
     ----------
     source : Path, bytes or binary file
         A file that is passed open stays open.
     box : (left, top, width, height), optional
-        In pixels of the upright photo; clipped to it.
+        In pixels of the upright photo; clipped to it. See ``flip.data.dataset.Box`` for one without its last rows.
 
     Raises
     ------
@@ -93,7 +54,7 @@ def decode_image(source: Path | bytes | BinaryIO, box: Box | None = None) -> Ima
         elif isinstance(source, Path):
             # Opened here rather than by Pillow, which would map uncompressed files into memory and keep them mapped.
             with source.open("rb") as file:
-                image = _decode(file)
+                image = _decode(file, source.suffix.lower())
         else:
             image = _decode(source)
     except DataError:
@@ -104,19 +65,105 @@ def decode_image(source: Path | bytes | BinaryIO, box: Box | None = None) -> Ima
     return image if box is None else _crop(image, box)
 
 
-def _decode(file: BinaryIO) -> Image.Image:
+def image_size(source: Path) -> tuple[int, int]:
+    """Return width and height in pixels as a photo's header has them, before EXIF orientation; no pixel is decoded.
+
+    Raises
+    ------
+    DataError
+        If the header cannot be read.
+    """
+    try:
+        with source.open("rb") as file:
+            return _opened(file).size
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(_reason(error)) from error
+
+
+def _decode(file: BinaryIO, suffix: str = "") -> Image.Image:
     if not file.seekable():
         file = io.BytesIO(file.read())
-    try:
-        image: Image.Image = Image.open(file, formats=FORMATS)
-    except UnidentifiedImageError:
-        file.seek(0)
-        raise DataError(_why_unidentified(file.read(16))) from None
+    image: Image.Image = _opened(file)
     if image.width * image.height > MAX_PIXELS:
         raise Image.DecompressionBombError
+    if image.format == "TIFF" and (suffix in RAW_SUFFIXES or _is_thumbnail_of_raw(image)):
+        raise DataError(RAW_ADVICE)
+    wide_colour = image.mode in ("RGB", "RGBA") and ";16" in _raw_mode(image)
+    largest = getattr(image, "tag_v2", {}).get(_LARGEST_SAMPLE)
     image.load()
     _turn_upright(image)
+    if wide_colour:
+        image = _wide_colour(file, image)
+    elif image.mode == "F" or image.mode.startswith("I"):
+        image = _to_eight_bits(image, largest)
     return _to_rgb(image)
+
+
+def _opened(file: BinaryIO) -> ImageFile.ImageFile:
+    """Open an image without decoding it; formats that plugins registered are tried last."""
+    plugins = tuple(name for name in PLUGINS if name in Image.OPEN and name not in FORMATS)
+    try:
+        return Image.open(file, formats=(*FORMATS, *plugins))
+    except UnidentifiedImageError:
+        file.seek(0)
+        head = file.read(16)
+        file.seek(0)
+        if is_heif(head) and "HEIF" not in Image.OPEN and importlib.util.find_spec("pillow_heif"):
+            importlib.import_module("pillow_heif").register_heif_opener()
+            return _opened(file)
+        raise DataError(why_unidentified(head)) from None
+
+
+def _is_thumbnail_of_raw(image: Image.Image) -> bool:
+    """Return whether a TIFF is a camera's raw file, whose first image is a small preview."""
+    tags: Any = getattr(image, "tag_v2", {})
+    is_preview = bool(tags.get(_REDUCED, 0) & 1) and _SUB_IMAGES in tags
+    return _DNG_VERSION in tags or is_preview
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """Return how the decoder will unpack pixels, such as ``RGB;16B``."""
+    tile: Any = getattr(image, "tile", None)
+    arguments = tile[0].args if tile else ""
+    first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return first if isinstance(first, str) else ""
+
+
+def _wide_colour(file: BinaryIO, high: Image.Image) -> Image.Image:
+    """Return colour of 16 bits per channel in 8.
+
+    Pillow keeps the high byte, which is right for a range of 16 bits and nearly black for 10, 12 or 14. Then the file
+    is decoded again in the other byte order, which gives the low bytes.
+    """
+    colours = high.convert("RGB") if high.mode == "RGBA" else high
+    if _brightest(colours) > _RANGES[3][0] >> 8:
+        return high
+    file.seek(0)
+    low = _opened(file)
+    mode = _raw_mode(low)
+    swapped = mode.replace(";16B", ";16X").replace(";16L", ";16B").replace(";16X", ";16L")
+    low.tile = [
+        part._replace(args=(swapped, *part.args[1:]) if isinstance(part.args, tuple) else swapped) for part in low.tile
+    ]
+    low.load()
+    _turn_upright(low)
+    values = np.asarray(high, np.uint16) * 256 + np.asarray(low, np.uint16)  # (h, w, channels)
+    scaled = (values >> _shift(int(values[..., :3].max()))).astype(np.uint8)
+    if high.mode == "RGBA":
+        scaled[..., 3] = np.asarray(high)[..., 3]
+    return Image.fromarray(scaled, high.mode)
+
+
+def _brightest(colours: Image.Image) -> int:
+    extrema: Any = colours.getextrema()
+    return max(int(top) for _, top in extrema)
+
+
+def _shift(peak: int) -> int:
+    """Return how many bits too many the smallest range has that holds the brightest value."""
+    return next(shift for top, shift in _RANGES if peak <= top)
 
 
 def _turn_upright(image: Image.Image) -> None:
@@ -130,34 +177,52 @@ def _turn_upright(image: Image.Image) -> None:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode == "F" or image.mode.startswith("I"):
-        image = _to_eight_bits(image)
+    if image.has_transparency_data and (laid := _on_white(image)) is not None:
+        return laid
     # It has no bearing on the colours, and Pillow warns when it has to drop it.
     image.info.pop("transparency", None)
     return image.convert("RGB")
 
 
-def _to_eight_bits(image: Image.Image) -> Image.Image:
+def _on_white(image: Image.Image) -> Image.Image | None:
+    """Return an image laid on white, or None where no pixel of it is transparent."""
+    try:
+        clear = image.convert("RGBA")
+    except (ValueError, OverflowError, SystemError):  # a transparent colour that no pixel of 8 bits has
+        return None
+    if clear.getchannel("A").getextrema()[0] == 255:
+        return None
+    return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
+
+
+def _to_eight_bits(image: Image.Image, largest: Any = None) -> Image.Image:
     """Scale wide grey pixels to 8 bits.
 
-    Pillow's ``convert`` clips them at 255, which turns a 16-bit photo white. Its reader of 16-bit colour keeps the high
-    byte, and so does this. Wider pixels have no agreed range: they are taken as 0..1 (float), 8 or 16 bits (in that
-    order, whichever holds the brightest), or else scaled by the brightest.
+    Pillow's ``convert`` clips them at 255, which turns a 16-bit photo white. The range is the one the file declares
+    (``largest``), else the smallest of 8, 10, 12, 14 and 16 bits that holds the brightest; floats up to 1 are 0..1;
+    what is wider is scaled by its brightest.
     """
-    pixels = np.asarray(image)
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((pixels >> 8).astype(np.uint8))
-    values = np.nan_to_num(pixels.astype(np.float32), posinf=0.0).clip(min=0)
-    peak = float(values.max())
-    ranges = ((1.0, 255.0), (255.0, 1.0), (65535.0, 1 / 256)) if image.mode == "F" else ((65535.0, 1 / 256),)
-    factor = next((factor for top, factor in ranges if peak <= top), 255.5 / max(peak, 1.0))
-    return Image.fromarray((values * factor).astype(np.uint8))
+    pixels = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0.0).clip(min=0)  # (h, w)
+    peak = float(pixels.max())
+    if isinstance(largest, tuple):
+        largest = largest[0] if largest else None
+    if isinstance(largest, int) and peak <= largest <= _RANGES[-1][0]:
+        peak = float(largest)
+    if image.mode == "F" and peak <= 1:
+        factor = 255.0
+    elif peak <= _RANGES[-1][0]:
+        factor = 1 / 2 ** _shift(math.ceil(peak))
+    else:
+        factor = 255.5 / peak
+    return Image.fromarray((pixels * factor).astype(np.uint8))
 
 
 def _crop(image: Image.Image, box: Box) -> Image.Image:
     left, top, width, height = box
+    if width == math.inf:
+        box = left, top, width, height = left, top, image.width - left, image.height - top + height
     if all(map(math.isfinite, box)) and width > 0 and height > 0:
         x0, y0 = max(0, math.floor(left)), max(0, math.floor(top))
         x1, y1 = min(image.width, math.ceil(left + width)), min(image.height, math.ceil(top + height))
@@ -167,26 +232,12 @@ def _crop(image: Image.Image, box: Box) -> Image.Image:
     raise DataError(f"empty box: {shown} (x, y, w, h) holds no pixel of a photo of {image.width} x {image.height}")
 
 
-def _why_unidentified(head: bytes) -> str:
-    if not head:
-        return "not an image: the file is empty"
-    if head.startswith((b"%!PS", b"\xc5\xd0\xd3\xc6")):
-        return "not an image: PostScript (EPS) is not read, since another program would have to run; convert it to PNG"
-    for name in FORMATS:
-        accepts = Image.OPEN[name][1]
-        if accepts is not None and accepts(head):
-            return f"broken or truncated image: it begins as {name}, but its header cannot be read"
-    if head[4:8] == b"ftyp":
-        return "not an image: HEIC, or a video, is not read; convert it to JPEG"
-    return "not an image: its content is in no format that Pillow reads"
-
-
 def _reason(error: Exception) -> str:
-    """Say in one short line what Pillow, or the system, stumbled over."""
+    """Return one short line on what Pillow, or the system, stumbled over."""
     if isinstance(error, Image.DecompressionBombError):
         return f"image too large: it declares more than {MAX_PIXELS:,} pixels"
     if isinstance(error, MemoryError):
-        return "image too large: memory does not suffice"
+        return "image too large: out of memory"
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, OSError) and error.strerror:

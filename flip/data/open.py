@@ -1,41 +1,29 @@
-"""``open_dataset``: which reader fits what is there."""
+"""``open_dataset``: the layout of what is there, and its reader."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from flip.data.classnames import rename_classes, require_distinct_names
-from flip.data.cub import find_cub, read_cub
-from flip.data.dataset import DEFAULT_TEST_FRACTION, SPLIT_NAMES, Dataset
-from flip.data.embeddings import is_embeddings, read_embeddings
+from flip.data.classnames import near_equal_names, wordnet_ids
+from flip.data.dataset import Dataset
 from flip.data.files import is_hidden, subfolders
-from flip.data.folder import METADATA_FILES, has_photos, read_class_folders, read_images_folder, read_split_folders
-from flip.data.images import is_image_file
-from flip.data.manifest import read_manifest
+from flip.data.formats import is_image_file, suffix_advice
+from flip.data.layout import Layout, layouts
+from flip.data.official import missing_files, unused_splits
+from flip.data.renaming import rename_classes
 from flip.data.sample import read_sample
-from flip.data.tables import READERS
+from flip.data.settings import DEFAULT_TEST_FRACTION, ReadSettings
+from flip.data.table_files import READERS
 from flip.errors import ConfigError, DataError, near_names
+from flip.names import LAYOUTS
 from flip.sample.fieldguide import GUIDES
 
-_ACCEPTED = (
-    "CUB-200-2011, train/<class>/* and test/<class>/*, images/<class>/*, <class>/*, or a manifest file "
-    f"({', '.join(READERS)})"
-)
-
-_READERS: dict[str, Callable[[Path, float], Dataset]] = {
-    "cub": lambda root, _: read_cub(root),
-    "split-folders": lambda root, _: read_split_folders(root),
-    "images-folder": read_images_folder,
-    "class-folders": read_class_folders,
-    "manifest": lambda root, fraction: read_manifest(_manifest_in(root), fraction),
-    "embeddings": lambda root, _: read_embeddings(root),
-}
-
-#: What ``--layout`` may be.
-LAYOUTS = tuple(_READERS)
-
-_FILE_LAYOUTS = ("manifest", "embeddings")
+log = logging.getLogger(__name__)
 
 
 def open_dataset(
@@ -44,58 +32,63 @@ def open_dataset(
     layout: str | None = None,
     test_fraction: float = DEFAULT_TEST_FRACTION,
     classnames: Path | None = None,
+    class_level: int | None = None,
     cache: Path | None = None,
-    say: Callable[[str], None] = lambda _: None,
 ) -> Dataset:
     """Read labelled photos from a folder or a manifest, telling the layout from what is there.
 
     Parameters
     ----------
     data : str or Path
-        A folder, a manifest, or a word of ``flip.sample.fieldguide.GUIDES`` for drawn birds.
+        A folder, a manifest, or a word of ``flip.names.SAMPLE_DATA`` for drawn birds.
     layout : str, optional
-        One of ``LAYOUTS``, to read the data as that.
+        One of ``flip.names.LAYOUTS``, to read the data as that.
     test_fraction : float
         Share of photos held out for testing where the layout has no split of its own; at least 0 and below 1.
     classnames : Path, optional
         A file that renames the classes; see :func:`flip.data.classnames.rename_classes`.
+    class_level : int, optional
+        Level of folders that are the classes: 1 for ``<class>/*``, 2 for ``<genus>/<class>/*``.
     cache : Path, optional
-        Where drawn birds are kept; the platform's cache without it.
-    say : callable
-        Called with a line when something takes a while.
+        The folder of drawn birds and of photos unpacked from tables; the platform's cache without it.
 
     Raises
     ------
     DataError
         If there is nothing at ``data``, no layout fits, or the data is not what its layout promises.
     ConfigError
-        If ``layout`` or ``test_fraction`` is not allowed.
+        If ``layout``, ``test_fraction`` or ``class_level`` is not allowed.
     """
-    if layout is not None and layout not in _READERS:
+    settings = ReadSettings(test_fraction=test_fraction, class_level=class_level, cache=cache)
+    if layout is not None and layout not in LAYOUTS:
         raise ConfigError(
             f"layout {layout!r} is unknown{near_names(layout, LAYOUTS)}; pass one of {', '.join(LAYOUTS)}"
         )
     if str(data) in GUIDES and layout is None:
-        return _named(read_sample(str(data), cache, say), classnames)
+        return _finished(read_sample(str(data), cache), classnames)
     root = Path(data).expanduser()
     try:
-        _require_something(root)
-        chosen = layout or _recognise(root)
-        if root.is_file() and chosen not in _FILE_LAYOUTS:
-            raise DataError(
-                f"{root} is a file, and {chosen} is a layout of folders; pass the folder, or --layout manifest"
-            )
-        dataset = _READERS[chosen](root, test_fraction)
+        return _finished(_read(root, layout, settings), classnames)
     except OSError as error:
         raise DataError(f"cannot read {error.filename or root}: {error.strerror or error}") from error
-    return _named(dataset, classnames)
 
 
-def _named(dataset: Dataset, classnames: Path | None) -> Dataset:
-    if classnames is not None:
-        dataset = rename_classes(dataset, classnames)
-    require_distinct_names(dataset)
-    return dataset
+def _read(root: Path, layout: str | None, settings: ReadSettings) -> Dataset:
+    """Read data as a layout; an error, or a note, says when an archive's files are there in part or are not used."""
+    _require_something(root)
+    chosen = layouts()[layout] if layout else _recognise(root)
+    if root.is_file() and not chosen.files:
+        raise DataError(
+            f"{root} is a file, and {chosen.name} is a layout of folders; pass the folder, or --layout manifest"
+        )
+    try:
+        dataset = chosen.read(root, settings)
+    except DataError as error:
+        missing = None if layout or chosen.index_files else missing_files(root)
+        if missing is None:
+            raise
+        raise DataError(f"{error}; {missing}") from error
+    return replace(dataset, notes=(*dataset.notes, *unused_splits(root, chosen)))
 
 
 def describe(dataset: Dataset) -> str:
@@ -108,8 +101,56 @@ def describe(dataset: Dataset) -> str:
     return f"{dataset.layout}: {', '.join(parts)}"
 
 
+def _finished(dataset: Dataset, classnames: Path | None) -> Dataset:
+    """Return the dataset with the names that were asked for; what was left out and what was understood is logged."""
+    if classnames is not None:
+        dataset = rename_classes(dataset, classnames)
+    notes = (*dataset.notes, *_about_names(dataset, classnames), *_about_splits(dataset))
+    dataset = replace(dataset, notes=notes)
+    for note in dataset.notes:
+        log.info("%s: %s", dataset.layout, note)
+    for omission in dataset.left_out:
+        log.info("%s: left out %s", dataset.layout, omission)
+    return dataset
+
+
+def _about_names(dataset: Dataset, given: Path | None) -> Iterator[str]:
+    """Yield sentences on class names that may not be meant as they are."""
+    names = dataset.classnames
+    name, count = Counter(names).most_common(1)[0] if names else ("", 0)
+    if count > 1:
+        yield f"{count} classes have the name {name!r}; answers that name it do not tell them apart"
+    near = near_equal_names(dataset.classnames)
+    if near:
+        first, other = near[0]
+        more = f", and {len(near) - 1} more pairs" if len(near) > 1 else ""
+        yield f"classes {first!r} and {other!r} differ by case, spaces or hyphens only{more}; are they one class?"
+    if given is None and wordnet_ids(dataset.raw_names):
+        yield f"the classes are named by WordNet ids, such as {names[0]}, which say nothing; pass --classnames FILE"
+    if given is None and len(names) > 1 and all(re.fullmatch(r"\d+(?:\.\d+)?", name) for name in names):
+        yield f"the classes are named by numbers, such as {names[0]}, which say nothing; pass --classnames FILE"
+    if len(names) == 1:
+        yield f"there is one class, {names[0]!r}: no accuracy means anything"
+
+
+def _about_splits(dataset: Dataset) -> Iterator[str]:
+    """Yield a sentence on classes that are tested and cannot be learned, where there is something to learn from."""
+    if "train" not in dataset.splits:
+        return
+    learned = {record.label for record in dataset.records if record.split == "train"}
+    absent = [name for c, name in enumerate(dataset.classnames) if c not in learned]
+    if absent:
+        have = "has" if len(absent) == 1 else "have"
+        yield f"{_count(len(absent), 'class', 'classes')} {have} no training photo, such as {absent[0]!r}"
+
+
 def _count(n: int, one: str, many: str) -> str:
     return f"{n:,} {one if n == 1 else many}"
+
+
+def _accepted() -> str:
+    """Return the layouts as messages list them."""
+    return ", ".join(layout.shape for layout in layouts().values())
 
 
 def _require_something(root: Path) -> None:
@@ -122,77 +163,24 @@ def _require_something(root: Path) -> None:
         near = near_names(root.name, (path.name for path in parent.iterdir()))
         raise DataError(f"no folder or file {root}{near or '; check the path'}")
     if not any(root.iterdir()):
-        raise DataError(f"{root} is empty; flip reads {_ACCEPTED}")
+        raise DataError(f"{root} is empty; flip reads {_accepted()}")
 
 
-def _recognise(root: Path) -> str:
-    """Return the layout of what is there; the surer signs are looked at first."""
-    if is_embeddings(root):
-        return "embeddings"
+def _recognise(root: Path) -> Layout:
+    """Return the layout of what is there: the first that knows it."""
+    for layout in layouts().values():
+        if (layout.files or root.is_dir()) and layout.recognise(root):
+            return layout
     if root.is_file():
-        if root.suffix.lower() not in READERS:
-            raise DataError(
-                f"{root} is no manifest; its name must end in one of {', '.join(READERS)}, or give a folder"
-            )
-        return "manifest"
-    if find_cub(root):
-        return "cub"
-    folders = subfolders(root)
-    if _are_split_folders(root, folders):
-        return "split-folders"
-    if _is_images_folder(root, folders):
-        return "images-folder"
-    with_photos = [name for name in folders if has_photos(root / name)]
-    if not with_photos:
-        if any((root / name).is_file() for name in METADATA_FILES):
-            return "manifest"
-        raise DataError(_unrecognised(root, folders))
-    _refuse_wrapping(root, with_photos)
-    return "class-folders"
-
-
-def _are_split_folders(root: Path, folders: list[str]) -> bool:
-    """Tell splits from classes: a class of vehicles may be called train."""
-    splits = {name: SPLIT_NAMES[name.casefold()] for name in folders if name.casefold() in SPLIT_NAMES}
-    if "train" not in splits.values():
-        return False
-    if not any(has_photos(root / name) for name in folders if name not in splits):
-        return True
-    return len(set(splits.values())) > 1 and all(subfolders(root / name) for name in splits)
-
-
-def _is_images_folder(root: Path, folders: list[str]) -> bool:
-    if "images" not in folders:
-        return False
-    if any(has_photos(root / name) for name in folders if name != "images" and not subfolders(root / name)):
-        # Class folders, one of which happens to be called images.
-        return False
-    places = (root, root / "images")
-    described = any((place / name).is_file() for place in places for name in ("captions.json", *METADATA_FILES))
-    return described or any(has_photos(root / "images" / name) for name in subfolders(root / "images"))
-
-
-def _refuse_wrapping(root: Path, with_photos: list[str]) -> None:
-    """Refuse a folder whose one class would be a whole dataset: an archive that was unpacked into its own folder."""
-    only = root / with_photos[0]
-    if len(with_photos) == 1 and (find_cub(only) or len(subfolders(only)) > 1):
+        advice = suffix_advice(root.suffix.lower())
         raise DataError(
-            f"{root} would be a single class, {only.name!r}; its photos lie in folders of {only}: "
-            "pass that one, or --layout class-folders if it is a class"
+            f"{root} is no manifest; its name must end in one of {', '.join(READERS)}, or give a folder"
+            + (f" ({advice})" if advice else "")
         )
+    raise DataError(_unrecognised(root))
 
 
-def _manifest_in(root: Path) -> Path:
-    """Return the manifest: the file itself, or the metadata file of a folder of photos."""
-    if root.is_file():
-        return root
-    file = next((root / name for name in METADATA_FILES if (root / name).is_file()), None)
-    if file is None:
-        raise DataError(f"{root} is a folder without {', '.join(METADATA_FILES)}; pass the manifest file itself")
-    return file
-
-
-def _unrecognised(root: Path, folders: list[str]) -> str:
+def _unrecognised(root: Path) -> str:
     files = [path.name for path in root.iterdir() if not is_hidden(path.name) and path.is_file()]
     photos = sum(map(is_image_file, files))
     if photos:
@@ -200,5 +188,5 @@ def _unrecognised(root: Path, folders: list[str]) -> str:
             f"{root} holds {_count(photos, 'photo', 'photos')} and no class folders; put the photos of each class in "
             "a folder of its own, or list them in a manifest with path and label"
         )
-    shown = ", ".join([*(f"{name}/" for name in folders), *sorted(files)][:5]) or "hidden files only"
-    return f"no layout fits {root}, which holds {shown}; flip reads {_ACCEPTED}"
+    shown = ", ".join([*(f"{name}/" for name in subfolders(root)), *sorted(files)][:5]) or "hidden files only"
+    return f"no layout fits {root}, which holds {shown}; flip reads {_accepted()}"

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from dataclasses import replace
 from pathlib import Path
 
-from flip.config import cache_folder, worker_count
-from flip.data.cub import read_cub
 from flip.data.dataset import Dataset
+from flip.data.layouts.cub import read_cub
 from flip.errors import ConfigError, DataError
+from flip.files import cache_folder
 from flip.sample.fieldguide import GUIDES, is_guide, write_guide
 
+log = logging.getLogger(__name__)
 
-def read_sample(name: str, cache: Path | None, say: Callable[[str], None]) -> Dataset:
+
+def read_sample(name: str, cache: Path | None) -> Dataset:
     """Read a field guide, drawing it first where that was not done before.
 
     Parameters
@@ -21,9 +23,7 @@ def read_sample(name: str, cache: Path | None, say: Callable[[str], None]) -> Da
     name : str
         A key of ``flip.sample.fieldguide.GUIDES``.
     cache : Path or None
-        Where it is kept; the platform's cache without it.
-    say : callable
-        Called with a line before the drawing begins.
+        The folder it is kept in; the platform's cache without it.
 
     Raises
     ------
@@ -33,10 +33,10 @@ def read_sample(name: str, cache: Path | None, say: Callable[[str], None]) -> Da
     guide = GUIDES[name]()
     folder = cache_folder(cache) / "sample" / f"{name}-{guide.edition()}"
     if not is_guide(folder, guide):
-        say(f"drawing {len(guide.species) * guide.photos:,} photos of {len(guide.species)} species into {folder}")
+        photos = len(guide.species) * guide.photos
+        log.info("drawing %s photos of %d species into %s", f"{photos:,}", len(guide.species), folder)
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            write_guide(guide, folder, workers=worker_count(None))
+            write_guide(guide, folder)
         except (OSError, ConfigError) as e:
             # Another process may have drawn the same meanwhile.
             if not is_guide(folder, guide):

@@ -1,23 +1,44 @@
-"""Rows of CSV, TSV, JSON Lines and Parquet files, and what the cells of a row say of a photo."""
+"""Rows of tables, and the columns that say something of a photo."""
 
 from __future__ import annotations
 
-import csv
-import json
+import ast
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from flip.data.captions import parse_captions
-from flip.data.dataset import SPLIT_NAMES, Box
+from flip.data.dataset import Box
+from flip.data.splits import SPLIT_WORDS, read_splits
 from flip.errors import DataError
 
 _CAPTIONS = ("captions", "caption", "text")
 _BOX = ("x", "y", "w", "h")
 
+#: The names under which tables in circulation have a column; of several that are there the first is read.
+ALIASES = {
+    "path": (
+        "path",
+        "file_name",
+        "filename",
+        "filepath",
+        "file_path",
+        "image_path",
+        "img_path",
+        "file",
+        "image",
+        "img",
+    ),
+    "label": ("label", "class", "class_name", "classname", "category", "target"),
+    "split": ("split", "set", "subset"),
+}
+
 #: The columns that are looked at; of a Parquet file no other is read.
-COLUMNS = frozenset({"path", "file_name", "label", "split", "bbox", *_CAPTIONS, *_BOX})
+COLUMNS = frozenset({"bbox", "source", *_CAPTIONS, *_BOX}.union(*ALIASES.values()))
+
+_BYTES = re.compile(r"""b(['"]).*\1""", re.DOTALL)
 
 
 class Row(NamedTuple):
@@ -33,16 +54,38 @@ class Row(NamedTuple):
         return f"{self.file}:{self.line}"
 
     def text(self, column: str) -> str | None:
-        """Return a cell as text, or None where it is missing or empty."""
+        """Return a cell as text, or None where it is missing or empty; bytes, also written as b'wren', are read."""
         value = self.cells.get(column)
         if isinstance(value, float) and math.isnan(value):
             return None
+        if isinstance(value, str) and _BYTES.fullmatch(value.strip()):
+            value = _evaluated(value.strip())
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", errors="replace")
         # pandas turns whole numbers into floats as soon as one cell of the column is empty.
         text = str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
         return text if value is not None and text else None
 
+    def one_line(self, column: str) -> str | None:
+        """Return a cell as text of one line.
+
+        Raises
+        ------
+        DataError
+            If it has several, as when a quote is not closed.
+        """
+        text = self.text(column)
+        if text is not None and "\n" in text:
+            begin = text.partition("\n")[0][:40]
+            raise DataError(f"{self.where}: the {column} that begins with {begin!r} has several lines; close its quote")
+        return text
+
+    def label(self, column: str | None) -> str | None:
+        """Return the class, None where the table has no such column or the cell is empty."""
+        return self.one_line(column) if column else None
+
     def captions(self) -> tuple[str, ...]:
-        """Return what the first of the columns ``captions``, ``caption`` and ``text`` holds."""
+        """Return the captions in the first of the columns ``captions``, ``caption`` and ``text`` that has a value."""
         value = next((self.cells[name] for name in _CAPTIONS if self.cells.get(name) is not None), None)
         try:
             return parse_captions(value)
@@ -63,14 +106,21 @@ class Row(NamedTuple):
             raise DataError(f"{self.where}: box {numbers} is not four numbers (x, y, w, h)") from None
         return x, y, w, h
 
-    def split(self) -> str | None:
-        """Return train, val or test as the column ``split`` says it, or None where it is empty."""
-        given = self.text("split")
+    def split(self, words: SplitColumn) -> str | None:
+        """Return train, val, test or unlabeled as the row's split says it, or None where it is empty."""
+        given = self.text(words.column) if words.column else None
         if given is None:
             return None
-        if given.casefold() not in SPLIT_NAMES:
-            raise DataError(f"{self.where}: unknown split {given!r}; write one of {', '.join(SPLIT_NAMES)}")
-        return SPLIT_NAMES[given.casefold()]
+        if given not in words.splits:
+            raise DataError(f"{self.where}: unknown split {given!r}; write one of {', '.join(SPLIT_WORDS)}")
+        return words.splits[given]
+
+
+class SplitColumn(NamedTuple):
+    """The column that holds the split, None where there is none, and the split that each of its values means."""
+
+    column: str | None
+    splits: Mapping[str, str]
 
 
 class Table(NamedTuple):
@@ -79,81 +129,33 @@ class Table(NamedTuple):
     columns: list[str]
     rows: list[Row]
 
+    def column(self, kind: str) -> str | None:
+        """Return the name of the column of a kind ("path", "label", "split"), None where there is none."""
+        return next((name for name in ALIASES[kind] if name in self.columns), None)
 
-def read_table(file: Path) -> Table:
-    """Return the rows of a ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` file.
+    @property
+    def splits(self) -> SplitColumn:
+        """The column of the split and what its values mean: ``eval`` is the test split where nothing else is."""
+        column = self.column("split")
+        values = dict.fromkeys(text for row in self.rows if column and (text := row.text(column)))
+        return SplitColumn(column, read_splits(values))
 
-    Raises
-    ------
-    DataError
-        If the file's suffix is another, or the file is not what its suffix says; the message names the line.
-    """
-    reader = READERS.get(file.suffix.lower())
-    if reader is None:
-        raise DataError(f"{file} is no table that flip reads; it must end in one of {', '.join(READERS)}")
+    def chosen(self) -> list[str]:
+        """Return sentences on columns that are read under another name, or of which several could be meant."""
+        told = []
+        for kind, what in (("path", "photos"), ("label", "classes")):
+            there = [name for name in ALIASES[kind] if name in self.columns]
+            if len(there) > 1:
+                told.append(f"the {what} are read from the column {there[0]!r}, not from {', '.join(there[1:])}")
+            elif there and there[0] not in ("path", "file_name", "label"):
+                told.append(f"the {what} are read from the column {there[0]!r}")
+        return told
+
+
+def _evaluated(text: str) -> bytes | str:
+    """Return the bytes that Python wrote as text."""
     try:
-        return reader(file)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
-
-
-def _read_csv(file: Path) -> Table:
-    header: list[str] = []
-    rows: list[Row] = []
-    line = 1
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.reader(lines, delimiter="\t" if file.suffix.lower() == ".tsv" else ",")
-        try:
-            for cells in reader:
-                if cells and not header:
-                    header = [name.strip().lower() for name in cells]
-                elif cells:
-                    if len(cells) != len(header):
-                        raise DataError(f"{file}:{line}: {len(cells)} cells, but the header has {len(header)}")
-                    rows.append(Row(file, line, dict(zip(header, cells, strict=True))))
-                line = reader.line_num + 1
-        except csv.Error as error:
-            raise DataError(f"{file}:{line}: {error}") from error
-    return Table(header, rows)
-
-
-def _read_jsonl(file: Path) -> Table:
-    rows = []
-    with file.open(encoding="utf-8-sig") as lines:
-        for line, text in enumerate(lines, 1):
-            if not text.strip():
-                continue
-            try:
-                cells = json.loads(text)
-            except ValueError as error:
-                raise DataError(f"{file}:{line}: not JSON: {error}") from error
-            if not isinstance(cells, dict):
-                raise DataError(f"{file}:{line}: a JSON {type(cells).__name__}; each line must be an object")
-            rows.append(Row(file, line, {name.strip().lower(): value for name, value in cells.items()}))
-    return Table(list(dict.fromkeys(name for row in rows for name in row.cells)), rows)
-
-
-def _read_parquet(file: Path) -> Table:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        there = pq.read_schema(file).names
-        # Other columns may be large: embeddings, or the photos themselves.
-        known = [name for name in there if name.lower() in COLUMNS]
-        rows = [
-            Row(file, line, {name.lower(): value for name, value in cells.items()})
-            for line, cells in enumerate(pq.read_table(file, columns=known).to_pylist(), 1)
-        ]
-    except pa.ArrowException as error:
-        raise DataError(f"{file} is not a Parquet file: {str(error).splitlines()[0]}") from error
-    return Table([name.lower() for name in there], rows)
-
-
-#: The reader of each suffix.
-READERS: dict[str, Callable[[Path], Table]] = {
-    ".csv": _read_csv,
-    ".tsv": _read_csv,
-    ".jsonl": _read_jsonl,
-    ".parquet": _read_parquet,
-}
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+    return value if isinstance(value, bytes) else text

@@ -60,7 +60,7 @@ def augment(
     device: str = "auto",
     precision: str = "auto",
     batch_size: int = 4,
-    workers: int = 1,
+    workers: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
     on_image: Callable[[Kept], None] | None = None,
@@ -88,7 +88,7 @@ def augment(
         Of drawing.
     batch_size : int
         Images drawn together; halved when out of memory.
-    workers : int
+    workers : int, optional
         Threads that decode photos.
     overwrite : bool
         Replace what an earlier run drew, and write into a folder that holds other work.
@@ -130,17 +130,17 @@ def require_photos(dataset: Dataset) -> None:
 
 
 def _open_filter(
-    train: Dataset, settings: AugmentSettings, model: str | FeatureExtractor | None, device: str, workers: int
+    train: Dataset, settings: AugmentSettings, model: str | FeatureExtractor | None, device: str, workers: int | None
 ) -> ClipFilter | None:
     def extractor() -> FeatureExtractor:
         from flip.clip.model import load_model
-        from flip.config import ReadConfig
-        from flip.embed.extractor import make_extractor
+        from flip.embed.extractor import FeatureExtractor
+        from flip.embed.settings import EmbedSettings
         from flip.names import DEFAULT_MODEL
 
         if model is not None and not isinstance(model, str):
             return model
-        return make_extractor(load_model(model or DEFAULT_MODEL), ReadConfig(device=device, workers=workers))  # type: ignore[arg-type]
+        return FeatureExtractor(load_model(model or DEFAULT_MODEL), EmbedSettings(device=device, workers=workers))
 
     return open_filter(train, settings.filter, extractor, required=model is not None)
 

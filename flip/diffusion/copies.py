@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 
 from flip.arrays import PixelArray
 from flip.data.images import decode_image
+from flip.device import cpu_count
 from flip.errors import DataError
 from flip.settings import Progress
 
@@ -43,7 +44,7 @@ class PhotoHashes:
         A photo that cannot be read matches nothing.
     size : (width, height)
         Photos are cropped to this shape first, as they are where images begin from them.
-    workers : int
+    workers : int, optional
         Threads that decode.
     progress : callable, optional
         Called with 1 for each photo.
@@ -54,14 +55,14 @@ class PhotoHashes:
         photos: Sequence[Path],
         size: tuple[int, int],
         *,
-        workers: int = 1,
+        workers: int | None = None,
         progress: Progress | None = None,
     ) -> None:
         width = 128
         shape = (width, max(1, round(width * size[1] / size[0])))
         hashes: list[PixelArray] = []
         self._photos: list[Path] = []
-        with ThreadPoolExecutor(workers) as pool:
+        with ThreadPoolExecutor(workers or cpu_count()) as pool:
             for photo, found in zip(photos, pool.map(lambda file: _hash_file(file, shape), photos), strict=True):
                 if found is not None:
                     hashes.append(found)

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flip.device import place
+from flip.device import resolve_device, resolve_precision
 from flip.diffusion.background import in_the_background
 from flip.diffusion.checkpoint import Loaded, load_pipeline
 from flip.diffusion.metadata import ImageMetadata
-from flip.diffusion.painter import Painter, Picture, picture_seed, resolve_precision
+from flip.diffusion.painter import Painter, Picture, picture_seed
 from flip.diffusion.pictures import contact_sheet, save_picture, save_sheet, slug
 from flip.diffusion.settings import DrawSettings, SamplerSettings
 from flip.errors import ConfigError, DataError
@@ -136,8 +136,8 @@ def open_painter(
 ) -> tuple[Loaded, Painter]:
     """Load a model, if it is not yet, and put it on a device."""
     at_least("--batch-size", batch_size, 1)
-    loaded, placement = ckpt if isinstance(ckpt, Loaded) else load_pipeline(ckpt), place(device)
-    number_format = resolve_precision(precision, placement)
+    loaded, placement = ckpt if isinstance(ckpt, Loaded) else load_pipeline(ckpt), resolve_device(device)
+    number_format = resolve_precision(precision, placement, "draw")
     return loaded, Painter(loaded.pipeline, placement, settings, precision=number_format, batch_size=batch_size)
 
 

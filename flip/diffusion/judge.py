@@ -88,7 +88,7 @@ class ClipFilter:
     def judge(self, images: Sequence[Image], labels: Sequence[int]) -> list[Verdict]:
         """Judge images, each with the index of its class."""
         encoder = self._extractor.encoder
-        features = encoder.encode([encoder.prepare(image) for image in images])
+        features = encoder.encode_images([encoder.prepare(image) for image in images])
         similarities = zero_shot_logits(features, self._texts, 1.0)
         return [self._verdict(row, label) for row, label in zip(similarities, labels, strict=True)]
 
@@ -186,7 +186,7 @@ def make_judge(
     clip: ClipFilter | None,
     size: tuple[int, int],
     *,
-    workers: int = 1,
+    workers: int | None = None,
     progress: Progress | None = None,
 ) -> ImageJudge:
     """Make the judge of a dataset's generated images, which looks for near copies of all its photos.
@@ -198,7 +198,7 @@ def make_judge(
     clip : ClipFilter or None
     size : (width, height)
         Of the images.
-    workers : int
+    workers : int, optional
         Threads that decode.
     progress : callable, optional
         Called with 1 for each photo.

@@ -11,12 +11,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flip.device import Placement, bf16_in_hardware
+from flip.device import Placement
 from flip.diffusion.metadata import ImageMetadata
 from flip.diffusion.settings import DrawSettings
 from flip.errors import ConfigError
 
 if TYPE_CHECKING:
+    import torch
     from PIL.Image import Image
 
     from flip.diffusion.pipeline import Pipeline, Scheduler
@@ -53,21 +54,6 @@ def picture_seed(seed: int, prompt: str, index: int) -> int:
     """Return the seed of one image, 0 to 2**48 - 1, from the run's seed, the prompt and the image's number."""
     digest = hashlib.sha256(f"{seed}\0{index}\0{prompt}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:6], "big")
-
-
-def resolve_precision(precision: str, placement: Placement) -> str:
-    """Return the number format of ``--precision`` for drawing on this device: bf16 for auto where a GPU has it.
-
-    Raises
-    ------
-    ConfigError
-        For fp16 on a CPU.
-    """
-    if precision == "fp16" and placement.device.type == "cpu":
-        raise ConfigError("--precision fp16 needs a GPU; on a CPU pass fp32, bf16 or auto")
-    if precision != "auto":
-        return precision
-    return "bf16" if placement.device.type == "cuda" and bf16_in_hardware(placement.device) else "fp32"
 
 
 class Painter:
@@ -167,7 +153,9 @@ class Painter:
         import torch
 
         width, height = self.size
-        where: dict[str, Any] = {"width": width, "height": height}
+        # On the CPU, so that every device begins from the same noise.
+        generators = [torch.Generator("cpu").manual_seed(picture.seed) for picture in batch]
+        where: dict[str, Any] = {"width": width, "height": height, "latents": self._noise(generators)}
         if self.settings.strength is not None:
             photos = [fit_photo(picture.source, (width, height)) for picture in batch if picture.source]
             where = {"image": photos, "strength": self.settings.strength}
@@ -177,11 +165,22 @@ class Painter:
             negative_prompt=[self.settings.negative] * len(batch) if self.settings.negative else None,
             num_inference_steps=self.settings.steps,
             guidance_scale=self.settings.guidance,
-            # On the CPU, so that every device begins from the same noise.
-            generator=[torch.Generator("cpu").manual_seed(picture.seed) for picture in batch],
+            generator=generators,
             **where,
         )
         return result.images
+
+    def _noise(self, generators: Sequence[torch.Generator]) -> torch.Tensor:
+        """Return the noise that images begin from, (b, channels, height, width) of the latents.
+
+        It is drawn in fp32: in half precision torch draws other numbers, and an image would depend on the precision.
+        """
+        import torch
+
+        unet, scale = self._pipeline.unet, self._pipeline.vae_scale_factor
+        width, height = self.size
+        shape = (1, unet.config.in_channels, height // scale, width // scale)
+        return torch.cat([torch.randn(shape, generator=generator) for generator in generators]).to(unet.dtype)
 
     def metadata(self, picture: Picture) -> ImageMetadata:
         """Return the prompt, seed and settings of an image, as its file carries them."""

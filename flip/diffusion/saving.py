@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flip.errors import ConfigError
-from flip.files import claim_folder, folder_aside
+from flip.files import claim_folder, folder_aside, move_files
 
 if TYPE_CHECKING:
     from flip.diffusion.pipeline import Pipeline
@@ -47,11 +47,7 @@ def save_pipeline(pipeline: Pipeline, folder: Path, *, overwrite: bool = False) 
         for file in _model_files(folder):
             file.unlink()
         # The index last: without it the folder is no model.
-        files = [file for file in staged.rglob("*") if file.is_file()]
-        for file in sorted(files, key=lambda file: file.name == INDEX_FILE):
-            target = folder / file.relative_to(staged)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            file.replace(target)
+        move_files(staged, folder, last=INDEX_FILE)
     except OSError as e:
         raise ConfigError(f"{folder} cannot be written ({e.strerror or e}); pass a folder that can") from e
     finally:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from flip.clip.model import CONFIG_FILE, WEIGHTS_FILE
+from flip.clip.folder import CONFIG_FILE, WEIGHTS_FILE
 from flip.errors import ConfigError
 
 #: open_clip's default.

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from flip.clip.model import clip_vocabulary
+from flip.clip.vocabulary import clip_vocabulary
 
 CONTEXT_LENGTH = 77
 

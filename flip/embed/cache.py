@@ -8,7 +8,6 @@ again, and the row whose size and time of change fit the file is the one that co
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -17,10 +16,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
-import numpy.typing as npt
 
+from flip.arrays import Array, BoolArray, FloatArray
 from flip.errors import ConfigError, FeatureMismatchError
-from flip.files import write_json
+from flip.files import write_json, written_aside
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,7 +32,7 @@ SECONDS_A_PART = 20.0
 
 
 class FileKey(NamedTuple):
-    """What a cached row is found by. ``path`` is absolute, and ends in ``#xywh=…`` where a box was cut out."""
+    """The key of a cached row. ``path`` is absolute, and ends in ``#xywh=…`` where a box was cut out."""
 
     path: str
     size: int
@@ -41,10 +40,10 @@ class FileKey(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a look-up returns, one row a key: embeddings (n, d) float32, whether known (n,), and errors (n,)."""
+    """The result of a look-up, one row per key: embeddings (n, d) float32, whether known (n,), and errors (n,)."""
 
-    embeddings: npt.NDArray[np.float32]
-    known: npt.NDArray[np.bool_]
+    embeddings: FloatArray
+    known: BoolArray
     errors: list[str | None]
 
     @classmethod
@@ -76,7 +75,7 @@ class EmbeddingCache:
         self.folder = folder / fingerprint
         self.fingerprint = fingerprint
         self.dim = dim
-        self._pending: list[tuple[FileKey, npt.NDArray[np.float16] | None, str | None]] = []
+        self._pending: list[tuple[FileKey, Array | None, str | None]] = []
         self._oldest = 0.0
         try:
             (self.folder / "images").mkdir(parents=True, exist_ok=True)
@@ -128,7 +127,7 @@ class EmbeddingCache:
         self._copy_repeats(keys, found)
         return found
 
-    def add(self, key: FileKey, embedding: npt.NDArray[np.float32] | None, error: str | None = None) -> None:
+    def add(self, key: FileKey, embedding: FloatArray | None, error: str | None = None) -> None:
         """Add one row: a unit embedding of shape (d,), or the error that kept the photo from being read."""
         if not self._pending:
             self._oldest = time.monotonic()
@@ -176,7 +175,7 @@ class TextCache:
         except OSError as e:
             raise ConfigError(f"cache folder {folder} cannot be written ({e.strerror}); pass --cache DIR") from e
 
-    def look_up(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    def look_up(self, texts: Sequence[str]) -> tuple[FloatArray, BoolArray]:
         """Return embeddings (n, d) and whether each is known (n,); the texts must differ from each other."""
         import pyarrow as pa
         import pyarrow.compute as pc
@@ -192,7 +191,7 @@ class TextCache:
                 known[target] = True
         return embeddings, known
 
-    def add(self, texts: Sequence[str], embeddings: npt.NDArray[np.float32]) -> None:
+    def add(self, texts: Sequence[str], embeddings: FloatArray) -> None:
         """Write the unit embeddings (n, d) of these texts as one part."""
         import pyarrow as pa
 
@@ -206,7 +205,7 @@ def parts(folder: Path, fingerprint: str) -> Iterator[pa.Table]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    for file in sorted(folder.glob("*.parquet")):
+    for file in sorted(folder.glob("[!.]*.parquet")):
         try:
             table = pq.read_table(file)
         except (pa.ArrowInvalid, OSError) as e:
@@ -223,26 +222,22 @@ def parts(folder: Path, fingerprint: str) -> Iterator[pa.Table]:
 
 
 def write_part(folder: Path, table: pa.Table, fingerprint: str) -> None:
-    """Write a table as a new part: aside, fsynced, renamed."""
+    """Write a table as a new part: aside, fsynced, renamed.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be written.
+    """
     import pyarrow.parquet as pq
 
     table = table.replace_schema_metadata({FINGERPRINT_KEY: fingerprint.encode()})
     name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
-    aside = folder / f".{name}.tmp"
-    try:
-        with aside.open("wb") as stream:
-            pq.write_table(table, stream, compression="zstd")
-            stream.flush()
-            os.fsync(stream.fileno())
-        aside.replace(folder / f"{name}.parquet")
-    except OSError as e:
-        aside.unlink(missing_ok=True)
-        raise ConfigError(
-            f"the cache in {folder} cannot be written ({e.strerror}); free space or pass --cache DIR"
-        ) from e
+    with written_aside(folder / f"{name}.parquet", "free space or pass --cache DIR", durable=True) as aside:
+        pq.write_table(table, aside, compression="zstd")
 
 
-def embedding_column(rows: Sequence[npt.NDArray[np.float16] | None], dim: int) -> pa.Array:
+def embedding_column(rows: Sequence[Array | None], dim: int) -> pa.Array:
     """Return a fixed-size-list column of float16, null where a row has no embedding."""
     import pyarrow as pa
 
@@ -251,19 +246,19 @@ def embedding_column(rows: Sequence[npt.NDArray[np.float16] | None], dim: int) -
     return pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.float16()), dim, mask=pa.array(absent))
 
 
-def embedding_matrix(column: pa.ChunkedArray, dim: int) -> npt.NDArray[np.float32]:
+def embedding_matrix(column: pa.ChunkedArray, dim: int) -> FloatArray:
     """Return an embedding column as unit rows (n, d) float32; null rows are zeros."""
     import pyarrow as pa
 
     flat = column.combine_chunks()
     values = flat.values.slice(flat.offset * dim, len(flat) * dim)
-    matrix: npt.NDArray[np.float32] = values.to_numpy(zero_copy_only=False).reshape(len(flat), dim).astype(np.float32)
+    matrix: FloatArray = values.to_numpy(zero_copy_only=False).reshape(len(flat), dim).astype(np.float32)
     if flat.null_count:
         matrix[flat.is_null().to_numpy(zero_copy_only=False)] = 0.0
     return unit_again(matrix) if values.type == pa.float16() else matrix
 
 
-def unit_again(matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def unit_again(matrix: FloatArray) -> FloatArray:
     """Bring rows that went through half precision, which keeps a norm to three digits, back to unit length."""
     norms = np.linalg.norm(matrix, axis=1, keepdims=True)
     np.divide(matrix, norms, out=matrix, where=norms > 0)

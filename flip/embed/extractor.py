@@ -3,75 +3,125 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from flip.clip.encoder import FloatMatrix, ImageEncoder, encode_texts, resolve_precision
-from flip.clip.model import ClipModel
+from flip.arrays import FloatArray
+from flip.clip.encoder import Encoder, PlaceableEncoder
+from flip.clip.precision import choose_precision, recall_precision
 from flip.clip.prompts import ClassPrompts
-from flip.config import ModelConfig, cache_folder, worker_count
 from flip.data.dataset import Dataset
-from flip.device import Placement, place
+from flip.device import Placement, cpu_count, has_siblings, resolve_device, resolve_precision
 from flip.embed.cache import EmbeddingCache, Found, TextCache
+from flip.embed.mirror import MirrorEncoder
+from flip.embed.settings import DEFAULTS, EmbedSettings
 from flip.embed.stream import EmbeddedBatch, Source, embed_stream, file_key, look_up_files
 from flip.embed.table import make_features, read_table_features
 from flip.errors import ConfigError
 from flip.features import Features
+from flip.files import cache_folder
+from flip.settings import Progress
 
-#: Called with the number of photos or texts that were just finished.
-Progress = Callable[[int], None]
+log = logging.getLogger(__name__)
+
+_PRECISION_CHANGED = "--precision auto was %s on this machine and is now %s; this run keeps %s, the next takes %s"
 
 
 @dataclass(frozen=True)
 class FeatureExtractor:
-    """A model on its device, behind the cache.
+    """A model behind the cache; it is placed on its device when the first photo or text is not cached.
 
-    Attributes
+    Parameters
     ----------
-    model : ClipModel
-    placement : Placement
-    precision : {"fp32", "bf16", "fp16"}
-        Number format of the image tower; texts are always encoded in fp32.
-    folder : Path
-        The cache folder.
-    crop : bool
-        Cut photos to their boxes.
-    flip : bool
-        Embed each photo as the mean of itself and its mirror image.
-    batch_size, workers : int
-        Photos a batch; threads that decode.
+    model : Encoder
+        What ``load_model`` returns, or any other object with an encoder's attributes and methods. One without a
+        ``placed`` method runs as it is: device and precision do not concern it.
+    settings : EmbedSettings
+    cache : Path, optional
+        The cache folder; the platform's when absent.
     """
 
-    model: ClipModel
-    placement: Placement
-    precision: str
-    folder: Path
-    crop: bool = False
-    flip: bool = False
-    batch_size: int = ModelConfig.batch_size
-    workers: int = 1
+    model: Encoder
+    settings: EmbedSettings = DEFAULTS
+    cache: Path | None = None
+
+    @cached_property
+    def folder(self) -> Path:
+        """The cache folder."""
+        return cache_folder(self.cache)
+
+    @cached_property
+    def placement(self) -> Placement:
+        """The device, and this process's share of the work."""
+        return resolve_device(self.settings.device)
+
+    @property
+    def device(self) -> str:
+        """The device that was used; as it was asked for where nothing had to be encoded."""
+        return str(self.placement.device) if "placement" in self.__dict__ else self.settings.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process prints and writes results."""
+        return not has_siblings() or self.placement.is_main
+
+    @cached_property
+    def precision(self) -> str:
+        """Number format of the image network: "fp32", "bf16" or "fp16"."""
+        if not isinstance(self.model, PlaceableEncoder):
+            return "fp32"
+        if self.settings.precision != "auto":
+            return self.settings.precision
+        return self._recalled or choose_precision(self.model, self.placement, self.settings.device, self.folder)
+
+    @cached_property
+    def _recalled(self) -> str | None:
+        return recall_precision(self.model.fingerprint, self.settings.device, self.folder)
 
     @property
     def fingerprint(self) -> str:
-        """Hash of everything a cached embedding depends on, 16 hex digits."""
-        view = [self.model.fingerprint, self.precision, str(self.crop), str(self.flip)]
+        """Hash of everything that a cached embedding depends on, 16 hex digits."""
+        crop, flip = self.settings.crop == "boxes", self.settings.tta == "flip"
+        view = [self.model.fingerprint, self.precision, str(crop), str(flip)]
         return hashlib.sha256("/".join(view).encode()).hexdigest()[:16]
 
     @cached_property
-    def encoder(self) -> ImageEncoder:
-        """The image tower, placed on the device when first asked for."""
-        return ImageEncoder(self.model, self.placement, self.precision, flip=self.flip)
+    def encoder(self) -> Encoder:
+        """The model on its device, which encodes photos as the settings say.
+
+        Raises
+        ------
+        ConfigError
+            If the device is not on this machine, or has no such precision.
+        ModelError
+            If the network cannot be loaded.
+        """
+        flip = self.settings.tta == "flip"
+        if not isinstance(self.model, PlaceableEncoder):
+            return MirrorEncoder(self.model) if flip else self.model
+        precision = resolve_precision(self.precision, self.placement)
+        if self.settings.precision == "auto" and self._recalled:
+            now = choose_precision(self.model, self.placement, self.settings.device, self.folder)
+            if now != precision:
+                log.warning(_PRECISION_CHANGED, precision, now, precision, now)
+        return self.model.placed(self.placement, precision, flip=flip)
 
     def open_cache(self) -> EmbeddingCache:
         """Return the cache of this model and view; use it as a context manager."""
-        about = {"model": self.model.name, "precision": self.precision, "crop": self.crop, "tta_flip": self.flip}
-        return EmbeddingCache(self.folder, self.fingerprint, self.model.dim, {**about, "config": self.model.config})
+        view = {
+            "model": self.model.name,
+            "precision": self.precision,
+            "crop": self.settings.crop == "boxes",
+            "tta_flip": self.settings.tta == "flip",
+            "config": getattr(self.model, "config", {}),
+        }
+        return EmbeddingCache(self.folder, self.fingerprint, self.model.dim, view)
 
     def stream(self, files: Iterable[str]) -> Iterator[EmbeddedBatch]:
         """Yield photo files in the order they came, a batch at a time, through the cache."""
@@ -81,13 +131,20 @@ class FeatureExtractor:
     def _stream(
         self, sources: Iterable[Source], cache: EmbeddingCache, *, all_new: bool = False
     ) -> Iterator[EmbeddedBatch]:
-        size, workers = self.batch_size, self.workers
+        size, workers = self.settings.batch_size, self.settings.workers or cpu_count()
         return embed_stream(sources, cache, lambda: self.encoder, batch_size=size, workers=workers, all_new=all_new)
 
     def features(self, dataset: Dataset, progress: Progress | None = None) -> Features:
         """Return the features of every record, embedding only what the cache does not know.
 
         Under ``accelerate launch`` each process embeds its share and all of them read the rest from the cache.
+
+        Raises
+        ------
+        ConfigError
+            If photos are to be cut to boxes and the data has none.
+        FeatureMismatchError
+            If the data is a table of embeddings that another model made.
         """
         if dataset.embeddings is not None:
             return read_table_features(dataset, self.model.fingerprint, self.model.name)
@@ -103,11 +160,12 @@ class FeatureExtractor:
             return int(look_up_files(cache, keys).known.sum())
 
     def _sources(self, dataset: Dataset) -> list[Source]:
-        if self.crop:
+        crop = self.settings.crop == "boxes"
+        if crop:
             _require_boxes(dataset)
         # Strings, not Path objects: a hundred thousand of those cost seconds.
         root = str(dataset.root)
-        return [Source(os.path.join(root, r.path), r.box if self.crop else None) for r in dataset.records]  # noqa: PTH118
+        return [Source(os.path.join(root, r.path), r.region(crop)) for r in dataset.records]  # noqa: PTH118
 
     def _embed(self, sources: Sequence[Source], progress: Progress | None) -> Found:
         keys = [file_key(source) for source in sources]
@@ -116,7 +174,7 @@ class FeatureExtractor:
             missing = np.flatnonzero(~found.known)
             if progress:
                 progress(len(sources) - len(missing))
-            mine = missing[self.placement.share(len(missing))]
+            mine = missing[self.placement.share(len(missing))] if has_siblings() else missing
             done = 0
             for batch in self._stream((sources[i] for i in mine), cache, all_new=True):
                 rows = mine[done : done + len(batch.sources)]
@@ -126,12 +184,12 @@ class FeatureExtractor:
                     found.errors[i] = error
                 if progress:
                     progress(len(rows))
-        if self.placement.process_count == 1:
+        if not has_siblings():
             return found
         self.placement.wait_for_everyone()
         return look_up_files(cache, keys)
 
-    def texts(self, texts: Sequence[str], progress: Progress | None = None) -> FloatMatrix:
+    def texts(self, texts: Sequence[str], progress: Progress | None = None) -> FloatArray:
         """Return unit embeddings (n, d) of n texts, encoding only what the cache does not know, each text once."""
         cache = TextCache(self.folder, self.model.fingerprint, self.model.dim)
         unique = list(dict.fromkeys(texts))
@@ -139,55 +197,54 @@ class FeatureExtractor:
         missing = np.flatnonzero(~known)
         if len(missing):
             new = [unique[i] for i in missing]
-            embeddings[missing] = encode_texts(self.model, new, self.placement, progress=progress)
+            model = self.model
+            encoder = model.placed(self.placement) if isinstance(model, PlaceableEncoder) else model
+            embeddings[missing] = encoder.encode_texts(new, progress)
             cache.add(new, embeddings[missing])
         row = {text: i for i, text in enumerate(unique)}
         return embeddings[[row[text] for text in texts]]
 
-    def class_embeddings(self, prompts: ClassPrompts) -> FloatMatrix:
-        """Return the zero-shot classifier of these prompts, unit rows (c, d)."""
-        from flip.classify.zeroshot import build_zero_shot_classifier
+    def class_embeddings(self, prompts: ClassPrompts, progress: Progress | None = None) -> FloatArray:
+        """Return the unit mean of each class's prompt embeddings, unit rows (c, d)."""
+        from flip.embed.texts import class_embeddings
 
-        flat = [text for texts in prompts.texts for text in texts]
-        counts = [len(texts) for texts in prompts.texts]
-        return build_zero_shot_classifier(self.texts(flat), np.repeat(np.arange(len(counts)), counts))
+        return class_embeddings(prompts, self, progress)
 
 
-def make_extractor(model: ClipModel, config: Any) -> FeatureExtractor:
-    """Return the extractor that a command's configuration (a ``ReadConfig``) asks for."""
-    folder = cache_folder(config.cache)
-    placement = place(config.device)
-    return FeatureExtractor(
-        model,
-        placement,
-        resolve_precision(config.precision, model, placement, folder),
-        folder,
-        crop=config.crop == "boxes",
-        flip=config.tta == "flip",
-        batch_size=config.batch_size,
-        workers=worker_count(config.workers),
-    )
-
-
-def extract_features(dataset: Dataset, model: ClipModel, *, cache: Path | None = None, **options: Any) -> Features:
-    """Return the features of a dataset: the one call a library user needs.
+def extract_features(
+    dataset: Dataset,
+    model: Encoder,
+    *,
+    settings: EmbedSettings = DEFAULTS,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Features:
+    """Return the features of a dataset, embedding only what the cache does not know.
 
     Parameters
     ----------
     dataset : Dataset
-    model : ClipModel
+    model : Encoder
+    settings : EmbedSettings
     cache : Path, optional
         Cache folder; the platform's when absent.
-    **options
-        Fields of ``flip.config.ReadConfig``: device, precision, batch_size, workers, crop, tta.
-    """
-    from flip.config import ReadConfig
+    progress : callable, optional
+        Called with the number of photos that were just finished.
 
-    return make_extractor(model, ReadConfig(cache=cache, **options)).features(dataset)
+    Returns
+    -------
+    Features
+        ``image_features`` is float32 of shape (n, d), one unit row per record; that of an unreadable photo is zero.
+
+    Raises
+    ------
+    ConfigError, ModelError, FeatureMismatchError
+        See :meth:`FeatureExtractor.features` and :attr:`FeatureExtractor.encoder`.
+    """
+    return FeatureExtractor(model, settings, cache).features(dataset, progress)
 
 
 def _require_boxes(dataset: Dataset) -> None:
-    """Raise a ConfigError when photos are to be cut to boxes and the data has none."""
     if dataset.records and all(r.box is None for r in dataset.records):
         raise ConfigError(
             f"--crop boxes: {dataset.root} has no boxes; CUB's bounding_boxes.txt or columns x,y,w,h hold them"

@@ -9,16 +9,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from flip.clip.encoder import FloatMatrix, ImageEncoder
+from flip.arrays import Array, FloatArray
+from flip.clip.encoder import Encoder
 from flip.data.dataset import Box
 from flip.data.images import decode_image
 from flip.embed.cache import EmbeddingCache, FileKey, Found, unit_again
 from flip.errors import FlipError
+from flip.features import Features
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 #: Batches that are decoded, or being decoded, while the network works on one.
 BATCHES_AHEAD = 2
@@ -35,14 +39,23 @@ class EmbeddedBatch(NamedTuple):
     """Some photos in the order they came: embeddings (b, d), zero where ``errors`` says why there is none."""
 
     sources: list[Source]
-    embeddings: FloatMatrix
+    embeddings: FloatArray
     errors: list[str | None]
+
+    def features(self, classnames: tuple[str, ...], fingerprint: str) -> Features:
+        """Return the photos as features without labels, which are all 0, for a classifier of these classes."""
+        n = len(self.sources)
+        files = tuple(source.file for source in self.sources)
+        none = ((),) * n
+        labels = np.zeros(n, np.int64)
+        errors = tuple(self.errors)
+        return Features(self.embeddings, labels, files, ("",) * n, none, errors, classnames, classnames, fingerprint)
 
 
 def embed_stream(
     sources: Iterable[Source],
     cache: EmbeddingCache,
-    make_encoder: Callable[[], ImageEncoder],
+    make_encoder: Callable[[], Encoder],
     *,
     batch_size: int,
     workers: int,
@@ -89,7 +102,7 @@ def look_up_files(cache: EmbeddingCache, keys: Sequence[FileKey | None], *, all_
 
 
 def file_key(source: Source) -> FileKey | None:
-    """Return what a photo's cached row is found by, or None when there is no such file."""
+    """Return the key of a photo's cached row, or None when there is no such file."""
     try:
         stat = os.stat(source.file)  # noqa: PTH116 - a hundred thousand Path objects cost seconds
     except (OSError, ValueError):
@@ -105,14 +118,14 @@ class _Batch:
     sources: list[Source]
     keys: list[FileKey | None]
     found: Found
-    decoding: dict[int, Future[npt.NDArray[Any]]] = field(default_factory=dict)
+    decoding: dict[int, Future[Array]] = field(default_factory=dict)
     passing: set[int] = field(default_factory=set)
 
 
 def _begin(
     sources: list[Source],
     cache: EmbeddingCache,
-    make_encoder: Callable[[], ImageEncoder],
+    make_encoder: Callable[[], Encoder],
     pool: ThreadPoolExecutor,
     all_new: bool,
 ) -> _Batch:
@@ -123,12 +136,12 @@ def _begin(
     return batch
 
 
-def _decode(source: Source, prepare: Callable[[Any], npt.NDArray[Any]]) -> npt.NDArray[Any]:
+def _decode(source: Source, prepare: Callable[[Image], Array]) -> Array:
     return prepare(decode_image(Path(source.file), source.box))
 
 
-def _finish(batch: _Batch, cache: EmbeddingCache, make_encoder: Callable[[], ImageEncoder]) -> None:
-    prepared: dict[int, npt.NDArray[Any]] = {}
+def _finish(batch: _Batch, cache: EmbeddingCache, make_encoder: Callable[[], Encoder]) -> None:
+    prepared: dict[int, Array] = {}
     for i, future in batch.decoding.items():
         try:
             prepared[i] = future.result()
@@ -138,7 +151,7 @@ def _finish(batch: _Batch, cache: EmbeddingCache, make_encoder: Callable[[], Ima
             if isinstance(e.__cause__, OSError) and e.__cause__.errno is not None:
                 batch.passing.add(i)
     if prepared:
-        embeddings = make_encoder().encode(list(prepared.values()))
+        embeddings = make_encoder().encode_images(list(prepared.values()))
         batch.found.embeddings[list(prepared)] = _through_half(embeddings)
     for i in batch.decoding:
         key = batch.keys[i]
@@ -147,6 +160,6 @@ def _finish(batch: _Batch, cache: EmbeddingCache, make_encoder: Callable[[], Ima
             cache.add(key, batch.found.embeddings[i] if i in prepared else None, batch.found.errors[i])
 
 
-def _through_half(embeddings: FloatMatrix) -> FloatMatrix:
+def _through_half(embeddings: FloatArray) -> FloatArray:
     """Round as the cache does, so that what is used now is what the next run reads."""
     return unit_again(embeddings.astype(np.float16).astype(np.float32))

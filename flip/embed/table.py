@@ -5,23 +5,65 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from flip.arrays import FloatArray
+from flip.arrays import FloatArray, IntArray
 from flip.data.dataset import Dataset
+from flip.data.layouts.embeddings import METADATA_KEY
 from flip.embed.cache import embedding_column, embedding_matrix
 from flip.errors import DataError, FeatureMismatchError
 from flip.features import Features
-from flip.files import claim_folder
+from flip.files import claim_folder, written_aside
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 TABLE_FILE = "embeddings.parquet"
-METADATA_KEY = b"flip"
 
 
-def write_table(folder: Path, features: Features, dataset: Dataset, model: str, *, overwrite: bool = False) -> Path:
-    """Write ``path``, ``label``, ``split``, ``captions``, ``embedding`` (float16, unit) and ``error``.
+class MapColumns(NamedTuple):
+    """A map of n photos: the columns that Apple's Embedding Atlas takes, and a prediction.
+
+    ``places`` (n, 2), NaN for unreadable photos; the ``nearest`` other rows (n, k), −1 for none, with their cosine
+    ``distances`` (n, k); the label ``predicted`` for each and its probability ``scores`` (n,).
+    """
+
+    places: FloatArray
+    nearest: IntArray
+    distances: FloatArray
+    predicted: Sequence[str | None]
+    scores: FloatArray
+
+    def to_arrow(self) -> dict[str, pa.Array]:
+        """Return ``x``, ``y``, ``neighbors`` ({ids, distances}), ``predicted`` and ``score``; null where empty."""
+        import pyarrow as pa
+
+        near = [
+            None if (ids < 0).all() else {"ids": ids[ids >= 0].tolist(), "distances": distances[ids >= 0].tolist()}
+            for ids, distances in zip(self.nearest, self.distances, strict=True)
+        ]
+        kind = pa.struct([("ids", pa.list_(pa.int64())), ("distances", pa.list_(pa.float32()))])
+        return {
+            "x": pa.array(self.places[:, 0], pa.float32(), from_pandas=True),
+            "y": pa.array(self.places[:, 1], pa.float32(), from_pandas=True),
+            "neighbors": pa.array(near, kind),
+            "predicted": pa.array(self.predicted, pa.string()),
+            "score": pa.array(self.scores, pa.float32(), from_pandas=True),
+        }
+
+
+def write_table(
+    folder: Path,
+    features: Features,
+    dataset: Dataset,
+    model: str,
+    *,
+    map_columns: MapColumns | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write ``path``, ``label``, ``split``, ``captions``, ``embedding`` (float16, unit) and ``error``, and a map.
 
     Raises
     ------
@@ -52,17 +94,16 @@ def write_table(folder: Path, features: Features, dataset: Dataset, model: str, 
             "captions": pa.array([list(c) for c in features.captions], pa.list_(pa.string())),
             "embedding": embedding_column(rows, features.image_features.shape[1]),
             "error": pa.array(features.errors, pa.string()),
+            **(map_columns.to_arrow() if map_columns else {}),
         }
     ).replace_schema_metadata({METADATA_KEY: json.dumps(about).encode()})
-    folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / f".{TABLE_FILE}.tmp"
-    pq.write_table(table, aside, compression="zstd")
-    aside.replace(folder / TABLE_FILE)
+    with written_aside(folder / TABLE_FILE, kind="table") as aside:
+        pq.write_table(table, aside, compression="zstd")
     return folder / TABLE_FILE
 
 
 def table_metadata(dataset: Dataset) -> dict[str, Any]:
-    """Return what the table of an ``embeddings`` dataset says of itself: fingerprint, model, class names, root."""
+    """Return the metadata of an ``embeddings`` dataset's table: fingerprint, model, class names, root."""
     import pyarrow.parquet as pq
 
     metadata = pq.read_schema(_files(dataset)[0]).metadata or {}

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import random
-import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,11 +14,14 @@ from pathlib import Path
 from PIL import Image, ImageEnhance, ImageFilter
 
 from flip.errors import ConfigError
+from flip.files import claim_folder, folder_aside
+from flip.names import SAMPLE, SAMPLE_DATA
 from flip.sample.bird import Pose, draw_bird, foot_of
 from flip.sample.captions import captions
 from flip.sample.scenery import PLACES, background, foreground, perch, waterline
 from flip.sample.shapes import SHAPES
 from flip.sample.species import SPECIES, Species, other_species
+from flip.settings import Progress
 
 SIDE = 160
 _SUPERSAMPLED = 2
@@ -38,7 +39,7 @@ class FieldGuide:
     Attributes
     ----------
     name : str
-        What ``--data`` calls it.
+        The word for it in ``--data``.
     species : tuple of Species
         In the order of their labels.
     photos : int
@@ -62,16 +63,16 @@ class FieldGuide:
 
 def sample_guide(seed: int = 0) -> FieldGuide:
     """Return the 24 species of ``--data sample``: 10 photos each to train on, 30 to test."""
-    return FieldGuide("sample", SPECIES, photos=40, train=10, seed=seed)
+    return FieldGuide(SAMPLE, SPECIES, photos=40, train=10, seed=seed)
 
 
 def sample_train_guide(seed: int = 0) -> FieldGuide:
     """Return the 400 other species of ``--data sample-train``, on which the sample's models learned: 13 photos each."""
-    return FieldGuide("sample-train", other_species(400, seed=7), photos=13, train=12, seed=seed)
+    return FieldGuide(SAMPLE_DATA[1], other_species(400, seed=7), photos=13, train=12, seed=seed)
 
 
-#: What ``--data`` may call a field guide.
-GUIDES: dict[str, Callable[[], FieldGuide]] = {"sample": sample_guide, "sample-train": sample_train_guide}
+#: The field guides by their word in ``--data``.
+GUIDES: dict[str, Callable[[], FieldGuide]] = dict(zip(SAMPLE_DATA, (sample_guide, sample_train_guide), strict=True))
 
 
 def draw_photo(species: Species, seed: int, number: int) -> tuple[bytes, tuple[str, ...]]:
@@ -97,7 +98,7 @@ def draw_photo(species: Species, seed: int, number: int) -> tuple[bytes, tuple[s
 
 
 def write_guide(
-    guide: FieldGuide, folder: Path, *, workers: int = 2, progress: Callable[[int], None] | None = None
+    guide: FieldGuide, folder: Path, *, workers: int | None = None, progress: Progress | None = None
 ) -> None:
     """Draw a field guide into a folder in the layout of CUB-200-2011; the folder appears when all is drawn.
 
@@ -106,8 +107,8 @@ def write_guide(
     guide : FieldGuide
     folder : Path
         Must not exist, or be empty.
-    workers : int
-        Threads.
+    workers : int, optional
+        Threads; as many as the machine's CPU cores suggest without it.
     progress : callable, optional
         Called with the number of photos just drawn.
 
@@ -116,24 +117,18 @@ def write_guide(
     ConfigError
         If the folder holds something, or cannot be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} already holds files; pass -o with a new folder")
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    if folder.exists():
+        claim_folder(folder)
     try:
-        shutil.rmtree(aside, ignore_errors=True)
-        _write_photos(guide, aside, workers, progress)
-        _write_index(guide, aside)
-        if folder.is_dir():
-            folder.rmdir()
-        aside.rename(folder)
+        with folder_aside(folder) as aside:
+            _write_photos(guide, aside, workers, progress)
+            _write_index(guide, aside)
     except OSError as e:
         raise ConfigError(f"{folder} cannot be written ({e.strerror or e}); pass a folder that can") from e
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def is_guide(folder: Path, guide: FieldGuide) -> bool:
-    """Tell whether a folder holds this field guide, as it is drawn today."""
+    """Return whether a folder holds this field guide, as it is drawn today."""
     try:
         return bool(json.loads((folder / _INDEX).read_text(encoding="utf-8"))["edition"] == guide.edition())
     except (OSError, ValueError, KeyError):
@@ -149,7 +144,7 @@ def _photo_name(label: int, species: Species, number: int) -> str:
     return f"{folder}/{folder.partition('.')[2]}_{number + 1:04d}.jpg"
 
 
-def _write_photos(guide: FieldGuide, aside: Path, workers: int, progress: Callable[[int], None] | None) -> None:
+def _write_photos(guide: FieldGuide, aside: Path, workers: int | None, progress: Progress | None) -> None:
     for label, species in enumerate(guide.species):
         for kind in ("images", "text"):
             (aside / kind / _folder_name(label, species)).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What is behind a bird, and what is before it: sky, branches, water, reeds."""
+"""Background and foreground of a bird: sky, branches, water, reeds."""
 
 from __future__ import annotations
 

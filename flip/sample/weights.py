@@ -1,4 +1,4 @@
-"""Where the files of the sample's small models are.
+"""The files of the sample's small models.
 
 ``python -m flip.sample.weights RUN clip`` (or ``diffusion``) puts what ``flip finetune`` wrote in their place.
 """
@@ -9,8 +9,10 @@ import json
 import sys
 from pathlib import Path
 
-#: What ``--model`` and ``--ckpt`` call them.
-NAME = "sample"
+from flip.names import SAMPLE
+
+#: The word for them in ``--model`` and ``--ckpt``.
+NAME = SAMPLE
 
 _MODELS = Path(__file__).parent / "models"
 _NOT_THE_MODEL = ("checkpoints", "start", "tokenizer", "tokenizer_config.json", "open_clip_config.json")

@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from flip.arrays import Array, FloatArray, IntArray
 from flip.classify.heads import Head, Inputs
-from flip.data.dataset import few_shot_indices
 from flip.errors import ConfigError
-from flip.metrics import Array, paired_interval_over_draws
+from flip.metrics import paired_interval_over_draws
+from flip.settings import Progress
 from flip.studies.few_shot import Draw, draws
-
-Floats = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
 
 #: No extra pictures, and the arm that the others have to beat: as many random views of the same photos.
 NONE, CONTROL = "none", "views"
@@ -51,9 +48,9 @@ class TrainingPool:
         Row i holds the m extras of photo i; every arm has as many.
     """
 
-    photos: Floats
-    labels: Rows
-    extras: Mapping[str, Floats]
+    photos: FloatArray
+    labels: IntArray
+    extras: Mapping[str, FloatArray]
 
     def __post_init__(self) -> None:
         for arm, extra in self.extras.items():
@@ -64,10 +61,10 @@ class TrainingPool:
                 )
         if len({extra.shape[1] for extra in self.extras.values()}) > 1:
             counts = ", ".join(f"{arm} {extra.shape[1]}" for arm, extra in self.extras.items())
-            raise ConfigError(f"the arms have unequal numbers of extras a photo ({counts}); give each as many")
+            raise ConfigError(f"the arms have unequal numbers of extras per photo ({counts}); give each as many")
 
 
-def fit(head: Head, pool: TrainingPool, rows: Rows, arm: str = NONE, weight: float = 1.0) -> Head:
+def fit(head: Head, pool: TrainingPool, rows: IntArray, arm: str = NONE, weight: float = 1.0) -> Head:
     """Fit a head to some training photos and, but for arm ``none``, to their own extras.
 
     Weights are scaled to sum to the number of photos: an extra beside each photo would otherwise also weaken the
@@ -97,14 +94,14 @@ def fit(head: Head, pool: TrainingPool, rows: Rows, arm: str = NONE, weight: flo
 
 def compare(
     pool: TrainingPool,
-    test: Floats,
-    test_labels: Rows,
+    test: FloatArray,
+    test_labels: IntArray,
     make_head: Callable[[int], Head],
     *,
     shots: Sequence[int | None],
     seeds: int,
     weights: Sequence[float],
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Fit a head for every draw, arm and weight, and return what :func:`rows_of` says of them.
 
@@ -117,7 +114,7 @@ def compare(
     make_head : callable
         Returns an unfitted head for a seed.
     shots : sequence of int or None
-        Training photos a class; None for all of them, which is one draw.
+        Training photos per class; None for all of them, which is one draw.
     seeds : int
         Draws for each number of shots.
     weights : sequence of float
@@ -135,10 +132,10 @@ def compare(
 
 
 def plan(
-    labels: Rows, shots: Sequence[int | None], seeds: int, arms: Sequence[str], weights: Sequence[float]
+    labels: IntArray, shots: Sequence[int | None], seeds: int, arms: Sequence[str], weights: Sequence[float]
 ) -> Iterator[tuple[Draw, Condition]]:
     """Yield every fit: the draws of each number of shots, each without extras and with every arm and weight."""
-    for draw in draws(labels, shots, seeds, few_shot_indices):
+    for draw in draws(labels, shots, seeds):
         yield draw, Condition(draw.shots, NONE, None)
         for arm in arms:
             for weight in weights:

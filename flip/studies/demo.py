@@ -1,36 +1,41 @@
-"""The whole story on the embedded field guide: every method once, with the sample's models, offline, on a laptop."""
+"""Every method once on the embedded field guide, with the sample's models: offline, on a laptop."""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from flip.classify.heads import make_head
-from flip.classify.knn import fit_knn
-from flip.classify.text_side import build_text_side
-from flip.classify.zeroshot import zero_shot_logits
+from flip.arrays import BoolArray
+from flip.classify.base import Classifier
+from flip.classify.classifier import make_head
+from flip.classify.knn import KnnClassifier
+from flip.classify.training_set import TrainingSet
+from flip.classify.zeroshot import ZeroShotClassifier
 from flip.clip.model import load_model
 from flip.clip.prompts import class_prompts
-from flip.config import SAMPLE, FinetuneConfig, ReadConfig, worker_count
 from flip.data.dataset import Dataset, few_shot_indices
-from flip.embed.extractor import FeatureExtractor, make_extractor
+from flip.embed.captions import with_caption_features
+from flip.embed.extractor import FeatureExtractor
+from flip.embed.settings import EmbedSettings
+from flip.embed.texts import build_zero_shot_classifier
 from flip.features import Features
 from flip.files import write_json
-from flip.metrics import paired_interval, wilson_interval
-from flip.report.plots import plot_few_shot
+from flip.metrics import paired_interval
+from flip.names import SAMPLE
+from flip.results import FORMAT
+from flip.settings import settings_from
 from flip.studies import demo_drawing
-from flip.studies.few_shot import draws, few_shot_rows
+from flip.studies.protocol import Outcome, run_protocol, score
+from flip.studies.training_data import make_training_set
 
-Scores = npt.NDArray[Any]
+log = logging.getLogger(__name__)
 
-#: Steps and their shares of the time, as measured; the time left is reckoned from them.
+#: Steps and their shares of the time, as measured; the time left is estimated from them.
 STEPS = (
     ("looking at the photos", 8.0),
     ("zero-shot: names alone", 2.0),
@@ -38,9 +43,9 @@ STEPS = (
     ("few-shot heads", 30.0),
     ("fine-tuning CLIP on captions", 45.0),
     ("the hybrid: photo and text", 10.0),
-    ("fine-tuning the diffusion model on 5 photos a species", 45.0),
+    ("fine-tuning the diffusion model on 5 photos per species", 45.0),
     ("drawing photos", 50.0),
-    ("what the drawn photos do at 5 shots", 5.0),
+    ("the effect of the drawn photos at 5 shots", 5.0),
 )
 
 PROMPTS = {"paper": "the paper's prompts", "plain": "clean names", "bird": "clean names, “a type of bird”"}
@@ -48,11 +53,12 @@ SHOTS = (1, 2, 5, None)
 HEADS = ("linear", "gda", "auto")
 FEW = 5
 SEEDS = 3
+GENERATED_WEIGHT = 0.3
 
 
 @dataclass(frozen=True)
 class Row:
-    """A method's score on the test photos: percentages, with a 95 % Wilson interval, and what it had seen."""
+    """A method's top-1 on the test photos in percent, with its 95 % Wilson interval, and what it had seen."""
 
     method: str
     sees: str
@@ -70,56 +76,52 @@ class Demo:
     dataset : Dataset
     folder : Path
         Gets models, pictures and results.
-    config : ReadConfig
-        Device, cache, workers, seed.
-    say : callable
-        Called with a line for people.
+    settings : EmbedSettings
+    cache : Path or None
+    seed : int
     overwrite : bool
         Replace what an earlier run left in the folder.
     """
 
     dataset: Dataset
     folder: Path
-    config: ReadConfig
-    say: Callable[[str], None]
+    settings: EmbedSettings
+    cache: Path | None = None
+    seed: int = 0
     overwrite: bool = False
     rows: list[Row] = field(default_factory=list)
-    notes: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
     _began: float = field(default_factory=time.perf_counter)
     _step: int = 0
 
-    def tell(self) -> dict[str, Any]:
-        """Go through all of it and return what ``demo.json`` holds."""
+    def run(self) -> dict[str, Any]:
+        """Run all steps and return what ``demo.json`` holds."""
         with self._next():
-            extractor = make_extractor(load_model(SAMPLE, cache=self.config.cache), self.config)
+            extractor = self._extractor(SAMPLE)
             train, test = self._features(extractor)
         with self._next():
-            self._zero_shot(extractor, test, "CLIP of the sample")
+            for prompts, wording in PROMPTS.items():
+                self._add("zero-shot, CLIP of the sample", wording, score(self._names(extractor, prompts), test))
         with self._next():
-            self._knn(train, test, "kNN")
+            self._knn("kNN", train, test)
         with self._next():
-            curves = self._few_shot(extractor, train, test)
+            curves = self._few_shot(self._names(extractor, "plain"), train, test)
         with self._next():
             tuned = self._finetune()
             tuned_train, tuned_test = self._features(tuned)
-            self._zero_shot(tuned, tuned_test, "fine-tuned on captions", only="plain")
-            self._knn(tuned_train, tuned_test, "kNN, fine-tuned on captions")
+            names = self._names(tuned, "plain")
+            self._add("zero-shot, fine-tuned on captions", PROMPTS["plain"], score(names, tuned_test))
+            self._knn("kNN, fine-tuned on captions", tuned_train, tuned_test)
         with self._next():
             self._hybrid(tuned, tuned_train, tuned_test)
         few = self._few()
+        drawing = demo_drawing.Drawing(few, self.folder, self.settings, self.cache, self.seed, self.overwrite)
         with self._next():
-            demo_drawing.finetune(few, self.folder / "diffusion", self.config, overwrite=self.overwrite)
+            drawing.finetune()
         with self._next():
-            drawn = demo_drawing.draw(
-                few,
-                self.folder / "augmented",
-                self.folder / "diffusion",
-                extractor,
-                self.config,
-                overwrite=self.overwrite,
-            )
+            drawing.draw(extractor)
         with self._next():
-            self._augmented(extractor, train, test, drawn)
+            self._generated(extractor, train, test)
         return self._write(curves)
 
     @contextmanager
@@ -129,152 +131,108 @@ class Demo:
         left = sum(share for _, share in STEPS[self._step :])
         # Before anything is measured, the shares are taken for seconds.
         seconds = left * (passed / done if done else 1.0)
-        self.say(f"step {self._step + 1} of {len(STEPS)}: {name} (about {seconds:.0f} s left)")
+        log.info("step %d of %d: %s (about %.0f s left)", self._step + 1, len(STEPS), name, seconds)
         yield
         self._step += 1
+
+    def _extractor(self, model: str) -> FeatureExtractor:
+        return FeatureExtractor(load_model(model, cache=self.cache), self.settings, self.cache)
 
     def _features(self, extractor: FeatureExtractor) -> tuple[Features, Features]:
         features = extractor.features(self.dataset)
         return features.split("train"), features.split("test")
 
-    def _add(self, method: str, sees: str, scores: Scores, test: Features) -> npt.NDArray[np.bool_]:
-        correct: npt.NDArray[np.bool_] = scores.argmax(axis=1) == test.labels
-        n = len(correct)
-        self.rows.append(
-            Row(method, sees, 100.0 * float(correct.mean()), wilson_interval(int(correct.sum()), n), n),
-        )
-        return correct
+    def _names(self, extractor: FeatureExtractor, prompts: str) -> ZeroShotClassifier:
+        texts = class_prompts(prompts, self.dataset.classnames, self.dataset.raw_names)
+        return build_zero_shot_classifier(texts, extractor.model, settings=self.settings, cache=self.cache)
 
-    def _zero_shot(self, extractor: FeatureExtractor, test: Features, what: str, only: str | None = None) -> None:
-        for prompts, wording in PROMPTS.items():
-            if only in (None, prompts):
-                texts = class_prompts(prompts, self.dataset.classnames, self.dataset.raw_names)
-                logits = zero_shot_logits(test.image_features, extractor.class_embeddings(texts), 1.0)
-                self._add(f"zero-shot, {what}", wording, logits, test)
+    def _add(self, method: str, sees: str, outcome: Outcome) -> BoolArray:
+        """Add a row to the table, and return whether each test photo was named right, shape (n,)."""
+        e = outcome.evaluation
+        self.rows.append(Row(method, sees, e.top1, e.ci95, e.n))
+        right: BoolArray = outcome.probabilities.argmax(axis=1) == outcome.features.labels
+        return right
 
-    def _knn(self, train: Features, test: Features, method: str) -> None:
-        knn = fit_knn(train.image_features, train.labels, len(self.dataset.classnames))
-        self._add(method, f"10 photos a species, k = {knn.k}", knn.predict_proba(test.image_features), test)
+    def _knn(self, method: str, train: Features, test: Features) -> None:
+        knn = KnnClassifier().fit(train)
+        self._add(method, f"10 photos per species, k = {knn.k}", score(knn, test))
 
-    def _few_shot(self, extractor: FeatureExtractor, train: Features, test: Features) -> dict[str, Any]:
+    def _few_shot(self, names: ZeroShotClassifier, train: Features, test: Features) -> dict[str, Any]:
         """Fit heads at every number of shots; those on all photos enter the table."""
-        inputs, wanted = (self._inputs(extractor, features) for features in (train, test))
         curves = {}
         for kind in HEADS:
-            scored = []
-            for draw in draws(train.labels, SHOTS, SEEDS, few_shot_indices):
-                head = make_head(kind, len(self.dataset.classnames), draw.seed)
-                scores = head.fit(inputs.take(draw.rows), train.labels[draw.rows]).logits(wanted)
-                scored.append((draw, 100.0 * float((scores.argmax(axis=1) == test.labels).mean()), kind))
-                if draw.shots is None:
-                    self._add(f"head {kind}", "10 photos a species, class names", scores, test)
-            curves[kind] = few_shot_rows(scored)
+
+            def fit(training: TrainingSet, seed: int, kind: str = kind) -> Classifier:
+                return make_head(kind, text="prompts", zero_shot=names, seed=seed).fit(training)
+
+            outcome = run_protocol(fit, train, test, shots=SHOTS, seeds=SEEDS)
+            self._add(f"head {kind}", "10 photos per species, class names", outcome)
+            curves[kind] = outcome.evaluation.details["shots"]
         return curves
 
-    def _inputs(self, extractor: FeatureExtractor, features: Features, captions: Scores | None = None) -> Any:
-        texts = class_prompts("plain", self.dataset.classnames)
-        return build_text_side(
-            features.image_features, extractor.class_embeddings(texts), extractor.model.logit_scale, captions
-        )
-
     def _finetune(self) -> FeatureExtractor:
-        from flip.training.clip.pipeline import finetune
-        from flip.training.clip.validation import split_validation
+        from flip.training.clip.finetune import finetune
+        from flip.training.settings import ClipSettings, Hardware
 
-        config = FinetuneConfig(
-            model=SAMPLE,
-            cache=self.config.cache,
-            device=self.config.device,
-            workers=self.config.workers,
-            seed=self.config.seed,
-            epochs=15,
-            batch_size=48,
-            lr=1e-3,
+        settings = ClipSettings(epochs=15, batch_size=48, lr=1e-3, seed=self.seed)
+        folder = self.folder / "tuned"
+        finetune(
+            self.dataset,
+            SAMPLE,
+            folder,
+            settings,
+            hardware=settings_from(self.settings, Hardware),
+            cache=self.cache,
             overwrite=self.overwrite,
         )
-        folder = self.folder / "tuned"
-        split = split_validation(self.dataset, config.val_fraction, config.seed)
-        result = finetune(load_model(SAMPLE, cache=self.config.cache), split, config, folder)
-        result.training.finish()
-        return make_extractor(load_model(str(folder), cache=self.config.cache), self.config)
+        return self._extractor(str(folder))
 
     def _hybrid(self, extractor: FeatureExtractor, train: Features, test: Features) -> None:
         """Fit the paper's head on photo and text: with class prompts, and with the test photos' own captions."""
-        for captioned, sees in ((False, "class names"), (True, "each test photo's own captions")):
-            sides = []
-            for features in (train, test):
-                captions = self._captions(extractor, features) if captioned else None
-                sides.append(self._inputs(extractor, features, captions))
-            head = make_head("mlp", len(self.dataset.classnames), self.config.seed)
-            scores = head.fit(sides[0], train.labels).logits(sides[1])
-            self._add("hybrid (MLP), fine-tuned on captions", f"10 photos a species, {sees}", scores, test)
-
-    def _captions(self, extractor: FeatureExtractor, features: Features) -> Scores:
-        """Return the unit mean of each photo's caption embeddings, (n, d)."""
-        flat = extractor.texts([text for captions in features.captions for text in captions])
-        starts = np.cumsum([0, *(len(captions) for captions in features.captions)])[:-1]
-        means = np.add.reduceat(flat, starts, axis=0)
-        unit: Scores = means / np.linalg.norm(means, axis=1, keepdims=True)
-        return unit
+        names = self._names(extractor, "plain")
+        for text, sees in (("prompts", "class names"), ("captions", "each test photo's own captions")):
+            parts = [train, test]
+            if text == "captions":
+                parts = [with_caption_features(features, extractor) for features in parts]
+            head = make_head("mlp", text=text, zero_shot=names, seed=self.seed).fit(parts[0])
+            self._add("hybrid (MLP), fine-tuned on captions", f"10 photos per species, {sees}", score(head, parts[1]))
 
     def _few(self) -> Dataset:
-        """Return the dataset with five training photos a species: what is drawn from them has seen no others."""
-        train = self.dataset.select("train")
-        kept = train.take(few_shot_indices(train.labels, FEW, self.config.seed))
-        test = self.dataset.select("test")
-        return Dataset(
-            kept.root, kept.layout, kept.classnames, kept.raw_names, (*kept.records, *test.records), kept.embeddings
-        )
+        """Return the dataset with five training photos per species: what is drawn from them has seen no others."""
+        train, test = self.dataset.select("train"), self.dataset.select("test")
+        kept = train.take(few_shot_indices(train.labels, FEW, self.seed))
+        return replace(kept, records=(*kept.records, *test.records))
 
-    def _augmented(self, extractor: FeatureExtractor, train: Features, test: Features, drawn: Dataset) -> None:
-        rows = few_shot_indices(train.labels, FEW, self.config.seed)
-        real = train.take(rows)
-        extra = extractor.features(drawn)
-        own = np.array([self.dataset.classnames.index(name) for name in drawn.classnames])
-        wanted = self._inputs(extractor, test).image
-        correct = {}
-        for method, features, labels in (
-            (f"head linear at {FEW} shots", real.image_features, real.labels),
-            (
-                f"head linear at {FEW} shots and drawn photos",
-                np.concatenate([real.image_features, extra.image_features]),
-                np.concatenate([real.labels, own[extra.labels]]),
-            ),
+    def _generated(self, extractor: FeatureExtractor, train: Features, test: Features) -> None:
+        """Fit a linear head on five photos per species without and with the drawn ones."""
+        few = train.take(few_shot_indices(train.labels, FEW, self.seed))
+        folder = self.folder / demo_drawing.GENERATED
+        both = make_training_set(few, extractor, generated=folder, generated_weight=GENERATED_WEIGHT)
+        drawn = int((~both.real).sum())
+        right = []
+        for training, what, sees in (
+            (TrainingSet.of(few), "", ""),
+            (both, " and drawn photos", f", {drawn} drawn ones"),
         ):
-            is_real = np.arange(len(labels)) < len(real)
-            weight = np.where(is_real, 1.0, 0.3).astype(np.float32)
-            head = make_head("linear", len(self.dataset.classnames), self.config.seed)
-            head.fit(build_text_side(features, None, 1.0), labels, weight, is_real)
-            sees = f"{FEW} photos a species" + (f", {len(extra)} drawn ones" if len(labels) > len(real) else "")
-            correct[method] = self._add(method, sees, head.logits(build_text_side(wanted, None, 1.0)), test)
-        without, with_drawn = correct.values()
-        difference, low, high = paired_interval(with_drawn, without)
-        self.notes["drawn_photos"] = {"difference": difference, "ci95": [low, high]}
+            head = make_head("linear", seed=self.seed).fit(training)
+            outcome = score(head, test)
+            right.append(self._add(f"head linear at {FEW} shots{what}", f"{FEW} photos per species{sees}", outcome))
+        difference, low, high = paired_interval(right[1], right[0])
+        self.details["drawn_photos"] = {"difference": difference, "ci95": [low, high]}
 
     def _write(self, curves: dict[str, Any]) -> dict[str, Any]:
         summary = {
+            "command": "demo",
+            "format": FORMAT,
             "data": SAMPLE,
             "species": len(self.dataset.classnames),
             "rows": [asdict(row) for row in self.rows],
             "few_shot": curves,
-            **self.notes,
+            **self.details,
             "seconds": round(time.perf_counter() - self._began, 1),
         }
         write_json(self.folder / "demo.json", summary)
-        title = f"{len(self.dataset.classnames)} drawn species, {self.rows[0].n} test photos"
-        plot_few_shot(self.folder / "few-shot.png", curves, title)
         demo_drawing.save_species(self.dataset, self.folder / "species.png")
-        demo_drawing.save_drawn(self.folder / "augmented", self.dataset.raw_names, self.folder / "drawn.png")
+        generated = self.folder / demo_drawing.GENERATED
+        demo_drawing.save_drawn(generated, self.dataset.raw_names, self.folder / "drawn.png")
         return summary
-
-
-def reading_config(*, cache: Path | None, device: str, workers: int | None, seed: int) -> ReadConfig:
-    """Return how the demo reads photos."""
-    return ReadConfig(
-        data=SAMPLE,
-        model=SAMPLE,
-        cache=cache,
-        device=device,  # type: ignore[arg-type]
-        workers=worker_count(workers),
-        seed=seed,
-    )

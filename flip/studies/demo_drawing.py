@@ -1,86 +1,80 @@
-"""The demo's pictures: a short diffusion fine-tuning, photos drawn with it, and contact sheets."""
+"""The demo's images: a short diffusion fine-tuning, photos drawn with it, and contact sheets."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
-from flip.config import SAMPLE, ReadConfig, worker_count
 from flip.data.dataset import Dataset
-from flip.data.open import open_dataset
-from flip.device import place
-from flip.diffusion import augment as augmenting
+from flip.diffusion.augment import augment
 from flip.diffusion.checkpoint import load_pipeline
-from flip.diffusion.copies import PhotoHashes
-from flip.diffusion.judge import ClipFilter, Judge, Verdict
-from flip.diffusion.painter import DrawSettings, Painter
+from flip.diffusion.judge import ClipFilter
 from flip.diffusion.pictures import contact_sheet, save_sheet
-from flip.diffusion.texts import drawing_prompts
+from flip.diffusion.settings import AugmentSettings
+from flip.diffusion.slots import class_folders
 from flip.embed.extractor import FeatureExtractor
-from flip.training.diffusion import finetune as tuning
-from flip.training.diffusion.trainer import DiffusionTraining
+from flip.embed.settings import EmbedSettings
+from flip.names import SAMPLE
+from flip.settings import settings_from
+from flip.training.diffusion.finetune import finetune
+from flip.training.settings import DiffusionSettings, Hardware
 
-PER_SPECIES = 5
-_STEPS, _GUIDANCE, _DRAWS = 15, 5.0, 2
+#: Folders of the diffusion model and of what it drew.
+MODEL, GENERATED = "diffusion", "augmented"
+DRAWING = AugmentSettings(steps=15, guidance=5.0, draws=2, per_class=5)
 _COLUMNS = 6
 
 
-def finetune(dataset: Dataset, folder: Path, config: ReadConfig, *, overwrite: bool) -> None:
-    """Train the sample's diffusion model on a few photos for a short while.
+@dataclass(frozen=True)
+class Drawing:
+    """The demo's diffusion model, and the training photos that it draws.
 
-    Parameters
+    Attributes
     ----------
     dataset : Dataset
         Its training split is what is learned from.
     folder : Path
-        Gets the model.
-    config : ReadConfig
+        Of the demo.
+    settings : EmbedSettings
+        Device and workers.
+    cache : Path or None
+    seed : int
+    overwrite : bool
     """
-    settings = DiffusionTraining(epochs=25, batch_size=24, lr=3e-4, ema=0.99, seed=config.seed, save_every=1000)
-    start = load_pipeline(SAMPLE, cache=config.cache)
-    workers = worker_count(config.workers)
-    tuning.finetune(dataset, folder, settings, start=start, device=config.device, workers=workers, overwrite=overwrite)
 
+    dataset: Dataset
+    folder: Path
+    settings: EmbedSettings
+    cache: Path | None
+    seed: int
+    overwrite: bool
 
-def draw(
-    dataset: Dataset, folder: Path, model: Path, extractor: FeatureExtractor, config: ReadConfig, *, overwrite: bool
-) -> Dataset:
-    """Draw labelled photos of every species, keep those that CLIP takes for their species, and open them as data.
+    def finetune(self) -> None:
+        """Train the sample's diffusion model on a few photos for a short while."""
+        settings = DiffusionSettings(
+            epochs=25, batch_size=24, weight_decay=0.01, lr=3e-4, ema=0.99, seed=self.seed, save_every=1000
+        )
+        start = load_pipeline(SAMPLE, cache=self.cache)
+        hardware = settings_from(self.settings, Hardware, precision="auto")
+        finetune(self.dataset, start, self.folder / MODEL, settings, hardware=hardware, overwrite=self.overwrite)
 
-    Parameters
-    ----------
-    dataset : Dataset
-        Its training split gives prompts, and what the filter compares with.
-    folder, model : Path
-        Where the pictures go, and the diffusion model.
-    extractor : FeatureExtractor
-    config : ReadConfig
-    """
-    train = dataset.select("train")
-    prompts = drawing_prompts(train, "auto")
-    loaded = load_pipeline(model, cache=config.cache)
-    settings = DrawSettings("dpm++", _STEPS, _GUIDANCE)
-    painter = Painter(loaded.pipeline, place(config.device), settings, batch_size=24)
-    clip = ClipFilter(extractor, extractor.features(train), None)
-    hashes = [
-        PhotoHashes([dataset.file(r) for r in part.records], painter.size, workers=worker_count(config.workers))
-        for part in (train, dataset.select("test"))
-    ]
-    how = augmenting.decides(
-        train, settings, fingerprint=loaded.fingerprint, seed=config.seed, prompts=prompts, filter="label"
-    )
-    augmenting.begin(folder, how, overwrite=overwrite)
-    slots = augmenting.plan_slots(train, prompts, PER_SPECIES, seed=config.seed, from_photos=False)
-    about = {"ckpt": loaded.name, "fingerprint": loaded.fingerprint, "filter": "label"}
-
-    def ignore(slot: augmenting.Slot, verdict: Verdict, kept: bool) -> None:
-        pass
-
-    augmenting.augment(painter, Judge(clip, *hashes), slots, folder, about, ignore, draws=_DRAWS)
-    augmenting.finish(folder, slots, how)
-    return open_dataset(folder)
+    def draw(self, extractor: FeatureExtractor) -> None:
+        """Draw labelled photos of every species, and keep those that CLIP takes for their species."""
+        augment(
+            self.dataset,
+            load_pipeline(self.folder / MODEL, cache=self.cache),
+            self.folder / GENERATED,
+            DRAWING,
+            model=ClipFilter(extractor, extractor.features(self.dataset.select("train")), None),
+            seed=self.seed,
+            device=self.settings.device,
+            batch_size=24,
+            workers=self.settings.workers,
+            overwrite=self.overwrite,
+        )
 
 
 def save_species(dataset: Dataset, file: Path) -> None:
@@ -93,10 +87,10 @@ def save_species(dataset: Dataset, file: Path) -> None:
 def save_drawn(folder: Path, raw_names: Sequence[str], file: Path) -> None:
     """Write a contact sheet of drawn photos, a row for each species that has any."""
     rows = []
-    for name in raw_names:
-        files = sorted((folder / "train" / augmenting.class_folder(name)).glob("*.png"))
+    for name in class_folders(raw_names):
+        files = sorted((folder / "train" / name).glob("*.png"))
         if files:
-            rows.append([_open(picture) for picture in files])
+            rows.append([_open(image) for image in files])
     if rows:
         save_sheet(contact_sheet(rows), file)
 

@@ -8,25 +8,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from flip.arrays import FloatArray
 from flip.data.dataset import Dataset, Record
 from flip.data.images import decode_image
-from flip.diffusion.augment import begin, class_folder
+from flip.diffusion.augment_folder import begin
 from flip.diffusion.generate import Planned
+from flip.diffusion.metadata import ImageMetadata
 from flip.diffusion.painter import Picture, picture_seed
-from flip.diffusion.pictures import read_about, save_picture, slug
+from flip.diffusion.pictures import read_metadata, save_picture, slug
+from flip.diffusion.slots import class_folders
 from flip.errors import DataError
 from flip.files import write_text
 from flip.studies.augmentation import CONTROL, IMAGE
+from flip.training.crops import VIEW_AREA, random_view
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from flip.embed.extractor import FeatureExtractor
 
-#: A random view: its share of the photo's area, and by how much its shape may differ from the photo's.
-VIEW_AREA, VIEW_STRETCH = (0.5, 1.0), 4 / 3
 VIEWS_ARE = f"mirrored half the time, cut to {VIEW_AREA[0]:.0%} to {VIEW_AREA[1]:.0%} of the photo"
 
 
@@ -51,8 +50,9 @@ def plan_extras(
     seed : int
     """
     planned = []
+    folders = class_folders(dataset.raw_names)
     for i, record in enumerate(dataset.records):
-        below = folder / "train" / class_folder(dataset.raw_names[record.label])
+        below = folder / "train" / folders[record.label]
         for number in range(per_photo):
             prompt = prompts[i][number % len(prompts[i])]
             own = picture_seed(seed, f"{arm}\0{record.path}", number)
@@ -62,7 +62,7 @@ def plan_extras(
     return planned
 
 
-def begin_arm(folder: Path, decides: dict[str, Any], *, overwrite: bool) -> None:
+def begin_arm(folder: Path, key: dict[str, Any], *, overwrite: bool) -> None:
     """Make an arm's folder, or see that its pictures were made in the same way; with ``overwrite`` remove them.
 
     Raises
@@ -70,42 +70,20 @@ def begin_arm(folder: Path, decides: dict[str, Any], *, overwrite: bool) -> None
     ConfigError
         If it holds other work, or pictures that were made otherwise.
     """
-    begin(folder, decides, overwrite=overwrite)
+    begin(folder, key, overwrite=overwrite)
     for file in sorted((folder / "train").rglob("*.png")) if overwrite else ():
-        if "arm" in read_about(file)[1]:
+        if read_metadata(file).arm is not None:
             file.unlink()
 
 
-def write_views(planned: Sequence[Planned], done: Callable[[Planned, bool], None]) -> None:
-    """Write the random views that are missing; ``done`` is called for each with whether it was made now."""
+def write_views(planned: Sequence[Planned], done: Callable[[], None]) -> None:
+    """Write the random views that are missing; ``done`` is called after each."""
     for p in planned:
-        missing = not p.file.is_file()
-        if missing:
+        if not p.file.is_file():
             assert p.picture.source is not None
             view = random_view(decode_image(p.picture.source), np.random.default_rng(p.picture.seed))
-            save_picture(view, p.file, p.picture.prompt, {"arm": CONTROL, "seed": p.picture.seed})
-        done(p, missing)
-
-
-def random_view(photo: Image, generator: np.random.Generator) -> Image:
-    """Return a random cut of a photo, mirrored half the time.
-
-    Parameters
-    ----------
-    photo : PIL image
-    generator : numpy.random.Generator
-        The same state gives the same view.
-    """
-    from PIL import ImageOps
-
-    share = generator.uniform(*VIEW_AREA)
-    stretch = VIEW_STRETCH ** generator.uniform(-0.5, 0.5)
-    width = min(photo.width, max(1, round(photo.width * (share**0.5) * stretch)))
-    height = min(photo.height, max(1, round(photo.height * (share**0.5) / stretch)))
-    left = int(generator.integers(photo.width - width + 1))
-    top = int(generator.integers(photo.height - height + 1))
-    view = photo.crop((left, top, left + width, top + height))
-    return ImageOps.mirror(view) if generator.random() < 0.5 else view
+            save_picture(view, p.file, ImageMetadata(prompt=p.picture.prompt, seed=p.picture.seed, arm=CONTROL))
+        done()
 
 
 def list_extras(dataset: Dataset, planned: Sequence[Planned], folder: Path) -> Dataset:
@@ -124,7 +102,7 @@ def list_extras(dataset: Dataset, planned: Sequence[Planned], folder: Path) -> D
 
 def embed_extras(
     extractor: FeatureExtractor, extras: Dataset, per_photo: int, progress: Callable[[int], None] | None = None
-) -> npt.NDArray[np.float32]:
+) -> FloatArray:
     """Return the features of the extras, shape (photos, per_photo, d).
 
     Raises
@@ -139,6 +117,6 @@ def embed_extras(
     return features.image_features.reshape(-1, per_photo, features.image_features.shape[1])
 
 
-def views_decide(dataset: Dataset, seed: int) -> dict[str, Any]:
-    """Return what decides the views of the control."""
+def views_key(dataset: Dataset, seed: int) -> dict[str, Any]:
+    """Settings that must match for the control's views to be kept."""
     return {"data": dataset.fingerprint(), "seed": seed, "views": VIEWS_ARE}

@@ -1,16 +1,18 @@
-"""The few-shot protocol: balanced draws by seed, a fit for each, mean and interval over the draws."""
+"""Few-shot draws: balanced samples by seed, with mean and interval over the draws."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from flip.arrays import IntArray
+from flip.data.dataset import few_shot_indices
 from flip.metrics import mean_interval
 
-Rows = npt.NDArray[np.int64]
+log = logging.getLogger(__name__)
 
 
 class Draw(NamedTuple):
@@ -18,12 +20,18 @@ class Draw(NamedTuple):
 
     shots: int | None
     seed: int
-    rows: Rows
+    rows: IntArray
 
 
-def draws(
-    labels: Rows, shots: Sequence[int | None], seeds: int, draw: Callable[[Rows, int, int], Rows]
-) -> Iterator[Draw]:
+class DrawScore(NamedTuple):
+    """A draw's top-1 accuracy in percent, and the name of the classifier that was fitted."""
+
+    draw: Draw
+    top1: float
+    head: str
+
+
+def draws(labels: IntArray, shots: Sequence[int | None], seeds: int) -> Iterator[Draw]:
     """Yield ``seeds`` draws for each number of shots, and one for all photos.
 
     Parameters
@@ -32,23 +40,22 @@ def draws(
         Labels of the training photos.
     shots : sequence of int or None
         None takes every photo; that draw is the same whatever the seed.
-    draw : callable
-        ``draw(labels, shots, seed)`` returns row indices.
+    seeds : int
     """
     for k in shots:
         if k is None:
             yield Draw(None, 0, np.arange(len(labels)))
         else:
-            yield from (Draw(k, seed, draw(labels, k, seed)) for seed in range(seeds))
+            yield from (Draw(k, seed, few_shot_indices(labels, k, seed)) for seed in range(seeds))
 
 
-def few_shot_rows(scored: Sequence[tuple[Draw, float, str]]) -> list[dict[str, Any]]:
+def count_draws(shots: Sequence[int | None], seeds: int) -> int:
+    """Return the number of draws that :func:`draws` yields."""
+    return sum(1 if k is None else seeds for k in shots)
+
+
+def few_shot_rows(scored: Sequence[DrawScore]) -> list[dict[str, Any]]:
     """Return one row for each number of shots: mean and 95 % Student-t interval of top-1 over its draws.
-
-    Parameters
-    ----------
-    scored : sequence of (Draw, float, str)
-        For each draw its top-1 in percent, and the head that was used.
 
     Returns
     -------
@@ -56,21 +63,29 @@ def few_shot_rows(scored: Sequence[tuple[Draw, float, str]]) -> list[dict[str, A
         ``shots``, ``top1``, ``ci95`` (None with a single draw), ``seeds`` and ``head``, in the order of the draws.
     """
     rows = []
-    for k in dict.fromkeys(draw.shots for draw, _, _ in scored):
-        own = [(score, head) for draw, score, head in scored if draw.shots == k]
-        mean, low, high = mean_interval([score for score, _ in own])
+    for k in dict.fromkeys(score.draw.shots for score in scored):
+        own = [score for score in scored if score.draw.shots == k]
+        mean, low, high = mean_interval([score.top1 for score in own])
         rows.append(
             {
                 "shots": "all" if k is None else k,
                 "top1": mean,
                 "ci95": [low, high] if len(own) > 1 else None,
                 "seeds": len(own),
-                "head": ", ".join(sorted({head for _, head in own})),
+                "head": ", ".join(sorted({score.head for score in own})),
             }
         )
     return rows
 
 
-def short_classes(labels: Rows, shots: int) -> int:
+def warn_of_short_classes(labels: IntArray, shots: Sequence[int | None]) -> None:
+    """Log each number of shots that some classes cannot give."""
+    for k in shots:
+        short = short_classes(labels, k) if k else 0
+        if short:
+            log.info("%d shots: %d classes have fewer training photos and give all they have", k, short)
+
+
+def short_classes(labels: IntArray, shots: int) -> int:
     """Return how many classes have fewer photos than ``shots``; each of those gives all it has."""
     return int((np.unique(labels, return_counts=True)[1] < shots).sum())

@@ -16,9 +16,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+from flip.config import ReadConfig
 
 from flip.clip.model import load_model
-from flip.config import ReadConfig
 from flip.data.open import open_dataset
 from flip.embed.extractor import make_extractor
 

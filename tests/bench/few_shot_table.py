@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flip.config import ReadConfig, parse_shots
 
 from flip.classify.heads import HEADS, make_head
 from flip.classify.knn import fit_knn
 from flip.classify.text_side import build_text_side
 from flip.clip.model import load_model
 from flip.clip.prompts import class_prompts
-from flip.config import ReadConfig, parse_shots
 from flip.data.dataset import few_shot_indices
 from flip.data.open import open_dataset
 from flip.embed.extractor import make_extractor

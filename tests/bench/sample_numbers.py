@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from flip.config import ReadConfig
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -20,7 +21,6 @@ from flip.classify.knn import fit_knn
 from flip.classify.text_side import build_text_side
 from flip.clip.model import load_model
 from flip.clip.prompts import class_prompts
-from flip.config import ReadConfig
 from flip.data.open import open_dataset
 from flip.device import place
 from flip.diffusion.checkpoint import load_pipeline

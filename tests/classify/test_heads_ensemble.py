@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from flip.classify.heads import make_head
-from flip.classify.heads.auto import _choose
-from flip.classify.heads.base import OutOfFold, check_training
+from flip.classify.heads import build_head
+from flip.classify.heads.auto import choose_head
+from flip.classify.heads.base import OutOfFold
+from flip.classify.heads.checks import check_training
 from flip.classify.heads.ensemble import EnsembleHead
 from flip.classify.heads.gda import GdaHead
 from tests.classify.heads_data import CLASSES, birds
@@ -15,12 +16,12 @@ from tests.classify.heads_data import CLASSES, birds
 def test_the_average_is_the_weighted_mean_of_calibrated_probabilities():
     inputs, labels = birds(8)
     others, _ = birds(5, seed=2)
-    head = make_head("ensemble", CLASSES, members=("gda", "tip", "linear")).fit(inputs, labels)
+    head = build_head("ensemble", CLASSES, members=("gda", "tip", "linear")).fit(inputs, labels)
     assert [member.name for member in head.members] == ["gda", "tip", "linear"]
     assert abs(sum(head.weights) - 1) < 1e-6
     expected = sum(w * m.predict_proba(others) for w, m in zip(head.weights, head.members, strict=True))
     np.testing.assert_allclose(np.exp(head.logits(others)), expected, atol=1e-5)
-    alone = make_head("gda", CLASSES).fit(inputs, labels)
+    alone = build_head("gda", CLASSES).fit(inputs, labels)
     np.testing.assert_array_equal(head.members[0].logits(others), alone.logits(others))
 
 
@@ -46,7 +47,7 @@ def test_a_single_head_is_chosen_only_beyond_doubt():
         average[:wrong] = np.roll(average[:wrong], 1, axis=1)
         ensemble.members, ensemble.out_of_fold = [member], OutOfFold(rows, average)
         member.out_of_fold = OutOfFold(rows, right)
-        return _choose(ensemble, training).name
+        return choose_head(ensemble, training).name
 
     assert choice(0) == choice(2) == "ensemble"
     assert choice(8) == "gda"
@@ -58,6 +59,6 @@ def test_auto_predicts_as_the_head_it_chose(monkeypatch):
     monkeypatch.setattr(ensemble, "MEMBERS", ("gda", "tip"))
     inputs, labels = birds(6)
     others, _ = birds(5, seed=2)
-    head = make_head("auto", CLASSES).fit(inputs, labels)
+    head = build_head("auto", CLASSES).fit(inputs, labels)
     np.testing.assert_array_equal(head.predict_proba(others), head.chosen.predict_proba(others))
     assert head.protocol["head"].startswith(head.chosen.name)

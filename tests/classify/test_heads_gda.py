@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flip.classify.heads import Inputs, make_head
-from flip.classify.heads.columns import Features
+from flip.classify.heads import Inputs, build_head
+from flip.classify.heads.columns import Columns
 from flip.classify.heads.gda import discriminant, fit_gda, moments_of, shrunk_precision
 from tests.classify.heads_data import CLASSES, birds, misnamed, photos
 
@@ -54,7 +54,7 @@ def test_weights_equal_the_float64_reference(rows, width):
 
 def moments(features, labels, n_classes, weight=None):
     weight = np.ones(len(labels), np.float32) if weight is None else weight
-    found = moments_of(Features(features), labels, weight, n_classes)
+    found = moments_of(Columns(features), labels, weight, n_classes)
     return found, found.counts
 
 
@@ -62,7 +62,7 @@ def test_alpha_zero_is_zero_shot():
     inputs, labels = birds(6)
     others, _ = birds(5, seed=2)
     for name in ("gda", "tip"):
-        head = make_head(name, CLASSES, alpha=0.0).fit(inputs, labels)
+        head = build_head(name, CLASSES, alpha=0.0).fit(inputs, labels)
         np.testing.assert_allclose(head.logits(others), others.zero_shot, atol=1e-6)
 
 
@@ -72,7 +72,7 @@ def test_taking_a_fold_off_the_moments_is_fitting_without_it():
     rows = np.arange(0, len(labels), 3)
     rest = np.setdiff1d(np.arange(len(labels)), rows)
     whole, _ = moments(features, labels, CLASSES)
-    part = moments_of(Features(features[rows]), labels[rows], ones[rows], CLASSES)
+    part = moments_of(Columns(features[rows]), labels[rows], ones[rows], CLASSES)
     got = fit_gda(whole.without(part), np.ones(CLASSES))
     expected = fit_gda(moments(features[rest], labels[rest], CLASSES)[0], np.ones(CLASSES))
     for a, b in zip(got, expected, strict=True):
@@ -91,7 +91,7 @@ def test_a_weight_of_two_is_two_rows_for_the_means_and_a_weight_of_zero_none():
     np.testing.assert_allclose(got.second, expected.second, atol=1e-6)
 
 
-def test_one_photo_a_class_uses_the_scatter_about_the_grand_mean():
+def test_one_photo_per_class_uses_the_scatter_about_the_grand_mean():
     features, labels = photos(1, seed=4)
     weights, bias = fit_gda(*moments(features, labels, CLASSES))
     assert np.isfinite(weights).all()
@@ -100,7 +100,7 @@ def test_one_photo_a_class_uses_the_scatter_about_the_grand_mean():
 
 def test_wrong_names_get_no_weight_and_the_protocol_says_so():
     inputs, labels = misnamed(8)
-    head = make_head("gda", CLASSES).fit(inputs, labels)
+    head = build_head("gda", CLASSES).fit(inputs, labels)
     assert head.text_weight * head.alpha == 0 or head.alpha * np.abs(head.weights).max() > 10
     assert "5-fold cross-validation on train" in head.protocol["fusion"]
-    assert "image side alone" in make_head("gda", CLASSES).fit(Inputs(inputs.image), labels).protocol["fusion"]
+    assert "image side alone" in build_head("gda", CLASSES).fit(Inputs(inputs.image), labels).protocol["fusion"]

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flip.classify.heads import Inputs, linear, make_head
-from flip.classify.heads.columns import Features
+from flip.classify.heads import Inputs, build_head, linear
+from flip.classify.heads.columns import Columns
 from flip.classify.heads.regression import BIAS_VARIANCE, Problem, basis_of, regress, weights_of
 from tests.classify.heads_data import CLASSES, WIDTH, birds, photos
 
 
 def problem_of(features, labels, weight, offset=None):
-    basis = basis_of(Features(features), weight)
-    return Problem(Features(features), labels, offset, basis, CLASSES)
+    basis = basis_of(Columns(features), weight)
+    return Problem(Columns(features), labels, offset, basis, CLASSES)
 
 
 def objective(features, labels, weight, offset, strength, weights, bias, basis):
@@ -43,10 +43,10 @@ def test_it_equals_scikit_learn(strength):
     np.testing.assert_allclose(features @ weights + bias, theirs.decision_function(columns), atol=2e-3)
 
 
-@pytest.mark.parametrize("a_class", [2, 20])
-def test_it_has_converged_to_the_minimum(a_class):
+@pytest.mark.parametrize("per_class", [2, 20])
+def test_it_has_converged_to_the_minimum(per_class):
     """With fewer rows than dimensions, and with more: no step in any direction lowers the objective."""
-    features, labels = photos(a_class, seed=3)
+    features, labels = photos(per_class, seed=3)
     weight = np.ones(len(labels), np.float32)
     offset = np.random.default_rng(1).normal(size=(len(labels), CLASSES)).astype(np.float32)
     problem = problem_of(features, labels, weight, offset)
@@ -66,9 +66,9 @@ def test_rows_of_weight_zero_take_no_part():
     features, labels = photos(10, seed=3)
     weight = np.ones(len(labels), np.float32)
     weight[::3] = 0
-    basis = basis_of(Features(features), np.ones(len(labels), np.float32))
-    whole = Problem(Features(features), labels, None, basis, CLASSES)
-    rest = Problem(Features(features[weight > 0]), labels[weight > 0], None, basis, CLASSES)
+    basis = basis_of(Columns(features), np.ones(len(labels), np.float32))
+    whole = Problem(Columns(features), labels, None, basis, CLASSES)
+    rest = Problem(Columns(features[weight > 0]), labels[weight > 0], None, basis, CLASSES)
     got, expected = regress(whole, weight, 3.0, tolerance=1e-7), regress(rest, weight[weight > 0], 3.0, tolerance=1e-7)
     np.testing.assert_allclose(got.coordinates, expected.coordinates, atol=1e-3)
 
@@ -77,7 +77,7 @@ def test_image_and_text_side_by_side_equal_one_matrix(monkeypatch):
     features, labels = photos(10, seed=3)
     weight = np.ones(len(labels), np.float32)
     split = Problem(
-        Features(features[:, :5], features[:, 5:]), labels, None, basis_of(Features(features), weight), CLASSES
+        Columns(features[:, :5], features[:, 5:]), labels, None, basis_of(Columns(features), weight), CLASSES
     )
     joined = regress(problem_of(features, labels, weight), weight, 1.0, tolerance=1e-7)
     np.testing.assert_allclose(regress(split, weight, 1.0, tolerance=1e-7).coordinates, joined.coordinates, atol=1e-3)
@@ -94,12 +94,12 @@ def test_a_strong_prior_is_the_zero_shot_classifier_and_the_bias_its_correction(
 
 def test_the_protocol_says_how_each_choice_was_made():
     inputs, labels = birds(10)
-    head = make_head("linear", CLASSES).fit(inputs, labels)
+    head = build_head("linear", CLASSES).fit(inputs, labels)
     assert "5-fold cross-validation on train" in head.protocol["C"]
     assert head.protocol["convergence"].startswith(f"{head.iterations} iterations")
     assert head.gradient <= 1e-5
     assert head.weights.shape == (WIDTH * (2 if head.use_text else 1), CLASSES)
-    assert make_head("linear", CLASSES).fit(Inputs(inputs.image), labels).text_weight == 0
+    assert build_head("linear", CLASSES).fit(Inputs(inputs.image), labels).text_weight == 0
 
 
 def test_a_large_problem_is_searched_on_a_part_and_fitted_whole(monkeypatch):
@@ -107,7 +107,7 @@ def test_a_large_problem_is_searched_on_a_part_and_fitted_whole(monkeypatch):
     inputs, labels = birds(50)
     seen = []
     whole = linear.regress
-    monkeypatch.setattr(linear, "regress", lambda p, *a, **k: seen.append(p.features.n) or whole(p, *a, **k))
-    head = make_head("linear", CLASSES).fit(inputs, labels)
+    monkeypatch.setattr(linear, "regress", lambda p, *a, **k: seen.append(len(p.columns)) or whole(p, *a, **k))
+    head = build_head("linear", CLASSES).fit(inputs, labels)
     assert seen[-1] == 200
     assert (head.predict(inputs) == labels).mean() > 0.9

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flip.classify.heads import Inputs, make_head, svm
+from flip.classify.heads import Inputs, build_head, svm
 from flip.errors import ConfigError
 from tests.classify.heads_data import birds, photos
 
@@ -18,7 +18,7 @@ def test_scores_equal_scikit_learns_decisions(name, classes):
     features, labels = photos(15, seed=1, noise=0.6)
     features, labels = features[labels < classes], labels[labels < classes]
     others, _ = photos(20, seed=2, noise=0.6)
-    head = make_head(name, classes).fit(Inputs(features), labels)
+    head = build_head(name, classes).fit(Inputs(features), labels)
     got = head.scores(head.view(Inputs(others)))
     centred, queries = ((x - head.mean).astype(np.float64) / head.scale for x in (features, others))
     read_back = SVC(C=head.setting["C"], kernel="precomputed").fit(head.kernel(centred, centred), labels)
@@ -39,7 +39,7 @@ def as_scores(decisions):
 
 def test_many_classes_are_scored_in_parts(monkeypatch):
     inputs, labels = birds(6)
-    head = make_head("svm-rbf", 4).fit(inputs, labels)
+    head = build_head("svm-rbf", 4).fit(inputs, labels)
     whole = head.scores(head.view(inputs))
     monkeypatch.setattr(svm, "PAIRS_AT_ONCE", 50)
     np.testing.assert_allclose(head.scores(head.view(inputs)), whole, atol=1e-6)
@@ -49,4 +49,4 @@ def test_too_many_rows_are_refused(monkeypatch):
     monkeypatch.setattr(svm, "MOST_ROWS", 20)
     inputs, labels = birds(6)
     with pytest.raises(ConfigError, match="svm-rbf takes at most 20 training photos and was given 24; pass --head"):
-        make_head("svm-rbf", 4).fit(inputs, labels)
+        build_head("svm-rbf", 4).fit(inputs, labels)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from flip.classify.heads.base import check_training
+from flip.classify.heads.checks import check_training
 from flip.classify.heads.folds import held_out_folds, stratified_subset, weight_without
-from flip.classify.heads.fused import choose_features, text_evidence
+from flip.classify.heads.fused import choose_columns, text_evidence
 from flip.classify.text_side import build_text_side, softmax_text_feature
 from flip.errors import ConfigError, FeatureMismatchError
 from tests.classify.heads_data import CLASSES, birds, class_embeddings, misnamed, photos, unit
@@ -26,7 +28,9 @@ def test_prompts_give_logits_and_a_text_feature():
 
 def test_none_and_captions():
     image, captions = np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32)[::-1]
-    assert build_text_side(image)[1:] == (None, None)
+    alone = build_text_side(image)
+    assert alone.text is None
+    assert alone.zero_shot is None
     inputs = build_text_side(image, np.eye(3, dtype=np.float32), 2.0, captions)
     np.testing.assert_array_equal(inputs.text, captions)
     np.testing.assert_array_equal(inputs.zero_shot, 2 * np.eye(3))
@@ -58,10 +62,10 @@ def test_a_text_feature_that_hurts_is_left_out():
     inputs, labels = birds(8, noise=0.5)
     names = unit(np.random.default_rng(5).normal(size=(60, 12)))
     noise = names[np.random.default_rng(6).integers(0, 60, len(labels))]
-    both, _ = choose_features(check_training(inputs, labels, None, None, CLASSES, 0), CLASSES)
+    both, _ = choose_columns(check_training(inputs, labels, None, None, CLASSES, 0), CLASSES)
     assert len(both.blocks) == 2
-    alone, why = choose_features(
-        check_training(inputs._replace(text=4 * noise), labels, None, None, CLASSES, 0), CLASSES
+    alone, why = choose_columns(
+        check_training(replace(inputs, text=4 * noise), labels, None, None, CLASSES, 0), CLASSES
     )
     assert len(alone.blocks) == 1
     assert "image features alone" in why

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flip.classify.heads import Inputs, make_head
+from flip.classify.heads import Inputs, build_head
 from flip.classify.heads.tip import TipHead, affinities, unit_rows
 from tests.classify.heads_data import CLASSES, birds, photos
 
@@ -35,20 +35,20 @@ def test_a_generated_photo_votes_with_its_weight():
 
 def test_beta_and_alpha_come_from_held_out_rows():
     inputs, labels = birds(6)
-    head = make_head("tip", CLASSES).fit(inputs, labels)
+    head = build_head("tip", CLASSES).fit(inputs, labels)
     assert "cross-validation on train" in head.protocol["beta"]
     assert head.alpha > 0
 
 
 def test_tuning_the_keys_lowers_the_training_loss():
     from flip.classify.calibration import row_losses
-    from flip.classify.heads.base import check_training
-    from flip.classify.heads.columns import Features
+    from flip.classify.heads.checks import check_training
+    from flip.classify.heads.columns import Columns
 
     features, labels = photos(10, seed=1, noise=0.6)
     training = check_training(Inputs(features), labels, None, None, CLASSES, 0)
     head = TipHead(CLASSES)
-    order = head._store(Features(features), training)
+    order = head._store(Columns(features), training)
     setting = {"beta": 5.5, "epochs": 20, "tuning": [0.0, 1.0]}
     before = row_losses(head._votes(affinities(head.keys @ head.keys.T, 5.5), head.weight), labels[order]).mean()
     keys = head._tune_keys(training, order, head.weight, setting)
@@ -60,13 +60,13 @@ def test_tuned_keys_step_down_the_gradient():
     """The first step of the keys goes against the numerical gradient of the log-loss."""
     from flip.classify.calibration import row_losses
     from flip.classify.heads import tip
-    from flip.classify.heads.base import check_training
-    from flip.classify.heads.columns import Features
+    from flip.classify.heads.checks import check_training
+    from flip.classify.heads.columns import Columns
 
     features, labels = photos(3, seed=1)
     training = check_training(Inputs(features), labels, None, None, CLASSES, 0)
     head = TipHead(CLASSES)
-    order = head._store(Features(features), training)
+    order = head._store(Columns(features), training)
     keys = head.keys.astype(np.float64)
 
     def loss(moved):

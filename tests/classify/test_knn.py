@@ -2,8 +2,16 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-from flip.classify.knn import NeighborIndex, Neighbors, fit_knn, vote_shares
+from flip.classify.index import NeighborIndex, Neighbors
+from flip.classify.knn import KnnClassifier
+from flip.classify.settings import AUTO_K, KnnSettings, parse_k
+from flip.classify.text_side import ZeroShotText
+from flip.classify.training_set import TrainingSet
+from flip.classify.votes import choose_text_share, fit_knn, vote_shares
 from flip.errors import ConfigError, DataError, FeatureMismatchError
+from flip.results import Neighbor
+from tests.classify.features_data import CLASSNAMES, bird_features, features_of
+from tests.classify.heads_data import class_embeddings
 
 
 def unit(rng, n, d=16):
@@ -75,12 +83,24 @@ def test_k_is_chosen_by_leave_one_out_against_brute_force(clusters):
     assert classifier.k == min(t.k for t in classifier.trials if t.train_top1 == best)
 
 
-def test_approximate_indexes_find_most_and_say_how_many(clusters):
+@pytest.mark.parametrize("kind", ["ivf", "hnsw"])
+def test_recall_is_the_share_of_true_neighbours_that_are_found(kind):
+    """Against brute force on every row."""
     x = unit(np.random.default_rng(3), 2000)
-    for kind in ("ivf", "hnsw"):
-        index = NeighborIndex(x, kind)
-        assert 0.3 < index.recall(5) <= 1.0
-    assert NeighborIndex(x, "flat").recall(5) == 1.0
+    index = NeighborIndex(x, kind)
+    true = np.argsort(-(x @ x.T), axis=1, kind="stable")[:, :5]
+    found = index.search(x, 5).rows
+    expected = np.mean([len(set(a) & set(b)) / 5 for a, b in zip(true, found, strict=True)])
+    assert index.recall(5, sample=2000) == pytest.approx(expected)
+    assert expected > 0.3
+
+
+def test_an_exact_index_finds_the_neighbours_that_brute_force_finds():
+    x, queries = unit(np.random.default_rng(3), 200), unit(np.random.default_rng(4), 50)
+    found = NeighborIndex(x, "flat").search(queries, 5)
+    true = np.argsort(-(queries @ x.T), axis=1)[:, :5]
+    assert (found.rows == true).all()
+    assert found.similarities == pytest.approx(np.take_along_axis(queries @ x.T, true, axis=1), abs=1e-6)
 
 
 def test_permuting_the_training_rows_changes_no_vote(clusters):
@@ -116,10 +136,126 @@ def test_leave_one_out_leaves_out_what_was_made_from_a_photo():
     photos /= np.linalg.norm(photos, axis=1, keepdims=True)
     labels, group = np.array([0, 0, 1, 1] * 2), np.array([0, 1, 2, 3] * 2)
     real = np.arange(8) < 4
-    told = fit_knn(np.tile(photos, (2, 1)), labels, 2, k=[1, 2], real=real, group=group)
-    untold = fit_knn(np.tile(photos, (2, 1)), labels, 2, k=[1, 2], real=real)
-    assert untold.trials[0].train_top1 == 100
-    assert told.trials[0].train_top1 == 0, "each photo's nearest other one is of the other class"
-    rows = told.index.search_others(7, group).rows
+    grouped = fit_knn(np.tile(photos, (2, 1)), labels, 2, k=[1, 2], real=real, group=group)
+    ungrouped = fit_knn(np.tile(photos, (2, 1)), labels, 2, k=[1, 2], real=real)
+    assert ungrouped.trials[0].train_top1 == 100
+    assert grouped.trials[0].train_top1 == 0, "each photo's nearest other one is of the other class"
+    rows = grouped.index.search_others(7, group).rows
     assert (rows[:, -1] == -1).all(), "six others are left of eight"
     assert (np.sort(group[rows[:, :6]], axis=1) == [[x for x in range(4) if x != g for _ in "12"] for g in group]).all()
+
+
+def test_settings_are_checked_and_name_the_words():
+    assert parse_k("auto") is None
+    assert parse_k("3:5") == (3, 4, 5)
+    assert KnnSettings().k == "auto"
+    for wrong in ("0", "5:3", "many", "1:2:3"):
+        with pytest.raises(ConfigError, match="is not a number of neighbours"):
+            KnnSettings(k=wrong)
+    with pytest.raises(ConfigError, match=r"--temperature 0 is not positive; pass for example 0\.07"):
+        KnnSettings(temperature=0)
+    with pytest.raises(ConfigError, match=r"--vote 'unifrm' is unknown; did you mean uniform\?; pass one of uniform"):
+        KnnSettings(vote="unifrm")
+    with pytest.raises(ConfigError, match="needs the class embeddings"):
+        KnnClassifier(KnnSettings(text="prompts"))
+
+
+def test_the_classifier_votes_as_the_arrays_do():
+    train, test = bird_features(8), bird_features(5, seed=2)
+    arrays = fit_knn(train.image_features, train.labels, 4)
+    classifier = KnnClassifier().fit(train)
+    np.testing.assert_array_equal(classifier.predict_proba(test), arrays.predict_proba(test.image_features))
+    assert classifier.k == arrays.k
+    assert classifier.protocol == {
+        "k": arrays.k,
+        "k_chosen_by": "leave-one-out on train",
+        "vote": "softmax",
+        "train_photos": 32,
+        "index": "flat",
+        "temperature": 0.07,
+    }
+
+
+def test_a_k_that_is_given_is_taken():
+    train = bird_features(4)
+    classifier = KnnClassifier(k=3).fit(train)
+    assert classifier.k == 3
+    assert classifier.protocol["k_chosen_by"] == "given"
+    assert classifier.sweep(train) == []
+    uniform = KnnClassifier(KnnSettings(vote="uniform", k="1")).fit(train)
+    assert "temperature" not in uniform.protocol
+    assert uniform.score(train) == 1
+
+
+def test_the_sweep_reports_each_k_on_train_and_on_the_photos_scored():
+    train, test = bird_features(8), bird_features(5, seed=2, unreadable=(0,))
+    classifier = KnnClassifier(KnnSettings(k="2:4")).fit(train)
+    rows = classifier.sweep(test)
+    assert [row["k"] for row in rows] == [2, 3, 4]
+    assert [row["k"] for row in rows if row["chosen"]] == [classifier.k]
+    for row in rows:
+        assert row["top1"] == pytest.approx(100 * KnnClassifier(k=row["k"]).fit(train).score(test))
+    assert [row["k"] for row in KnnClassifier().fit(train).sweep(test)] == [k for k in AUTO_K if k < 32]
+
+
+def test_neighbours_are_named_by_path_and_label():
+    image = np.eye(4, dtype=np.float32)
+    train = features_of(image, np.arange(4))
+    asked = features_of((image + 0.5 * np.roll(image, 1, axis=0)) / np.sqrt(1.25, dtype=np.float32), np.arange(4))
+    classifier = KnnClassifier(k=2).fit(train)
+    first, *_ = classifier.neighbors(asked)
+    assert [(n.path, n.label) for n in first] == [("0.jpg", CLASSNAMES[0]), ("3.jpg", CLASSNAMES[3])]
+    assert [n.score for n in first] == pytest.approx([1 / np.sqrt(1.25), 0.5 / np.sqrt(1.25)])
+    assert isinstance(first[0], Neighbor)
+    assert classifier.neighbors(features_of(image, np.arange(4), unreadable=(1,)))[1] == ()
+
+
+def test_text_votes_with_the_share_that_leave_one_out_prefers():
+    train, test = bird_features(3), bird_features(9, seed=2)
+    text = ZeroShotText(class_embeddings(), 10.0, "bird", "one")
+    classifier = KnnClassifier(text=text).fit(train)
+    alone = KnnClassifier().fit(train)
+    votes = fit_knn(train.image_features, train.labels, 4)
+    share = choose_text_share(votes, text.probabilities(train.image_features))
+    assert classifier.text_share == share
+    assert classifier.protocol["text_share"] == f"{share:g}, by leave-one-out on train"
+    assert classifier.protocol["text"] == "bird"
+    expected = (1 - share) * alone.predict_proba(test) + share * text.probabilities(test.image_features)
+    assert classifier.predict_proba(test) == pytest.approx(expected, abs=1e-6)
+
+
+def test_text_that_names_everything_wrongly_gets_no_share():
+    train = bird_features(8)
+    wrong = ZeroShotText(np.roll(class_embeddings(), 1, axis=0), 10.0)
+    assert KnnClassifier(text=wrong).fit(train).text_share == 0
+
+
+def test_text_of_another_model_is_refused():
+    with pytest.raises(FeatureMismatchError, match="make both with one model"):
+        KnnClassifier(text=ZeroShotText(class_embeddings(), 10.0, "plain", "two")).fit(bird_features(3))
+
+
+def test_generated_images_vote_with_their_weight_and_choose_no_k():
+    photos = bird_features(3)
+    images = bird_features(3, seed=5)
+    sources = np.arange(len(images))
+    classifier = KnnClassifier(k=5).fit(TrainingSet.of(photos).with_generated(images, sources, 0.5))
+    arrays = fit_knn(
+        np.concatenate([photos.image_features, images.image_features]),
+        np.concatenate([photos.labels, images.labels]),
+        4,
+        k=5,
+        sample_weight=np.repeat(np.float32([1, 0.5]), len(photos)),
+    )
+    test = bird_features(5, seed=2)
+    np.testing.assert_array_equal(classifier.predict_proba(test), arrays.predict_proba(test.image_features))
+    free = KnnClassifier(KnnSettings(k="1:3")).fit(TrainingSet.of(photos).with_generated(photos, sources, 1.0))
+    own = KnnClassifier(KnnSettings(k="1:3")).fit(photos)
+    assert free.sweep(test)[0]["train_top1"] == own.sweep(test)[0]["train_top1"], "a copy votes for no photo it is of"
+
+
+def test_an_approximate_index_says_its_recall():
+    train = bird_features(40)
+    protocol = KnnClassifier(KnnSettings(index="ivf", k="3")).fit(train).protocol
+    assert protocol["index"] == "ivf"
+    assert 0 < protocol["recall"] <= 1

@@ -12,51 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from flip.cli.app import COMMANDS, app
+from tests.cli.conftest import one_line
 from tests.conftest import write_squares
-
-HEAVY = ("torch", "numpy", "sklearn", "faiss", "diffusers", "open_clip", "PIL", "pyarrow", "scipy", "rich")
-
-
-@pytest.fixture
-def flip(tiny_model, tmp_path, monkeypatch):
-    """Run flip in this process with the tiny model and a cache of its own."""
-    monkeypatch.setenv("FLIP_MODEL", str(tiny_model))
-    monkeypatch.setenv("FLIP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments, stdin=None):
-        return CliRunner().invoke(app, [str(a) for a in arguments], input=stdin)
-
-    return call
-
-
-@pytest.fixture
-def photo(squares):
-    return squares / "test" / "red_fox" / "0.png"
-
-
-def one_line(result, code):
-    assert result.exit_code == code, result.output
-    lines = result.stderr.strip().splitlines()
-    assert len(lines) >= 1
-    assert lines[-1].startswith("flip: ")
-    assert "Traceback" not in result.output
-    return lines[-1]
-
-
-@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in COMMANDS)])
-def test_help_loads_nothing_heavy(arguments):
-    code = (
-        "import sys\nfrom flip.cli.app import main\n"
-        f"try:\n    main({arguments!r})\nexcept SystemExit as e:\n    assert not e.code\n"
-        f"loaded = [m for m in {HEAVY!r} if m in sys.modules]\nassert not loaded, loaded\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "Usage:" in done.stdout
 
 
 def test_no_arguments_prints_help_and_version_prints_the_version(flip):
@@ -326,3 +284,24 @@ def test_ctrl_c_keeps_what_was_finished_and_exits_130(squares, tiny_model, tmp_p
     assert process.stderr.read().strip().splitlines()[-1].startswith("flip: interrupted")
     parts = list((tmp_path / "cache").glob("*/images/*.parquet"))
     assert len(parts) == 1
+
+
+def test_a_failed_run_leaves_the_rows_of_the_last_one(flip, squares, tmp_path, photo, monkeypatch):
+    rows = tmp_path / "rows.jsonl"
+    assert flip("knn", "--data", squares, "-o", rows, photo).exit_code == 0
+    before = rows.read_text()
+
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    from flip.results import RowWriter
+
+    monkeypatch.setattr(RowWriter, "write", fail)
+    assert "No space left" in one_line(flip("knn", "--data", squares, "-o", rows, photo), 1)
+    assert rows.read_text() == before
+
+
+def test_rows_go_through_a_device(flip, squares, photo):
+    assert flip("knn", "--data", squares, "-o", "/dev/null", photo).exit_code == 0
+    assert "/dev/full cannot be written" in one_line(flip("knn", "--data", squares, "-o", "/dev/full", photo), 1)
+    assert "/dev/full cannot be written" in one_line(flip("knn", "--data", squares, "-o", "/dev/full"), 1)

@@ -1,19 +1,26 @@
 from __future__ import annotations
 
+import io
 import json
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import torch
+import typer
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from flip.cli.app import app
+from flip.cli.commands.finetune import FinetuneOptions, own_options
+from flip.cli.finetune_output import print_result
 
 ROOT = __file__.rsplit("/tests/", 1)[0]
 
@@ -72,9 +79,10 @@ def test_the_summary_says_what_was_gained_and_forgotten(flip, squares, tmp_path)
         assert score["ci95"][0] <= score["difference"] <= score["ci95"][1]
     assert summary["wise"] in [point["weight"] for point in summary["wise_sweep"]]
     assert summary["lr_image"] == 1e-3
-    assert "split-folders: 48 photos" in result.stderr
-    assert "10 photos train, 2 of the training split choose the epoch" in result.stderr
-    assert "epoch 2 of 2: loss" in result.stderr
+    assert (summary["command"], summary["format"]) == ("finetune", 1)
+    notes = result.stderr
+    assert "10 photos train, 2 of the training split choose the epoch" in notes
+    assert "epoch 2 of 2: loss" in notes
     assert json.loads((tmp_path / "run" / "result.json").read_text()) == summary
     assert not (tmp_path / "run" / "checkpoints").exists()
 
@@ -87,10 +95,9 @@ def test_the_result_is_a_model_for_every_command(flip, squares, tmp_path):
     assert json.loads(result.stdout)["n"] == 24
 
 
-def test_what_is_made_from_a_validation_photo_is_not_learned_from(tmp_path, capsys):
-    from flip.cli.commands.finetune import _augmented
-    from flip.config import FinetuneConfig
+def test_what_is_made_from_a_validation_photo_is_not_learned_from(tmp_path, caplog):
     from flip.data.dataset import Dataset, Record
+    from flip.training.clip.finetune import open_augmented
     from tests.conftest import write_squares
 
     made = write_squares(tmp_path / "made" / "train", photos=2).parent
@@ -99,10 +106,11 @@ def test_what_is_made_from_a_validation_photo_is_not_learned_from(tmp_path, caps
     validation = Dataset(
         tmp_path, "split-folders", ("red fox",), ("red_fox",), (Record("train/red_fox/1.png", 0, "train"),)
     )
-    left = _augmented(FinetuneConfig(augmented=made), validation)
+    with caplog.at_level(logging.INFO, "flip"):
+        left = open_augmented(made, validation)
     assert [r.path for r in left.records if "red_fox" in r.path] == ["train/red_fox/0.png"]
     assert len(left) == 7
-    assert "left out 1 of 8 generated photos: made from validation photos" in capsys.readouterr().err
+    assert "left out 1 of 8 generated images: made from validation photos" in caplog.messages
 
 
 def test_a_finished_run_is_not_trained_again(flip, tmp_path):
@@ -110,16 +118,87 @@ def test_a_finished_run_is_not_trained_again(flip, tmp_path):
     again = flip("-o", tmp_path / "run", "--epochs", "1", "--no-scores", "--resume")
     assert again.exit_code == 0
     assert again.stdout == first.stdout
-    assert "is finished" in again.stderr
+    assert f"the run in {tmp_path / 'run'} is finished; --overwrite begins it again" in again.stderr
     refused = flip("-o", tmp_path / "run", "--epochs", "1")
     assert refused.exit_code == 1
-    assert "already holds files" in refused.stderr
+    assert "holds a finished run; pass --overwrite to replace it, or another folder" in refused.stderr
 
 
 def test_the_table_has_a_line_for_each_score(flip, tmp_path):
-    result = flip("-o", tmp_path / "run", "--epochs", "1", "--format", "table")
+    result = flip("-o", tmp_path / "run", "--epochs", "1", "--format", "table", "--wise", "sweep")
+    assert result.exit_code == 0, result.output
     assert "zero-shot, trained classes (n 24)" in result.stdout
     assert "95 % interval" in result.stdout
+    # Without held-out classes there is nothing to say of them.
+    assert "held out – % (–, 95 % interval – to –)" in result.stdout
+
+
+class Terminal(io.StringIO):
+    """Stands for stdout of somebody at a terminal."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("target", ["clip", "diffusion"])
+def test_on_a_terminal_the_result_is_a_table_though_o_is_a_folder(monkeypatch, target):
+    result = {"command": "finetune", "format": 1, "photos": 12, "loss": 0.25, "settings": {"epochs": 1}}
+    options = FinetuneOptions(target=target, output=Path("out"))
+    for stream in (Terminal(), io.StringIO()):
+        monkeypatch.setattr(sys, "stdout", stream)
+        print_result(options, result)
+        if stream.isatty():
+            assert "photos" in stream.getvalue()
+            assert "{" not in stream.getvalue()
+        else:
+            assert json.loads(stream.getvalue()) == {k: v for k, v in result.items() if k != "settings"}
+
+
+def values(name):
+    """Return an option as the command line gives it, with its default where it has one."""
+    field = next(f for f in fields(FinetuneOptions) if f.name == name)
+    option = "--" + name.replace("_", "-")
+    if field.default is False:
+        return [option]
+    return [option, str(field.default if field.default is not None else {"size": "64"}.get(name, "sample"))]
+
+
+OF_CLIP = ["crop", "holdout_classes", "keep", "model", "no_scores", "patience", "retain", "train", "tta", "wise"]
+OF_CLIP += ["augmented", "augmented_weight", "val_fraction"]
+OF_DIFFUSION = ["base", "caption_dropout", "ckpt", "ema", "no_ema", "sample_every", "size", "snr_gamma", "views"]
+
+
+def test_each_target_has_its_own_options():
+    assert sorted(own_options("clip") - own_options("diffusion")) == sorted(OF_CLIP)
+    assert sorted(own_options("diffusion") - own_options("clip")) == sorted(OF_DIFFUSION)
+
+
+@pytest.mark.parametrize(
+    ("target", "other", "name"),
+    [*(("clip", "diffusion", name) for name in OF_DIFFUSION), *(("diffusion", "clip", name) for name in OF_CLIP)],
+)
+def test_an_option_of_the_other_target_is_refused_by_name(tmp_path, squares, target, other, name):
+    given = ["finetune", "--data", squares, "-o", tmp_path / "run", "--target", target, *values(name)]
+    result = CliRunner().invoke(app, [*map(str, given)])
+    option = values(name)[0]
+    assert result.exit_code == 1
+    assert result.stderr == f"flip: {option} is for --target {other}; leave it out, or pass --target {other}\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_from_the_environment_is_not_given(tmp_path, squares, monkeypatch):
+    monkeypatch.setenv("FLIP_MODEL", "sample")
+    given = ["finetune", "--data", squares, "-o", tmp_path / "run", "--target", "diffusion", "--ckpt", "nowhere.ckpt"]
+    result = CliRunner().invoke(app, [*map(str, given)])
+    assert "--model" not in result.stderr
+    assert "no file or folder nowhere.ckpt" in result.stderr
+
+
+def test_every_option_of_both_targets_is_one_of_the_command(tmp_path):
+    names = {f.name for f in fields(FinetuneOptions)}
+    command = typer.main.get_command(app).commands["finetune"]
+    assert {parameter.name for parameter in command.params} - {"help"} == names
+    assert own_options("clip") | own_options("diffusion") <= names
 
 
 @pytest.mark.parametrize(
@@ -176,14 +255,17 @@ def test_killed_at_any_moment_it_goes_on_and_ends_as_if_nothing_had_been(squares
     run.kill()
     run.wait()
     assert not (tmp_path / "run" / "open_clip_model.safetensors").exists()
-    for folder, extra in (("run", ["--resume"]), ("whole", [])):
-        given = command(squares, tiny_model, tmp_path / folder, *more, *extra)
+    begun = (tmp_path / "run" / "environment.json").stat()
+    for folder in ("run", "whole"):
+        given = command(squares, tiny_model, tmp_path / folder, *more)
         # In a process like the killed one: another number of threads adds numbers up in another order.
         result = subprocess.run(
             [sys.executable, "-m", "flip", *given], env=environment(), capture_output=True, text=True
         )
         assert result.returncode == 0, result.stderr
-        assert ("going on after step" in result.stderr) == (folder == "run")
+    # A new run writes what it begins with again.
+    resumed = (tmp_path / "run" / "environment.json").stat()
+    assert (resumed.st_ino, resumed.st_mtime_ns) == (begun.st_ino, begun.st_mtime_ns)
     ours, theirs = (load_file(tmp_path / f / "open_clip_model.safetensors") for f in ("run", "whole"))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
@@ -199,10 +281,10 @@ def test_interrupted_it_ends_with_130_and_a_checkpoint(squares, tiny_model, tmp_
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert run.stderr is not None
-    for line in run.stderr:
-        if line.startswith("epoch 2 "):
-            break
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "run" / "checkpoints").glob("step-*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     run.send_signal(signal.SIGINT)
     _, stderr = run.communicate(timeout=60)
     assert run.returncode == 130

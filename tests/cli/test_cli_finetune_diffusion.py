@@ -13,9 +13,23 @@ import pytest
 from typer.testing import CliRunner
 
 from flip.cli.app import app
+from flip.training.settings import DiffusionSettings
 from tests.conftest import write_squares
+from tests.diffusion.tiny import ldm_state, make_pipeline, save_ckpt
 
 QUICK = ("--size", "16", "--epochs", "1", "--batch-size", "6", "--views", "1")
+
+
+@pytest.fixture(scope="session")
+def ckpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model as a Lightning checkpoint."""
+    return save_ckpt(tmp_path_factory.mktemp("diffusion") / "tiny.ckpt", ldm_state(make_pipeline()))
+
+
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder for the whole run."""
+    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture
@@ -40,14 +54,22 @@ def test_it_trains_and_generate_takes_what_it_wrote(flip: Any) -> None:
     result = train(flip, "--ckpt", "CKPT", *QUICK, "--sample-every", 2, "-o", "out", "-v")
     assert result.exit_code == 0, result.output
     summary = json.loads(result.stdout)
+    assert (summary["command"], summary["format"]) == ("finetune", 1)
     assert (summary["photos"], summary["steps"], summary["trained"]) == (12, 2, "unet")
-    assert "step 2 of 2, loss" in result.stderr
+    assert "\nstep 2 of 2, loss" in result.stderr
     assert Path("out/samples/step-000002.png").is_file()
     drawn = flip("generate", "--ckpt", "out", "a red fox", "--size", "16", "--steps", "1")
     assert drawn.exit_code == 0, drawn.output
     again = train(flip, "--ckpt", "CKPT", *QUICK, "-o", "out", "--resume")
-    assert "the run in out is finished" in again.stderr
+    assert "the run in out is finished; --overwrite begins it again" in again.stderr
     assert json.loads(again.stdout) == summary
+
+
+def test_its_defaults_are_those_of_the_settings(flip: Any) -> None:
+    result = train(flip, "--ckpt", "CKPT", "--epochs", 1, "--size", 16, "-o", "out")
+    assert result.exit_code == 0, result.output
+    settings = json.loads(Path("out/finetune.json").read_text())["settings"]
+    assert DiffusionSettings(**settings) == DiffusionSettings(epochs=1, size=16)
 
 
 @pytest.mark.parametrize(

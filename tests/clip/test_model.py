@@ -8,15 +8,19 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from flip.clip.model import known_models, load_model
+from flip.clip.hub import known_models
+from flip.clip.model import load_model
 from flip.clip.weights import weights_hash
 from flip.errors import ModelError
+from tests.clip.tiny import write_hub_cache
 from tests.conftest import TINY_CONFIG, write_model
 
 
 @pytest.fixture
 def tagged(tmp_path, monkeypatch):
-    """A tiny architecture known to open_clip under two tags, one trained with QuickGELU, and a patched download."""
+    """A tiny architecture known to open_clip under two tags, one trained with QuickGELU, whose weights are here."""
+    for name in ("_MODEL_CONFIGS", "_MODEL_CONFIG_PATHS"):
+        monkeypatch.setattr(open_clip.factory, name, getattr(open_clip.factory, name).copy())
     config = tmp_path / "flip-test-tiny.json"
     config.write_text(json.dumps(TINY_CONFIG["model_cfg"]))
     open_clip.add_model_config(config)
@@ -25,17 +29,8 @@ def tagged(tmp_path, monkeypatch):
     monkeypatch.setitem(
         open_clip.pretrained._PRETRAINED, "flip-test-tiny", {"quick": entry | {"quick_gelu": True}, "gelu": dict(entry)}
     )
-    torch.manual_seed(0)
-    weights = tmp_path / "open_clip_model.safetensors"
-    save_file(open_clip.CLIP(**TINY_CONFIG["model_cfg"]).state_dict(), weights)
-
-    def download(_entry, *_args, **_more):
-        return str(weights)
-
-    monkeypatch.setattr(open_clip.pretrained, "download_pretrained", download)
-    monkeypatch.setattr(open_clip.factory, "download_pretrained", download)
-    yield
-    open_clip.factory._MODEL_CONFIGS.pop("flip-test-tiny", None)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    write_hub_cache(tmp_path / "hub", "org/tiny", write_model(tmp_path / "m"))
 
 
 def test_a_folder_loads_in_eval_with_its_own_preprocessing(tiny_model):
@@ -54,6 +49,14 @@ def test_a_tag_trained_with_quick_gelu_gets_it(tagged):
     assert activations == ["QuickGELU", "GELU"]
     assert quick.config["model_cfg"]["quick_gelu"] is True
     assert quick.fingerprint != gelu.fingerprint
+
+
+def test_a_tag_is_known_again_until_its_weights_change(tagged, tmp_path):
+    first = load_model("flip-test-tiny/gelu")
+    assert not load_model("flip-test-tiny/gelu")._model.is_loaded
+    blob = tmp_path / "hub" / "models--org--tiny" / "blobs" / "open_clip_model.safetensors"
+    blob.write_bytes((write_model(tmp_path / "other", seed=1) / blob.name).read_bytes())
+    assert load_model("flip-test-tiny/gelu").fingerprint != first.fingerprint
 
 
 def test_a_tag_keeps_the_preprocessing_it_was_trained_with(tagged):
@@ -112,11 +115,12 @@ def test_broken_model_folders_are_one_line(tmp_path, tiny_model):
     with pytest.raises(ModelError, match="has no open_clip_config.json"):
         load_model(str(tmp_path))
     (tmp_path / "open_clip_config.json").write_text("{}")
+    with pytest.raises(ModelError, match="but no weights"):
+        load_model(str(tmp_path))
+    (tmp_path / "open_clip_model.safetensors").touch()
     with pytest.raises(ModelError, match="is not an open_clip configuration"):
         load_model(str(tmp_path))
     (tmp_path / "open_clip_config.json").write_text(json.dumps(TINY_CONFIG))
-    with pytest.raises(ModelError, match="but no weights"):
-        load_model(str(tmp_path))
     (tmp_path / "open_clip_model.safetensors").write_bytes(
         (tiny_model / "open_clip_model.safetensors").read_bytes()[:900]
     )

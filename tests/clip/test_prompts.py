@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from flip.clip.prompts import class_prompts, fold, read_class_list, sentence_about
+from flip.clip.prompts import about_class, class_prompts, fold, read_class_list
 from flip.errors import ConfigError, DataError
 
 NAMES = ("Black footed Albatross", "Blue Jay")
@@ -57,8 +57,9 @@ def test_real_prompt_files_name_all_the_real_birds(shared, name):
 
 
 def test_a_sentence_that_names_the_class_stays():
-    assert sentence_about("Blue Jay", "The Blue-Jay sings.") == "The Blue-Jay sings."
-    assert sentence_about("Blue Jay", "a crest") == "Blue Jay, which has a crest"
+    assert about_class("Blue Jay", "The Blue-Jay sings.") == "The Blue-Jay sings."
+    assert about_class("Blue Jay", "a crest") == "Blue Jay, which has a crest"
+    assert about_class("{text} {}", "a crest", "a photo of a {}. {text}") == "a photo of a {text} {}. a crest"
 
 
 def test_bad_prompts_are_one_line_errors(tmp_path):
@@ -96,3 +97,32 @@ def test_class_list(tmp_path):
         read_class_list(file)
     with pytest.raises(DataError, match="cannot be read"):
         read_class_list(tmp_path / "none.txt")
+
+
+def test_a_class_list_may_be_a_table(tmp_path):
+    file = tmp_path / "classes.csv"
+    file.write_text("id;label\n1;red wren\n2;gull\n3;red wren\n")
+    assert read_class_list(file) == ("red wren", "gull")
+    file.write_text("id,size\n1,2\n")
+    with pytest.raises(DataError, match="has no column 'label'; it has id, size"):
+        read_class_list(file)
+
+
+def test_a_long_class_list_is_read_in_seconds(tmp_path):
+    file = tmp_path / "classes.txt"
+    file.write_text("\n".join(f"species {i}" for i in range(450_000)))
+    assert len(read_class_list(file)) == 450_000
+
+
+def test_texts_longer_than_the_context_are_counted(tiny_model, tmp_path, caplog):
+    import logging
+
+    from flip.clip.model import load_model
+    from flip.embed.texts import build_zero_shot_classifier
+
+    model = load_model(str(tiny_model), cache=tmp_path)
+    long = "a photo of a " + "very " * 30 + "{}"
+    with caplog.at_level(logging.INFO, "flip"):
+        build_zero_shot_classifier(class_prompts(long, ("a", "b")), model, cache=tmp_path)
+        build_zero_shot_classifier(class_prompts("plain", ("a", "b")), model, cache=tmp_path)
+    assert caplog.messages == ["2 of 2 texts are longer than the 16 tokens the model reads; the rest is cut"]

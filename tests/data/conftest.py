@@ -8,16 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-
 Draw = Callable[..., Path]
-
-
-@pytest.fixture
-def shared() -> Path:
-    if not (SHARED / "data").is_dir():
-        pytest.skip("the shared photos are not here")
-    return SHARED
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
-from flip.data.images import FORMATS, IMAGE_EXTENSIONS, MAX_PIXELS, decode_image, is_image_file
+from flip.data.formats import FORMATS, IMAGE_EXTENSIONS, is_image_file, is_photo, suffix_advice
+from flip.data.images import MAX_PIXELS, decode_image
 from flip.errors import DataError
 
 
@@ -112,13 +113,26 @@ def test_a_cmyk_jpeg_keeps_its_colours(scene: Image.Image) -> None:
     assert np.abs(np.asarray(decode_image(encoded(red, "JPEG", quality=95)), int) - (255, 0, 0)).max() < 8
 
 
-def test_alpha_is_dropped_not_blended() -> None:
-    half = Image.new("RGBA", (4, 4), (200, 100, 50, 10))
-    assert decode_image(encoded(half, "PNG")).getpixel((0, 0)) == (200, 100, 50)
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (Image.new("RGBA", (4, 4), (200, 100, 50, 0)), (255, 255, 255)),
+        (Image.new("RGBA", (4, 4), (200, 100, 50, 51)), (244, 224, 214)),
+        (Image.new("RGBA", (4, 4), (200, 100, 50, 255)), (200, 100, 50)),
+        (Image.new("LA", (4, 4), (0, 0)), (255, 255, 255)),
+    ],
+)
+def test_transparent_pixels_are_laid_on_white(image: Image.Image, expected: tuple[int, int, int]) -> None:
+    assert decode_image(encoded(image, "PNG")).getpixel((0, 0)) == expected
 
 
-@pytest.mark.parametrize("transparency", [0, b"\x00\x80\xff"])
-def test_a_palette_with_transparency_keeps_its_colours_without_a_warning(transparency: int | bytes) -> None:
+@pytest.mark.parametrize(
+    ("transparency", "first", "second"),
+    [(0, [255, 255, 255], [0, 255, 0]), (b"\x00\x80\xff", [255, 255, 255], [127, 255, 127])],
+)
+def test_a_palette_with_transparency_is_laid_on_white_without_a_warning(
+    transparency: int | bytes, first: list[int], second: list[int]
+) -> None:
     image = Image.new("P", (3, 1))
     image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
     image.putdata([0, 1, 2])
@@ -126,7 +140,14 @@ def test_a_palette_with_transparency_keeps_its_colours_without_a_warning(transpa
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         decoded = decode_image(data)
-    assert np.asarray(decoded).tolist() == [[[255, 0, 0], [0, 255, 0], [0, 0, 255]]]
+    assert np.asarray(decoded).tolist() == [[first, second, [0, 0, 255]]]
+
+
+def test_a_colour_that_stands_for_transparent_is_laid_on_white() -> None:
+    image = Image.new("RGB", (2, 1), (10, 20, 30))
+    image.putpixel((1, 0), (1, 2, 3))
+    data = encoded(image, "PNG", transparency=(10, 20, 30))
+    assert np.asarray(decode_image(data)).tolist() == [[[255, 255, 255], [1, 2, 3]]]
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "PPM"])
@@ -134,6 +155,47 @@ def test_sixteen_bits_are_scaled_not_clipped(format: str) -> None:
     wide = Image.fromarray(np.array([[0, 255, 256, 0x1234, 30000, 65535]], np.uint16))
     grey = [0, 0, 1, 0x12, 117, 255]
     assert np.asarray(decode_image(encoded(wide, format))).tolist() == [[[v] * 3 for v in grey]]
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "PPM"])
+@pytest.mark.parametrize(("bits", "top"), [(8, 255), (10, 1023), (12, 4095), (14, 16383), (16, 65535)])
+def test_grey_of_any_depth_is_scaled_by_its_range(format: str, bits: int, top: int) -> None:
+    wide = Image.fromarray(np.array([[0, top // 2, top]], np.uint16))
+    assert np.asarray(decode_image(encoded(wide, format)))[0, :, 0].tolist() == [0, 127, 255]
+
+
+def test_a_declared_range_wins_over_the_brightest_pixel() -> None:
+    dark = Image.fromarray(np.array([[0, 256, 512]], np.uint16))
+    assert np.asarray(decode_image(encoded(dark, "TIFF", tiffinfo={281: 4095})))[0, :, 0].tolist() == [0, 16, 32]
+    assert np.asarray(decode_image(encoded(dark, "TIFF")))[0, :, 0].tolist() == [0, 64, 128]
+
+
+def png_of_wide_colour(pixels: np.ndarray) -> bytes:
+    """A PNG of 16 bits per channel, which Pillow reads and does not write; pixels (h, w, 3 or 4)."""
+    height, width, channels = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + data
+
+
+@pytest.mark.parametrize(("top", "shift"), [(1023, 2), (4095, 4), (16383, 6), (65535, 8)])
+def test_colour_of_any_depth_is_scaled_by_its_range(top: int, shift: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, top + 1, (6, 5, 3))
+    pixels[0, 0] = top
+    assert np.array_equal(np.asarray(decode_image(png_of_wide_colour(pixels))), pixels >> shift)
+
+
+def test_wide_colour_keeps_its_transparency() -> None:
+    pixels = np.full((2, 2, 4), 4095)
+    pixels[..., 3] = [[0, 65535], [65535, 0]]
+    pixels[..., 0] = 2048
+    decoded = np.asarray(decode_image(png_of_wide_colour(pixels)))
+    assert decoded.tolist() == [[[255] * 3, [128, 255, 255]], [[128, 255, 255], [255] * 3]]
 
 
 def test_integers_wider_than_sixteen_bits_are_scaled_by_the_brightest() -> None:
@@ -203,9 +265,59 @@ def test_an_empty_file_is_reported() -> None:
         decode_image(b"")
 
 
-def test_heic_is_reported_by_name() -> None:
-    with pytest.raises(DataError, match=r"HEIC.*convert it to JPEG"):
-        decode_image(b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic")
+HEIC = b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic"
+
+
+def test_heic_names_what_to_install_and_its_licence() -> None:
+    with pytest.raises(DataError, match=r"HEIC.*pip install pillow-heif \(its wheels are under the GPL\).*convert it"):
+        decode_image(HEIC)
+
+
+def test_heic_is_read_where_an_opener_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Opener(ImageFile.ImageFile):
+        format = "HEIF"
+
+        def _open(self) -> None:
+            self._mode, self._size = "RGB", (3, 2)
+
+        def load(self) -> object:
+            self.im = Image.new("RGB", (3, 2), "red").im
+            return Image.Image.load(self)
+
+    monkeypatch.setitem(Image.OPEN, "HEIF", (Opener, lambda head: head[4:8] == b"ftyp"))
+    monkeypatch.setattr(Image, "ID", [*Image.ID, "HEIF"])
+    assert decode_image(HEIC).getpixel((0, 0)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("head", [b"\xff\x0a" + b"\0" * 20, b"\0\0\0\x0cJXL \r\n\x87\n" + b"\0" * 20])
+def test_jpeg_xl_is_named_with_what_to_do(head: bytes) -> None:
+    with pytest.raises(DataError, match=r"JPEG XL is not read; convert it to PNG, for example with djxl"):
+        decode_image(head)
+
+
+@pytest.mark.parametrize(
+    "head", [b"FUJIFILMCCD-RAW 0201", b"IIRO\x08\0\0\0", b"\0\0\0\x18ftypcrx \0\0\0\1", b"FOVb\0\0\2\0"]
+)
+def test_camera_raw_is_named_by_its_content(head: bytes) -> None:
+    with pytest.raises(DataError, match=r"camera raw is not read; convert it to JPEG or PNG"):
+        decode_image(head + b"\0" * 20)
+
+
+def test_camera_raw_that_is_a_tiff_is_not_read_as_its_thumbnail(scene: Image.Image, tmp_path: Path) -> None:
+    plain = encoded(scene, "TIFF")
+    assert decode_image(plain).size == scene.size
+    path = tmp_path / "DSC_1.NEF"
+    path.write_bytes(plain)
+    tags = [{50706: b"\1\4\0\0"}, {254: 1, 330: 8}]
+    for source in (path, *(encoded(scene, "TIFF", tiffinfo=tag) for tag in tags)):
+        with pytest.raises(DataError, match="camera raw"):
+            decode_image(source)
+
+
+def test_a_photo_that_is_called_raw_is_read(scene: Image.Image, tmp_path: Path) -> None:
+    path = tmp_path / "x.raw"
+    path.write_bytes(encoded(scene, "PNG"))
+    assert same(decode_image(path), scene)
 
 
 def test_eps_is_refused_and_starts_no_program(
@@ -349,3 +461,39 @@ def test_suffixes_are_lower_case_and_those_of_formats_that_are_read() -> None:
     assert all(suffix == suffix.lower() and suffix[0] == "." for suffix in IMAGE_EXTENSIONS)
     assert {".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"} <= IMAGE_EXTENSIONS
     assert not {".eps", ".ps", ".wmf", ".mpg", ".pdf", ".h5"} & IMAGE_EXTENSIONS
+
+
+@pytest.mark.parametrize(
+    "name", ["x.jpg?width=500", "x.jpg.1", "x.JPG.12", "x.jpeg!large", "x.png_large", "x", "a/b c"]
+)
+def test_names_with_something_behind_the_suffix_are_told_by_their_content(
+    scene: Image.Image, tmp_path: Path, name: str
+) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(encoded(scene, "JPEG"))
+    assert is_photo(tmp_path, name)
+    assert decode_image(file).size == scene.size
+    file.write_text("<html>404</html>")
+    assert not is_photo(tmp_path, name)
+
+
+@pytest.mark.parametrize("name", ["x.jpg.json", "x.png.xml", "x.jpg.part", ".x.jpg?a=1", "x.txt", "absent"])
+def test_other_names_are_no_photos_whatever_they_hold(scene: Image.Image, tmp_path: Path, name: str) -> None:
+    if name != "absent":
+        (tmp_path / name).write_bytes(encoded(scene, "JPEG"))
+    assert not is_photo(tmp_path, name)
+
+
+def test_what_to_do_with_other_suffixes() -> None:
+    assert "convert" in suffix_advice(".nef")
+    assert "djxl" in suffix_advice(".jxl")
+    assert suffix_advice(".xyz") == ""
+
+
+def test_a_box_may_leave_out_the_last_rows_of_any_photo(scene: Image.Image) -> None:
+    data = encoded(scene, "PNG")
+    assert same(decode_image(data, (0, 0, float("inf"), -15)), scene.crop((0, 0, 60, 25)))
+    assert same(decode_image(data, (10, 5, float("inf"), 0)), scene.crop((10, 5, 60, 40)))
+    with pytest.raises(DataError, match="empty box"):
+        decode_image(data, (0, 0, float("inf"), -40))

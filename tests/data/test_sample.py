@@ -14,16 +14,15 @@ def small(monkeypatch):
     monkeypatch.setitem(reading.GUIDES, "sample", lambda: FieldGuide("sample", SPECIES[:2], photos=3, train=2))
 
 
-def test_it_is_drawn_once(small, tmp_path):
-    said = []
-    dataset = open_dataset("sample", cache=tmp_path, say=said.append)
+def test_it_is_drawn_once(small, tmp_path, caplog):
+    caplog.set_level("INFO", "flip")
+    dataset = open_dataset("sample", cache=tmp_path)
     assert dataset.layout == "sample"
     assert dataset.splits == {"train": 4, "test": 2}
-    assert len(said) == 1
-    assert "drawing 6 photos of 2 species" in said[0]
-    again = open_dataset("sample", cache=tmp_path, say=said.append)
+    assert ["drawing 6 photos of 2 species" in message for message in caplog.messages] == [True]
+    again = open_dataset("sample", cache=tmp_path)
     assert again.records == dataset.records
-    assert len(said) == 1
+    assert len(caplog.messages) == 1
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(small, tmp_path):

@@ -13,10 +13,9 @@ from PIL.PngImagePlugin import PngInfo
 
 import flip.diffusion.augment as augmenting
 from flip.clip.model import load_model
-from flip.config import ReadConfig
 from flip.data.dataset import Dataset, Record
 from flip.data.open import open_dataset
-from flip.device import place
+from flip.device import resolve_device
 from flip.diffusion.augment import Kept, augment, fill_slots
 from flip.diffusion.augment_folder import begin, finish, resume_key
 from flip.diffusion.checkpoint import Loaded
@@ -28,7 +27,9 @@ from flip.diffusion.pictures import read_metadata
 from flip.diffusion.settings import AugmentSettings, DrawSettings, parse_filter
 from flip.diffusion.slots import class_folders, plan_slots
 from flip.diffusion.texts import caption_prompt, drawing_prompts
-from flip.embed.extractor import extract_features, make_extractor, make_features
+from flip.embed.extractor import FeatureExtractor, extract_features
+from flip.embed.settings import EmbedSettings
+from flip.embed.table import make_features
 from flip.errors import ConfigError, DataError, ModelError
 from tests.diffusion.tiny import make_pipeline
 
@@ -75,7 +76,7 @@ def replaying(images: dict[str, Image.Image]) -> Any:
 
 
 def painter(images: dict[str, Image.Image] | None = None) -> Painter:
-    return Painter(replaying(images or {}), place("cpu"), SETTINGS, batch_size=4)
+    return Painter(replaying(images or {}), resolve_device("cpu"), SETTINGS, batch_size=4)
 
 
 def slots_of(birds: Dataset, per_class: int = 2, *, from_photos: bool = False) -> Any:
@@ -156,8 +157,8 @@ def test_thresholds_by_hand() -> None:
 
 def test_clip_keeps_real_photos_by_their_quantile(squares: Path, tiny_model: Path, tmp_path: Path) -> None:
     train = open_dataset(squares).select("train")
-    config = ReadConfig(cache=tmp_path, device="cpu", precision="fp32")
-    extractor = make_extractor(load_model(str(tiny_model)), config)
+    settings = EmbedSettings(device="cpu", precision="fp32")
+    extractor = FeatureExtractor(load_model(str(tiny_model)), settings, tmp_path)
     photos = extractor.features(train)
     texts = [f"a photo of a {name}." for name in train.classnames]
     similarities = photos.image_features @ extractor.texts(texts).T

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from flip.device import place
+from flip.device import resolve_device, resolve_precision
 from flip.diffusion.background import in_the_background
 from flip.diffusion.checkpoint import Loaded, save_pipeline
 from flip.diffusion.generate import GeneratedImage, draw_planned, generate, plan_pictures, save_grid
 from flip.diffusion.metadata import ImageMetadata
-from flip.diffusion.painter import SCHEDULERS, Painter, Picture, picture_seed, resolve_precision
+from flip.diffusion.painter import SCHEDULERS, Painter, Picture, picture_seed
 from flip.diffusion.pictures import contact_sheet, read_metadata, save_picture, save_sheet, slug
 from flip.diffusion.settings import DrawSettings, parse_size
 from flip.errors import ConfigError, DataError
@@ -36,7 +36,7 @@ TEXTS = ['it\'s "quoted"', "two\nlines; and a semicolon", "word " * 500, "ünï 
 
 
 def painter(settings: DrawSettings = SETTINGS, pipeline: Any = None, **more: Any) -> Painter:
-    return Painter(pipeline or make_pipeline(), place("cpu"), settings, **more)
+    return Painter(pipeline or make_pipeline(), resolve_device("cpu"), settings, **more)
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -236,11 +236,11 @@ def test_size_and_precision() -> None:
     for wrong in ("0", "100", "axb", "512x", "-8", "8x8x8"):
         with pytest.raises(ConfigError, match="multiples of 8"):
             parse_size(wrong)
-    cpu = place("cpu")
-    assert resolve_precision("auto", cpu) == "fp32"
-    assert resolve_precision("bf16", cpu) == "bf16"
+    cpu = resolve_device("cpu")
+    assert resolve_precision("auto", cpu, "draw") == "fp32"
+    assert resolve_precision("bf16", cpu, "draw") == "bf16"
     with pytest.raises(ConfigError, match="fp16 needs a GPU"):
-        resolve_precision("fp16", cpu)
+        resolve_precision("fp16", cpu, "draw")
 
 
 @pytest.mark.parametrize(

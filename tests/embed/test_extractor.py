@@ -8,14 +8,15 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from flip.clip.encoder import resolve_precision
 from flip.clip.model import load_model
-from flip.config import ReadConfig
 from flip.data.open import open_dataset
-from flip.embed.extractor import extract_features, make_extractor
+from flip.embed.extractor import FeatureExtractor, extract_features
+from flip.embed.settings import EmbedSettings
 from flip.embed.table import read_table_features, table_metadata, write_table
 from flip.errors import ConfigError, FeatureMismatchError
 from tests.conftest import write_squares
+
+FP32 = EmbedSettings(device="cpu", precision="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def model(tiny_model):
 
 @pytest.fixture
 def extractor(model, tmp_path):
-    return make_extractor(model, ReadConfig(cache=tmp_path / "cache", device="cpu", precision="fp32", batch_size=5))
+    return FeatureExtractor(model, replace(FP32, batch_size=5), tmp_path / "cache")
 
 
 def direct(folder, files):
@@ -48,7 +49,7 @@ def test_features_equal_open_clip_s_own(extractor, squares, tiny_model):
 def test_real_features_equal_open_clip_s_own(shared, tmp_path):
     folder = shared / "models" / "flip-lit-b0"
     dataset = open_dataset(shared / "data" / "birds").take(range(0, 1701, 90))
-    ours = extract_features(dataset, load_model(str(folder)), cache=tmp_path, device="cpu", precision="fp32")
+    ours = extract_features(dataset, load_model(str(folder)), settings=FP32, cache=tmp_path)
     theirs = direct(folder, [dataset.file(r) for r in dataset.records])
     assert (ours.image_features * theirs).sum(axis=1).min() > 0.9999
 
@@ -127,7 +128,7 @@ def test_mirror_images_are_averaged(model, tmp_path, squares, tiny_model):
     flipped = tmp_path / "flipped.png"
     ImageOps.mirror(Image.open(file)).save(flipped)
     a, b = direct(tiny_model, [file, flipped])
-    extractor = make_extractor(model, ReadConfig(cache=tmp_path, device="cpu", precision="fp32", tta="flip"))
+    extractor = FeatureExtractor(model, replace(FP32, tta="flip"), tmp_path)
     got = next(iter(extractor.stream([str(file)]))).embeddings[0]
     assert got == pytest.approx((a + b) / np.linalg.norm(a + b), abs=2e-3)
 
@@ -140,45 +141,30 @@ def test_crop_boxes_sees_the_box_alone_and_never_the_whole_photo_s_cache(model, 
     (tmp_path / "m.csv").write_text("path,label,split,x,y,w,h\ntrain/a/0.png,a,train,0,0,40,40\n")
     blue = tmp_path / "blue.png"
     Image.new("RGB", (40, 40), (0, 0, 255)).save(blue)
-    config = ReadConfig(cache=tmp_path / "c", device="cpu", precision="fp32")
+    cropping = replace(FP32, crop="boxes")
     dataset = open_dataset(tmp_path / "m.csv")
-    whole = make_extractor(model, config).features(dataset).image_features[0]
-    cropped = make_extractor(model, replace(config, crop="boxes")).features(dataset).image_features[0]
-    expected = next(iter(make_extractor(model, config).stream([str(blue)]))).embeddings[0]
+    whole = FeatureExtractor(model, FP32, tmp_path / "c").features(dataset).image_features[0]
+    cropped = FeatureExtractor(model, cropping, tmp_path / "c").features(dataset).image_features[0]
+    expected = next(iter(FeatureExtractor(model, FP32, tmp_path / "c").stream([str(blue)]))).embeddings[0]
     assert cropped == pytest.approx(expected, abs=1e-4)
     assert cropped @ whole < 0.9999
 
 
 def test_crop_without_boxes_is_one_line(model, tmp_path, squares):
-    config = ReadConfig(cache=tmp_path, device="cpu", crop="boxes")
     with pytest.raises(ConfigError, match="has no boxes"):
-        make_extractor(model, config).features(open_dataset(squares))
+        extract_features(open_dataset(squares), model, settings=EmbedSettings(crop="boxes"), cache=tmp_path)
 
 
 def test_bf16_stays_close_to_fp32(model, tmp_path, squares):
     dataset = open_dataset(squares).take(range(4))
     fp32, bf16 = (
-        extract_features(dataset, model, cache=tmp_path, device="cpu", precision=p).image_features
+        extract_features(dataset, model, settings=replace(FP32, precision=p), cache=tmp_path).image_features
         for p in ("fp32", "bf16")
     )
     cosines = (fp32 * bf16).sum(axis=1)
     assert cosines.mean() >= 0.999
     assert cosines.min() >= 0.98
     assert (fp32 != bf16).any()
-
-
-def test_auto_precision_is_measured_once_where_the_processor_has_bf16(model, tmp_path, monkeypatch, extractor):
-    import flip.clip.encoder as encode
-
-    monkeypatch.setattr(encode, "bf16_in_hardware", lambda device: True)
-    speeds = {"fp32": 2.0, "bf16": 1.0}
-    monkeypatch.setattr(encode, "_seconds_a_batch", lambda model, placement, precision: speeds[precision])
-    assert resolve_precision("auto", model, extractor.placement, tmp_path) == "bf16"
-    speeds["bf16"] = 9.0
-    assert resolve_precision("auto", model, extractor.placement, tmp_path) == "bf16", "the choice is remembered"
-    assert resolve_precision("auto", model, extractor.placement, tmp_path / "other") == "fp32"
-    with pytest.raises(ConfigError, match="fp16 needs a GPU"):
-        resolve_precision("fp16", model, extractor.placement)
 
 
 def test_texts_are_encoded_once_each_and_equal_open_clip_s(extractor, tiny_model):
@@ -222,7 +208,7 @@ def test_memory_of_the_stream_does_not_grow_with_the_photos(extractor, squares):
 
     stream = extractor.stream(sources())
     next(stream)
-    assert asked <= 4 * extractor.batch_size
+    assert asked <= 4 * extractor.settings.batch_size
     stream.close()
 
 

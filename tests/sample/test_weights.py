@@ -5,17 +5,19 @@ import json
 import numpy as np
 import pytest
 
-from flip.classify.heads import make_head
+from flip.classify.heads import build_head
 from flip.classify.text_side import build_text_side
 from flip.clip.model import load_model
 from flip.clip.prompts import class_prompts
-from flip.config import ReadConfig
 from flip.data.open import open_dataset
-from flip.device import place
+from flip.device import resolve_device
 from flip.diffusion.checkpoint import load_pipeline
-from flip.diffusion.painter import DrawSettings, Painter, Picture, picture_seed
+from flip.diffusion.painter import Painter, Picture, picture_seed
+from flip.diffusion.settings import DrawSettings
 from flip.diffusion.texts import drawing_prompts
-from flip.embed.extractor import make_extractor
+from flip.embed.extractor import FeatureExtractor
+from flip.embed.settings import EmbedSettings
+from flip.names import SAMPLE
 from flip.sample import weights
 from flip.sample.fieldguide import FieldGuide, write_guide
 from flip.sample.species import SPECIES, other_species
@@ -49,7 +51,7 @@ def test_open_clip_alone_reads_the_clip():
     network, _ = open_clip.create_model_from_pretrained(folder)
     tokens = open_clip.get_tokenizer(folder)(["a photo of a Red-crowned Marsh Finch.", "ein Vogel, 鳥"])
     assert network.encode_text(tokens).shape == (2, 128)
-    model = load_model(weights.NAME)
+    model = load_model(SAMPLE)
     assert np.allclose(network.eval().encode_text(tokens).detach(), model.network.encode_text(tokens), atol=1e-5)
 
 
@@ -77,7 +79,7 @@ def test_zero_shot_names_species_that_it_never_saw(tmp_path, species, seed):
     """Five times chance, on individuals of another seed; and on twenty species that are in no list."""
     write_guide(FieldGuide("new", species, photos=6, train=1, seed=seed), tmp_path / "birds")
     dataset = open_dataset(tmp_path / "birds").select("test")
-    extractor = make_extractor(load_model(weights.NAME), ReadConfig(cache=tmp_path, precision="fp32"))
+    extractor = FeatureExtractor(load_model(SAMPLE), EmbedSettings(precision="fp32"), tmp_path)
     features = extractor.features(dataset)
     texts = extractor.class_embeddings(class_prompts("plain", dataset.classnames))
     correct = (features.image_features @ texts.T).argmax(axis=1) == features.labels
@@ -88,11 +90,12 @@ def test_a_generated_bird_is_recognised(tmp_path):
     """A head that was fitted on drawn training photos; chance is 1 in 24, and two thirds were seen on more pictures."""
     write_guide(FieldGuide("new", SPECIES, photos=6, train=5), tmp_path / "birds")
     train = open_dataset(tmp_path / "birds").select("train")
-    extractor = make_extractor(load_model(weights.NAME), ReadConfig(cache=tmp_path, precision="fp32"))
+    extractor = FeatureExtractor(load_model(SAMPLE), EmbedSettings(precision="fp32"), tmp_path)
     features = extractor.features(train)
-    head = make_head("linear", len(SPECIES)).fit(build_text_side(features.image_features, None, 1.0), train.labels)
+    head = build_head("linear", len(SPECIES)).fit(build_text_side(features.image_features, None, 1.0), train.labels)
     asked = [Picture(texts[0], picture_seed(0, texts[0], 0)) for texts in drawing_prompts(train, "auto")]
-    painter = Painter(load_pipeline(weights.NAME).pipeline, place("cpu"), DrawSettings("dpm++", 12, 5.0), batch_size=24)
-    drawn = extractor.encoder.encode([extractor.encoder.prepare(image) for _, image in painter.draw(asked)])
+    settings = DrawSettings(steps=12, guidance=5.0)
+    painter = Painter(load_pipeline(SAMPLE).pipeline, resolve_device("cpu"), settings, batch_size=24)
+    drawn = extractor.encoder.encode_images([extractor.encoder.prepare(image) for _, image in painter.draw(asked)])
     named = head.predict(build_text_side(drawn, None, 1.0))
     assert np.mean(named == np.arange(len(SPECIES))) >= 0.4

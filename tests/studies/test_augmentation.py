@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flip.classify.heads import Inputs, make_head
+from flip.classify.heads import Inputs, build_head
 from flip.errors import ConfigError
 from flip.metrics import paired_interval_over_draws
 from flip.studies.augmentation import CONTROL, NONE, TEXT, Condition, TrainingPool, compare, fit, plan, rows_of
 from tests.classify.heads_data import CLASSES, photos, unit
 
 
-def make_pool(a_class: int = 6, extras: int = 2, noise: float = 0.1) -> TrainingPool:
-    features, labels = photos(a_class, seed=1)
+def make_pool(per_class: int = 6, extras: int = 2, noise: float = 0.1) -> TrainingPool:
+    features, labels = photos(per_class, seed=1)
     made = {}
     for i, arm in enumerate((CONTROL, TEXT)):
         rng = np.random.default_rng(i)
@@ -25,7 +25,7 @@ def make_pool(a_class: int = 6, extras: int = 2, noise: float = 0.1) -> Training
 
 
 def linear(seed: int) -> Any:
-    return make_head("linear", CLASSES, seed)
+    return build_head("linear", CLASSES, seed)
 
 
 class Recorder:
@@ -41,11 +41,11 @@ class Recorder:
         return self
 
     def predict(self, inputs: Inputs) -> Any:
-        return np.zeros(inputs.n, np.int64)
+        return np.zeros(len(inputs), np.int64)
 
 
 def test_a_draw_is_fitted_on_its_own_photos_and_their_extras_alone() -> None:
-    pool = make_pool(a_class=5)
+    pool = make_pool(per_class=5)
     # Each feature tells whose it is: its first number is that of the photo.
     own = np.arange(len(pool.labels), dtype=np.float32)
     marked = TrainingPool(
@@ -81,10 +81,10 @@ def test_extras_of_weight_zero_are_no_extras() -> None:
     assert np.abs(full - none).max() > 0.05
 
 
-@pytest.mark.parametrize("a_class", [1, 6])
-def test_copies_of_the_photos_change_nothing_at_any_weight(a_class: int) -> None:
+@pytest.mark.parametrize("per_class", [1, 6])
+def test_copies_of_the_photos_change_nothing_at_any_weight(per_class: int) -> None:
     """Neither through the weights' sum nor through a held-out photo that is named by its own copy."""
-    pool, (others, _) = make_pool(a_class, noise=0.0), photos(20, seed=2)
+    pool, (others, _) = make_pool(per_class, noise=0.0), photos(20, seed=2)
     rows = np.arange(len(pool.labels))
     none, copied = (fit(linear(0), pool, rows, arm, 0.7) for arm in (NONE, TEXT))
     np.testing.assert_allclose(copied.logits(Inputs(others)), none.logits(Inputs(others)), atol=2e-2)

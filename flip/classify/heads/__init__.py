@@ -1,26 +1,34 @@
-"""Heads: classifiers over cached features. ``make_head`` builds one by name."""
+"""Heads: classifiers over cached features, one file per head. ``build_head`` makes one by its name."""
 
 from __future__ import annotations
 
+import functools
+import pkgutil
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from flip.classify.heads.base import Head, Inputs
+from flip.classify.heads.base import Head, SavedHead
+from flip.classify.text_side import Inputs
 from flip.errors import ConfigError, near_names
+from flip.names import HEADS
 
-__all__ = ["HEADS", "Head", "Inputs", "head_from_arrays", "make_head"]
+__all__ = ["Head", "Inputs", "SavedHead", "build_head", "head_class", "head_classes", "head_from_arrays"]
 
-#: Where each head lives; a head's libraries are loaded when it is made.
-HEADS: dict[str, str] = {
-    "mlp": "flip.classify.heads.mlp:MlpHead",
-    "linear": "flip.classify.heads.linear:LinearHead",
-    "gda": "flip.classify.heads.gda:GdaHead",
-    "tip": "flip.classify.heads.tip:TipHead",
-    "svm-linear": "flip.classify.heads.svm:LinearSvmHead",
-    "svm-rbf": "flip.classify.heads.svm:RbfSvmHead",
-    "ensemble": "flip.classify.heads.ensemble:EnsembleHead",
-    "auto": "flip.classify.heads.auto:AutoHead",
-}
+
+@functools.cache
+def head_classes() -> Mapping[str, type[Head]]:
+    """Return every head class by its name: the classes with a ``name`` in the modules of this package.
+
+    ``flip.names.HEADS`` holds the same names for the command line.
+    """
+    found: dict[str, type[Head]] = {}
+    for info in pkgutil.iter_modules(__path__):
+        module = import_module(f"{__name__}.{info.name}")
+        classes = [cls for cls in vars(module).values() if isinstance(cls, type) and issubclass(cls, Head)]
+        # Not those that the module imports, and not bases without a name.
+        found |= {cls.name: cls for cls in classes if cls.__module__ == module.__name__ and "name" in vars(cls)}
+    return found
 
 
 def head_class(name: str) -> type[Head]:
@@ -31,28 +39,37 @@ def head_class(name: str) -> type[Head]:
     ConfigError
         If there is no such head.
     """
-    if name not in HEADS:
+    if name not in head_classes():
         raise ConfigError(f"unknown head {name!r}{near_names(name, HEADS)}; pass one of {', '.join(HEADS)}")
-    module, _, attribute = HEADS[name].partition(":")
-    found: type[Head] = getattr(import_module(module), attribute)
-    return found
+    return head_classes()[name]
 
 
-def make_head(name: str, n_classes: int, seed: int = 0, **options: Any) -> Head:
+def build_head(name: str, n_classes: int, seed: int = 0, **options: Any) -> Head:
     """Return an unfitted head by the name that ``--head`` takes.
 
     Parameters
     ----------
     name : str
-        A key of ``HEADS``.
+        One of ``flip.names.HEADS``.
     n_classes : int
     seed : int
     **options
-        What the head's class takes beside these (``alpha``, ``device``, ``members``).
+        Further arguments of the head's class, such as ``alpha``, ``device`` or ``members``.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such head.
     """
     return head_class(name)(n_classes, seed, **options)
 
 
-def head_from_arrays(arrays: dict[str, Any], values: dict[str, Any]) -> Head:
-    """Return the fitted head that ``Head.to_arrays`` described, whichever it is."""
-    return head_class(str(values.get("head"))).from_arrays(arrays, values)
+def head_from_arrays(saved: SavedHead) -> Head:
+    """Return the fitted head that ``Head.to_arrays`` described, whichever it is.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such head.
+    """
+    return head_class(str(saved.values.get("head"))).from_arrays(saved)

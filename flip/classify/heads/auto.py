@@ -1,22 +1,25 @@
-"""The head that does best on held-out rows of the training photos."""
+"""The ``auto`` head: the best of the heads on held-out rows of the training photos."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 
+from flip.arrays import FloatArray
 from flip.classify.heads import head_from_arrays
-from flip.classify.heads.base import Array, Floats, Head, Inputs, Training
-from flip.classify.heads.ensemble import EnsembleHead, arrays_under
+from flip.classify.heads.base import Head, SavedHead
+from flip.classify.heads.checks import TrainingRows
+from flip.classify.heads.ensemble import EnsembleHead
 from flip.classify.heads.folds import describe
+from flip.classify.text_side import Inputs
 
 #: Standard errors by which a single head has to beat the average of all.
-DOUBT = 2.0
+STANDARD_ERRORS = 2.0
 
 
 class AutoHead(Head):
-    """Fits all heads and their ensemble, and keeps the ensemble unless a single head is better beyond doubt.
+    """All heads and their ensemble are fitted; the ensemble is kept unless a single head is significantly better.
 
     Better is a higher held-out accuracy, by more than two standard errors of the paired difference: among many heads
     and few rows the best figure is often luck, and the average of all does not depend on it.
@@ -25,33 +28,38 @@ class AutoHead(Head):
     name: ClassVar[str] = "auto"
     chosen: Head
 
-    def fit_checked(self, training: Training) -> None:
+    @property
+    def chosen_name(self) -> str:
+        """The head that was chosen; before ``fit``, ``auto``."""
+        return self.chosen.name if self.widths else self.name
+
+    def _fit(self, training: TrainingRows) -> None:
         """Fit the ensemble with its members, and choose among them."""
-        ensemble = EnsembleHead(self.n_classes, self.seed).fit_training(training)
-        self.chosen = _choose(ensemble, training)
+        ensemble = EnsembleHead(self.n_classes, self.seed).fit_checked(training)
+        self.chosen = choose_head(ensemble, training)
         self.temperature, self.out_of_fold = self.chosen.temperature, self.chosen.out_of_fold
         how = f"accuracy in {describe(training.folds)}" if training.folds else "default: nothing to validate on"
         self.protocol = {"head": f"{self.chosen.name}, {how}", **self.chosen.protocol}
 
-    def raw_logits(self, inputs: Inputs) -> Floats:
-        """Return the chosen head's logits."""
-        return self.chosen.raw_logits(inputs)
+    def _logits(self, inputs: Inputs) -> FloatArray:
+        return self.chosen._logits(inputs)
 
-    def to_arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
+    def to_arrays(self) -> SavedHead:
         """Return the chosen head's arrays and values."""
-        _, values = super().to_arrays()
-        arrays, chosen = self.chosen.to_arrays()
-        return {f"{self.chosen.name}.{key}": array for key, array in arrays.items()}, values | {"chosen": chosen}
+        own, chosen = super().to_arrays(), self.chosen.to_arrays()
+        arrays = {f"{self.chosen.name}.{key}": array for key, array in chosen.arrays.items()}
+        return SavedHead(arrays, own.values | {"chosen": chosen.values})
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, Array], values: dict[str, Any]) -> Self:
+    def from_arrays(cls, saved: SavedHead) -> Self:
         """Return the head that ``to_arrays`` described."""
-        head = super().from_arrays(arrays, values)
-        head.chosen = head_from_arrays(arrays_under(arrays, values["chosen"]["head"]), values["chosen"])
+        head = super().from_arrays(saved)
+        head.chosen = head_from_arrays(saved.part(saved.values["chosen"]))
         return head
 
 
-def _choose(ensemble: EnsembleHead, training: Training) -> Head:
+def choose_head(ensemble: EnsembleHead, training: TrainingRows) -> Head:
+    """Return the member that is significantly better than the ensemble on held-out rows, else the ensemble."""
     held = ensemble.out_of_fold
     if held is None:
         return ensemble
@@ -63,6 +71,6 @@ def _choose(ensemble: EnsembleHead, training: Training) -> Head:
         if head.out_of_fold is None:
             continue
         gain = (head.out_of_fold.logits[:common].argmax(axis=1) == labels).astype(np.float64) - average
-        if gain.mean() > max(best, DOUBT * gain.std() / np.sqrt(common)):
+        if gain.mean() > max(best, STANDARD_ERRORS * gain.std() / np.sqrt(common)):
             chosen, best = head, float(gain.mean())
     return chosen

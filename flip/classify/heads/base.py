@@ -1,4 +1,4 @@
-"""What every head shares: its inputs, the checks at the door, and the protocol it answers to."""
+"""The interface of every head: a classifier over arrays that chooses and calibrates on held-out training rows."""
 
 from __future__ import annotations
 
@@ -6,81 +6,50 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
-import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
+from flip.arrays import Array, FloatArray, IntArray
 from flip.classify.calibration import softmax
-from flip.classify.heads.folds import held_out_folds
-from flip.errors import ConfigError, DataError, FeatureMismatchError
+from flip.classify.heads.checks import TrainingRows, check_finite, check_training
+from flip.classify.text_side import Inputs
+from flip.errors import ConfigError, FeatureMismatchError
 
 #: Multiplications of features by class weights below which a head is fitted on one thread.
 SMALL_PRODUCT = 2e8
-
-Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
-
-
-class Inputs(NamedTuple):
-    """What a head sees of n photos.
-
-    Attributes
-    ----------
-    image : float32 array of shape (n, d), unit rows
-    text : float32 array of shape (n, e), unit rows, or None
-        A text feature for each photo: its caption's, or the softmax-weighted class embedding.
-    zero_shot : float32 array of shape (n, c), or None
-        Zero-shot logits: ``logit_scale · image @ class_embeddings.T``.
-    """
-
-    image: Floats
-    text: Floats | None = None
-    zero_shot: Floats | None = None
-
-    @property
-    def n(self) -> int:
-        """Number of photos (``len`` of a named tuple counts its fields)."""
-        return len(self.image)
-
-    def take(self, rows: Any) -> Inputs:
-        """Return the inputs of some photos."""
-        text = None if self.text is None else self.text[rows]
-        zero_shot = None if self.zero_shot is None else self.zero_shot[rows]
-        return Inputs(self.image[rows], text, zero_shot)
 
 
 class OutOfFold(NamedTuple):
     """Calibrated logits (m, c) of training rows (m,), each from a fit that had not seen the row."""
 
-    rows: Rows
-    logits: Floats
+    rows: IntArray
+    logits: FloatArray
 
 
-class Training(NamedTuple):
-    """Checked training data: labels, weights and groups of shape (n,), and the rows each fold holds out."""
+class SavedHead(NamedTuple):
+    """A fitted head as arrays, for safetensors, and values, for JSON."""
 
-    inputs: Inputs
-    labels: Rows
-    weight: npt.NDArray[np.float32]
-    folds: tuple[Rows, ...]
-    group: Rows | None = None
+    arrays: dict[str, Array]
+    values: dict[str, Any]
 
-    @property
-    def held_out(self) -> Rows:
-        """Row numbers of the held-out rows, fold after fold."""
-        return np.concatenate(self.folds) if self.folds else np.empty(0, dtype=np.int64)
-
-    def left_out(self, fold: Rows) -> Rows:
-        """Return the rows that are not fitted while a fold is held out: its own, and all of their groups."""
-        return fold if self.group is None else np.flatnonzero(np.isin(self.group, self.group[fold]))
+    def part(self, values: dict[str, Any]) -> SavedHead:
+        """Return a head that was saved inside this one: its values, and its arrays, which are named ``head.array``."""
+        start = f"{values['head']}."
+        own = {key.removeprefix(start): array for key, array in self.arrays.items() if key.startswith(start)}
+        return SavedHead(own, values)
 
 
 class Head(ABC):
-    """A classifier over features, in scikit-learn's protocol.
+    """A classifier over :class:`Inputs`, with ``predict_proba`` as in scikit-learn.
+
+    A new head is a class with a ``name``, in a module of this package. Most heads give one set of scores that is added
+    to the zero-shot logits: derive from :class:`~flip.classify.heads.fused.FusedHead`, which searches settings, weighs
+    the two sides and calibrates. A head of another kind derives from this class and writes two methods: ``_fit``,
+    which receives checked rows, and ``_logits``. What it learned goes into attributes that ``arrays`` and ``values``
+    name; they are what is saved.
 
     Whatever a head chooses or calibrates it chooses on held-out parts of the rows given to ``fit``; ``protocol`` says
-    how. ``out_of_fold`` holds the calibrated logits of those held-out rows (None when there was nothing to hold out,
-    which is so with one photo a class).
+    how. ``out_of_fold`` holds the calibrated logits of those held-out rows; None when there was nothing to hold out,
+    which is so with one photo per class.
 
     Parameters
     ----------
@@ -105,6 +74,11 @@ class Head(ABC):
         self.protocol: dict[str, str] = {}
         self.out_of_fold: OutOfFold | None = None
 
+    @property
+    def chosen_name(self) -> str:
+        """The head that predicts: this one, or for ``auto`` the one it chose."""
+        return self.name
+
     def fit(
         self,
         inputs: Inputs,
@@ -118,14 +92,15 @@ class Head(ABC):
         Parameters
         ----------
         inputs : Inputs
+            Of n rows.
         labels : int array of shape (n,)
             Between 0 and ``n_classes`` - 1.
         sample_weight : float array of shape (n,), optional
             How much a row counts in the fit; 1 by default.
         real : bool array of shape (n,), optional
-            Rows that may be held out for validation; generated photos are False. All by default.
+            Rows that may be held out for validation; generated images are False. All by default.
         group : int array of shape (n,), optional
-            Rows with the same number, of one class, are left out together: a photo and what was made from it. Else a
+            Rows with the same number, of one class, are left out together: a photo and the images made from it. Else a
             held-out photo would be named by its own copies.
 
         Raises
@@ -136,30 +111,32 @@ class Head(ABC):
             If the numbers of rows or classes differ.
         """
         training = check_training(inputs, labels, sample_weight, real, self.n_classes, self.seed, group)
-        with threadpool_limits(1 if _is_small(training, self.n_classes) else None):
-            return self.fit_training(training)
+        with threadpool_limits(1 if _is_small(inputs, self.n_classes) else None):
+            return self.fit_checked(training)
 
-    def fit_training(self, training: Training) -> Self:
-        """Fit to rows that ``check_training`` has passed; heads that hold others share one with them."""
-        self.widths = _widths(training.inputs)
+    def fit_checked(self, training: TrainingRows) -> Self:
+        """Fit to rows that ``check_training`` has passed; an ensemble shares them with its members."""
+        self.widths = training.inputs.widths
         self.protocol = {}
         self.out_of_fold = None
-        self.fit_checked(training)
+        self._fit(training)
         return self
 
     @abstractmethod
-    def fit_checked(self, training: Training) -> None:
-        """Fit to checked rows; sets ``temperature``, ``protocol`` and ``out_of_fold``."""
+    def _fit(self, training: TrainingRows) -> None:
+        """Fit to checked rows; set ``temperature``, ``protocol`` and ``out_of_fold``."""
 
     @abstractmethod
-    def raw_logits(self, inputs: Inputs) -> Floats:
-        """Return logits of checked inputs."""
+    def _logits(self, inputs: Inputs) -> FloatArray:
+        """Return logits (n, c) of checked inputs, before the temperature."""
 
-    def logits(self, inputs: Inputs) -> Floats:
+    def logits(self, inputs: Inputs) -> FloatArray:
         """Return logits of shape (n, c), float32, before the temperature.
 
         Raises
         ------
+        ConfigError
+            If the head is not fitted.
         FeatureMismatchError
             If the inputs are not of the widths the head was fitted on.
         DataError
@@ -167,107 +144,41 @@ class Head(ABC):
         """
         if not self.widths:
             raise ConfigError(f"this {self.name} head is not fitted; call fit first, or load a saved one")
-        if _widths(inputs) != self.widths:
+        if inputs.widths != self.widths:
             raise FeatureMismatchError(
-                f"inputs have widths (image, text, classes) {_widths(inputs)}, and the head was fitted on "
+                f"inputs have widths (image, text, classes) {inputs.widths}, and the head was fitted on "
                 f"{self.widths}; use the same model, classes and --text"
             )
-        _check_finite(inputs)
-        return np.asarray(self.raw_logits(inputs), dtype=np.float32)
+        check_finite(inputs)
+        return np.asarray(self._logits(inputs), dtype=np.float32)
 
-    def predict_proba(self, inputs: Inputs) -> Floats:
-        """Return calibrated probabilities of shape (n, c), float32; rows sum to one."""
+    def predict_proba(self, inputs: Inputs) -> FloatArray:
+        """Return calibrated probabilities of shape (n, c), float32; rows sum to one. Raises as ``logits``."""
         return softmax(self.logits(inputs), self.temperature)
 
-    def predict(self, inputs: Inputs) -> Rows:
-        """Return the likeliest class of each photo, shape (n,); a tie goes to the lower class."""
+    def predict(self, inputs: Inputs) -> IntArray:
+        """Return the likeliest class of each photo, int array of shape (n,); a tie goes to the lower class."""
         return np.asarray(self.logits(inputs).argmax(axis=1), dtype=np.int64)
 
-    def to_arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
-        """Return what the fitted head is made of: arrays for safetensors, and values for JSON."""
+    def to_arrays(self) -> SavedHead:
+        """Return the fitted head as arrays and values that ``from_arrays`` reads."""
         values = {"head": self.name, "n_classes": self.n_classes, "seed": self.seed, "temperature": self.temperature}
         values |= {"widths": self.widths, "protocol": self.protocol}
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in self.arrays}
-        return arrays, values | {name: getattr(self, name) for name in self.values}
+        return SavedHead(arrays, values | {name: getattr(self, name) for name in self.values})
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, Array], values: dict[str, Any]) -> Self:
+    def from_arrays(cls, saved: SavedHead) -> Self:
         """Return the head that ``to_arrays`` described; its predictions are identical."""
-        head = cls(values["n_classes"], values["seed"])
+        head = cls(saved.values["n_classes"], saved.values["seed"])
         for name in ("temperature", "widths", "protocol", *cls.values):
-            setattr(head, name, values[name])
+            setattr(head, name, saved.values[name])
         for name in cls.arrays:
-            setattr(head, name, arrays[name])
+            setattr(head, name, saved.arrays[name])
         return head
 
 
-def _is_small(training: Training, n_classes: int) -> bool:
+def _is_small(inputs: Inputs, n_classes: int) -> bool:
     """Whether one thread is quicker: many small products on several wait for each other, worst on a busy machine."""
-    width = sum(_widths(training.inputs)[:2])
-    return training.inputs.n * width * n_classes < SMALL_PRODUCT
-
-
-def check_training(
-    inputs: Inputs,
-    labels: Array,
-    sample_weight: Array | None,
-    real: Array | None,
-    n_classes: int,
-    seed: int,
-    group: Array | None = None,
-) -> Training:
-    """Return training data that later code can trust, with its folds."""
-    labels = np.asarray(labels)
-    n = inputs.n
-    weight = np.ones(n, np.float32) if sample_weight is None else np.asarray(sample_weight, dtype=np.float32)
-    real = np.ones(n, dtype=bool) if real is None else np.asarray(real, dtype=bool)
-    group = None if group is None else np.asarray(group, dtype=np.int64)
-    arrays = {"labels": labels, "sample weights": weight, "real marks": real}
-    for what, given in (arrays if group is None else {**arrays, "groups": group}).items():
-        if given.shape != (n,):
-            raise ConfigError(f"{what} have shape {given.shape} for {n} rows of features; pass one a row")
-    _check_blocks(inputs, n_classes)
-    _check_finite(inputs)
-    if n and (labels.min() < 0 or labels.max() >= n_classes):
-        raise DataError(
-            f"labels run from {labels.min()} to {labels.max()}; with {n_classes} classes pass 0 to {n_classes - 1}"
-        )
-    if not (np.isfinite(weight).all() and (weight >= 0).all()):
-        raise ConfigError(
-            "sample weights must be finite and not negative; leave a row out rather than weigh it below 0"
-        )
-    present = np.unique(labels[weight > 0])
-    if len(present) < 2:
-        raise DataError(
-            f"the training rows name {len(present)} of {n_classes} classes; a head needs photos of two or more"
-        )
-    labels = labels.astype(np.int64)
-    return Training(inputs, labels, weight, held_out_folds(labels, real, seed, group=group), group)
-
-
-def _check_blocks(inputs: Inputs, n_classes: int) -> None:
-    for what, block in zip(("image features", "text features", "zero-shot logits"), inputs, strict=True):
-        if block is not None and (block.ndim != 2 or len(block) != inputs.n):
-            raise ConfigError(f"{what} have shape {block.shape}; pass 2-D arrays with {inputs.n} rows, one a photo")
-    if inputs.zero_shot is not None and inputs.zero_shot.shape[1] != n_classes:
-        raise ConfigError(
-            f"zero-shot logits have {inputs.zero_shot.shape[1]} columns for {n_classes} classes; "
-            "pass one a class, in the same order"
-        )
-
-
-def _check_finite(inputs: Inputs) -> None:
-    for what, block in zip(("image features", "text features", "zero-shot logits"), inputs, strict=True):
-        if block is None:
-            continue
-        # A row's sum is NaN or infinite when one of its values is: no mask as large as the features.
-        bad = np.flatnonzero(~np.isfinite(block.sum(axis=1, dtype=np.float64)))
-        if len(bad):
-            raise DataError(
-                f"{what} have NaN or infinite values in {len(bad)} of {len(block)} rows, first in row {bad[0]}; "
-                "embed those photos again, or leave them out"
-            )
-
-
-def _widths(inputs: Inputs) -> list[int]:
-    return [0 if part is None else int(part.shape[1]) for part in inputs]
+    width = sum(inputs.widths[:2])
+    return len(inputs) * width * n_classes < SMALL_PRODUCT

@@ -1,33 +1,32 @@
-"""Which training rows are held out when a head chooses for itself."""
+"""Folds: the training rows that are held out while a head chooses its settings."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-Rows = npt.NDArray[np.int64]
+from flip.arrays import BoolArray, FloatArray, IntArray
 
 #: Most folds of a cross-validation.
 FOLDS = 5
-#: Most rows that are ever held out, over all folds; beyond it more rows say nothing new.
+#: Most rows that are ever held out, over all folds; more rows would hardly change a choice.
 MOST_HELD_OUT = 20_000
 
 
 def held_out_folds(
-    labels: Rows,
-    real: npt.NDArray[np.bool_],
+    labels: IntArray,
+    real: BoolArray,
     seed: int,
     folds: int = FOLDS,
     most: int = MOST_HELD_OUT,
-    group: Rows | None = None,
-) -> tuple[Rows, ...]:
+    group: IntArray | None = None,
+) -> tuple[IntArray, ...]:
     """Return stratified, disjoint sets of rows; each is held out once while all other rows are fitted.
 
     Every fold leaves each class at least one row to fit on: a class of one row is never held out, the rows of a rare
-    class lie in different folds. Rows that are not ``real`` (generated photos) are only ever fitted on. Returns
-    an empty tuple when no class has a row to spare: one photo a class.
+    class lie in different folds. Rows that are not ``real`` (generated images) are only ever fitted on. Returns
+    an empty tuple when no class has a row to spare: one photo per class.
 
     Parameters
     ----------
@@ -53,11 +52,11 @@ def held_out_folds(
     return tuple(np.sort(shuffled[fold_of == f]) for f in range(folds) if (fold_of == f).any())
 
 
-def weight_without(weight: npt.NDArray[np.float32], labels: Rows, rows: Rows) -> npt.NDArray[np.float32]:
+def weight_without(weight: FloatArray, labels: IntArray, rows: IntArray) -> FloatArray:
     """Return weights (n,) that are 0 for left-out rows and keep every class at its whole weight.
 
-    Without that a held-out row's own class would be rarer than the others in the fit that judges it, by half with two
-    photos a class, and whatever learns how common a class is would look worse than it is.
+    Otherwise a held-out row's own class would be rarer than the others in the fit that predicts it, by half with two
+    photos per class, and any method that learns class frequencies would look worse than it is.
     """
     rest = weight.copy()
     rest[rows] = 0.0
@@ -66,8 +65,8 @@ def weight_without(weight: npt.NDArray[np.float32], labels: Rows, rows: Rows) ->
     return (rest * factor[labels]).astype(np.float32)
 
 
-def stratified_subset(labels: Rows, size: int, seed: int, must: Rows) -> Rows:
-    """Return about ``size`` row numbers, the rows of ``must`` among them, each class in proportion but present."""
+def stratified_subset(labels: IntArray, size: int, seed: int, must: IntArray) -> IntArray:
+    """Return about ``size`` sorted row numbers: each class in proportion but present, and the rows of ``must``."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(labels))
     grouped = order[np.argsort(labels[order], kind="stable")]
@@ -77,6 +76,6 @@ def stratified_subset(labels: Rows, size: int, seed: int, must: Rows) -> Rows:
     return np.union1d(grouped[rank < np.repeat(quota, counts)], must)
 
 
-def describe(folds: tuple[Any, ...]) -> str:
-    """Return how a choice was validated, as a protocol prints it."""
+def describe(folds: Sequence[IntArray]) -> str:
+    """Return the sentence with which a protocol says how a choice was validated."""
     return f"{len(folds)}-fold cross-validation on train" if len(folds) > 1 else "a held-out part of train"

@@ -1,4 +1,11 @@
-"""Multinomial logistic regression by L-BFGS: the objective, and the coordinates it is solved in."""
+"""Multinomial logistic regression by L-BFGS: the objective, and the coordinates it is solved in.
+
+The coordinates are principal components of the centred rows: ``logits = offset + (x − mean) / scale @ directions @
+coordinates[:-1] + coordinates[-1]``. With n rows of d features there are k ≤ min(n, d) of them, so that a few photos
+give a small problem whatever the width of the features. With ``offset`` = a · zero-shot logits the penalty is on the
+deviation from a times the zero-shot classifier, which is then the prior mean of the weights (as in CLAP,
+Silva-Rodríguez et al., CVPR 2024).
+"""
 
 from __future__ import annotations
 
@@ -6,15 +13,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flip.classify.heads.base import Array, Floats, Rows
-from flip.classify.heads.columns import Features
+from flip.arrays import Array, FloatArray, IntArray
+from flip.classify.heads.columns import Columns, LinearMap
 from flip.classify.heads.fused import BIAS_VARIANCE
 
 Precision = type[np.float32] | type[np.float64]
 
 
 class Basis(NamedTuple):
-    """Principal directions of the centred features, in which the problem is solved.
+    """Principal directions of the centred features: mean (d,), directions (d, k), and their scaled variances (k,).
 
     Features are centred by ``mean`` and divided by ``scale`` (their root mean square length), so that C means the same
     for every model. Weights lie in the span of the rows (representer theorem), so nothing is lost with fewer rows than
@@ -36,21 +43,21 @@ class Solution(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """Rows, labels, and the logits that come before any weight."""
+    """Training rows (n, d) and labels (n,), and the logits (n, c) to which the linear part is added, or None."""
 
-    features: Features
-    labels: Rows
-    offset: Floats | None
+    columns: Columns
+    labels: IntArray
+    offset: FloatArray | None
     basis: Basis
     n_classes: int
 
 
-def basis_of(features: Features, weight: Array) -> Basis:
+def basis_of(columns: Columns, weight: Array) -> Basis:
     """Return mean, scale and principal directions of weighted rows."""
     total = float(weight.sum())
-    mean = np.zeros(features.width)
-    second = np.zeros((features.width, features.width))
-    for part, block in features.chunks():
+    mean = np.zeros(columns.width)
+    second = np.zeros((columns.width, columns.width))
+    for part, block in columns.chunks():
         weighted = block * weight[part, None]
         mean += weighted.sum(axis=0, dtype=np.float64) / total
         second += (weighted.T @ block) / total
@@ -60,10 +67,10 @@ def basis_of(features: Features, weight: Array) -> Basis:
     return Basis(mean, scale, directions[:, kept], variances[kept] / scale**2)
 
 
-def weights_of(coordinates: Array, basis: Basis, precision: Precision = np.float32) -> tuple[Array, Array]:
-    """Return weights (d, c) and bias (c,) that act on the features as they are."""
-    weights = basis.directions @ coordinates[:-1] / basis.scale
-    return weights.astype(precision), (coordinates[-1] - basis.mean @ weights).astype(precision)
+def weights_of(coordinates: Array, basis: Basis, precision: Precision = np.float32) -> LinearMap:
+    """Return the linear map, of the uncentred features, that coordinates (k + 1, c) stand for."""
+    weights = basis.directions @ coordinates[:-1] / basis.scale  # (d, c)
+    return LinearMap(weights.astype(precision), (coordinates[-1] - basis.mean @ weights).astype(precision))
 
 
 def regress(
@@ -77,10 +84,8 @@ def regress(
 ) -> Solution:
     """Minimise ``Σ w_i · loss_i + |W|² / (2 C)`` over weights and bias by L-BFGS.
 
-    The logits are ``offset + (x − mean) W / scale + bias``: with ``offset`` = a · zero-shot logits, the penalty is on
-    the deviation from a times the zero-shot classifier, which is the prior mean (as in CLAP, Silva-Rodríguez et al.,
-    CVPR 2024). The bias has a penalty of its own, the same at every C. Each coordinate is scaled by the curvature
-    expected along it, which saves iterations and moves no minimum.
+    The bias has a penalty of its own, the same at every C. Each coordinate is scaled by its expected curvature, which
+    saves iterations and moves no minimum.
 
     Parameters
     ----------
@@ -95,7 +100,7 @@ def regress(
         Stop when no entry of the gradient of the mean loss is larger.
     most_iterations : int
     precision : {numpy.float32, numpy.float64}
-        Of the products with the features. In float32 the rounding of a mean over few rows hides the last digits.
+        Of the products with the features; float32 rounds away the last digits of a mean over few rows.
     """
     from scipy.optimize import minimize
 
@@ -120,10 +125,11 @@ def regress(
 def _loss_and_gradient(
     problem: Problem, weight: Array, coordinates: Array, precision: Precision
 ) -> tuple[float, Array]:
+    """Return the weighted sum of row losses, and its gradient by the coordinates (k + 1, c)."""
     weights, bias = weights_of(coordinates, problem.basis, precision)
     loss, by_weight, by_bias = 0.0, np.zeros(weights.shape), np.zeros(len(bias))
-    for part, block in problem.features.chunks():
-        logits = block @ weights
+    for part, block in problem.columns.chunks():
+        logits = block @ weights  # (rows, c)
         logits += bias
         if problem.offset is not None:
             logits += problem.offset[part]
@@ -133,10 +139,12 @@ def _loss_and_gradient(
         np.exp(logits, out=logits)
         mass = logits.sum(axis=1, keepdims=True)
         loss += float(w @ (np.log(mass[:, 0], dtype=np.float64) - at_label))
+        # From here on they are the gradient by the logits: weight · (probability − one-hot label).
         logits *= w[:, None] / mass
         logits[rows, own] -= w
         by_weight += block.T @ logits
         by_bias += logits.sum(axis=0, dtype=np.float64)
     basis = problem.basis
+    # The chain rule through ``weights_of``; the mean enters by the bias.
     by_coordinate = basis.directions.T @ (by_weight - np.outer(basis.mean, by_bias)) / basis.scale
     return loss, np.vstack([by_coordinate, by_bias])

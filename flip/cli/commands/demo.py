@@ -2,41 +2,60 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import typer
 
-from flip.cli.context import note
+from flip import names
+from flip.cli.config import CacheOptions, FolderOutput
 from flip.cli.options import command
-from flip.config import SAMPLE, DemoConfig
+from flip.cli.output import write_rows
+from flip.files import claim_folder
+from flip.settings import option
+
+log = logging.getLogger("flip.cli")
 
 _NEXT = """
-On your own photos, in one folder a class:
+On your own photos, in one folder per class:
   flip zeroshot --data PHOTOS --prompts bird
   flip hybrid --data PHOTOS --shots 1,5,all
   flip hybrid --data PHOTOS --save my-head && flip hybrid --load my-head NEW_PHOTO.jpg"""
 
 
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions(FolderOutput, CacheOptions):
+    """``flip demo``."""
+
+    output: Path | None = option(None, "Folder of results, pictures and models. [default: flip-demo]")
+    seed: int = option(0, "Seed of everything random.")
+    device: str = option("auto", "Where the networks run.", choices=names.DEVICES)
+    workers: int | None = option(None, "Threads that decode photos. [default: one per CPU core]")
+    overwrite: bool = option(False, "Replace what an earlier demo left in the folder.")
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    command(app, "demo", DemoConfig)(demo)
+    command(app, "demo", DemoOptions)(demo)
 
 
-def demo(config: DemoConfig) -> None:
-    """Tell the whole story on drawn birds with the models that come along: offline, in minutes, on a laptop."""
-    from flip.cli.output import write_rows
+def demo(options: DemoOptions) -> None:
+    """Run every method once on drawn birds with the models that come along: offline, in minutes, on a laptop."""
     from flip.data.open import open_dataset
-    from flip.files import claim_folder
-    from flip.studies.demo import Demo, reading_config
+    from flip.embed.settings import EmbedSettings
+    from flip.report.plots import plot_few_shot
+    from flip.studies.demo import Demo
 
-    folder = (config.output or Path("flip-demo")).expanduser()
-    claim_folder(folder, overwrite=config.overwrite)
-    dataset = open_dataset(SAMPLE, cache=config.cache, say=lambda line: note(config, line))
-    reading = reading_config(cache=config.cache, device=config.device, workers=config.workers, seed=config.seed)
-    summary = Demo(dataset, folder, reading, lambda line: note(config, line), overwrite=config.overwrite).tell()
-    write_rows(replace(config, output=None), f"flip demo, {summary['species']} drawn species", summary["rows"])
+    folder = (options.output or Path("flip-demo")).expanduser()
+    claim_folder(folder, overwrite=options.overwrite)
+    dataset = open_dataset(names.SAMPLE, cache=options.cache)
+    settings = EmbedSettings(device=options.device, workers=options.workers)
+    summary = Demo(dataset, folder, settings, options.cache, options.seed, options.overwrite).run()
+    title = f"{summary['species']} drawn species, {summary['rows'][0]['n']} test photos"
+    plot_few_shot(folder / "few-shot.png", summary["few_shot"], title)
+    write_rows(options, f"flip demo, {summary['species']} drawn species", summary["rows"])
     gain, (low, high) = summary["drawn_photos"]["difference"], summary["drawn_photos"]["ci95"]
-    note(config, f"drawn photos at 5 shots: {gain:+.1f} points (95 % {low:+.1f} to {high:+.1f})")
-    note(config, f"{folder}: species.png, drawn.png, few-shot.png, demo.json, and the models tuned/ and diffusion/")
-    note(config, _NEXT)
+    log.info("drawn photos at 5 shots: %+.1f points (95 %% %+.1f to %+.1f)", gain, low, high)
+    log.info("%s: species.png, drawn.png, few-shot.png, demo.json, and the models tuned/ and diffusion/", folder)
+    log.info(_NEXT)

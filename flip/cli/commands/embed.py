@@ -2,62 +2,94 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
 import typer
 
-from flip.cli.context import data_name, finish, note, open_data, open_extractor, progress, read_features
+from flip.cli.config import FolderOutput, ReadOptions
+from flip.cli.context import Context, finish, progress
 from flip.cli.options import command
-from flip.config import EmbedConfig
+from flip.cli.output import write_summary
+from flip.errors import ConfigError
+from flip.files import claim_folder
+from flip.results import FORMAT
+from flip.settings import option
+
+log = logging.getLogger("flip.cli")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedOptions(ReadOptions, FolderOutput):
+    """``flip embed``."""
+
+    split: str = option("all", "Which split to embed: train, val, test or all.")
+    output: Path | None = option(None, "Write the joined table (Parquet) into this folder.")
+    captions: bool = option(False, "Also embed the captions now; otherwise the command that needs them does.")
+    map: bool = option(
+        False, "Also write x, y, neighbors, predicted and score into the table, as Embedding Atlas takes them."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.map and self.output is None:
+            raise ConfigError("--map adds columns to the table that -o writes; pass -o with a folder too")
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    command(app, "embed", EmbedConfig)(embed)
+    command(app, "embed", EmbedOptions)(embed)
 
 
-def embed(config: EmbedConfig) -> None:
+def embed(options: EmbedOptions) -> None:
     """Embed every photo once and keep the embeddings; what is already known is not embedded again.
 
-    The other commands do this by themselves where they must; embed does it ahead, and -o DIR writes the joined table
-    (path, label, split, captions, embedding, error) as Parquet, which --data reads back without the photos.
+    The other commands embed what they need; embed does it ahead, and -o DIR writes the joined table (path, label,
+    split, captions, embedding, error) as Parquet, which --data reads back without the photos.
     """
-    from flip.cli.output import write_summary
-    from flip.embed.table import write_table
-    from flip.files import claim_folder
-
     start = time.perf_counter()
-    if config.output is not None:
-        claim_folder(config.output, overwrite=config.overwrite)
-    dataset = open_data(config).select(config.split)
-    extractor = open_extractor(config, dataset)
+    if options.output is not None:
+        claim_folder(options.output, overwrite=options.overwrite)
+    context = Context(options)
+    dataset = context.dataset.select(options.split)
+    extractor = context.extractor
     known = extractor.count_known(dataset)
-    embedding = time.perf_counter()
-    features = read_features(config, dataset, extractor)
-    seconds = time.perf_counter() - embedding
-    if config.captions:
+    began = time.perf_counter()
+    features = context.features(dataset)
+    seconds = time.perf_counter() - began
+    if options.captions:
         captions = list(dict.fromkeys(caption for r in dataset.records for caption in r.captions))
-        with progress(config, "captions", len(captions)) as advance:
+        with progress(options, "captions", len(captions)) as advance:
             extractor.texts(captions, advance)
-    if not extractor.placement.is_main:
+    if not context.is_main:
         return
-    if config.output is not None:
-        file = write_table(config.output, features, dataset, extractor.model.name, overwrite=config.overwrite)
-        note(config, f"wrote {file}")
+    if options.output is not None:
+        from flip.embed.table import write_table
+        from flip.report.embedding_map import map_columns
+
+        columns = map_columns(features, seed=options.seed) if options.map else None
+        name = context.encoder.name
+        file = write_table(options.output, features, dataset, name, map_columns=columns, overwrite=True)
+        log.info("wrote %s", file)
+        if columns:
+            log.info("look at it: embedding-atlas %s --x x --y y --neighbors neighbors", file)
     new = len(dataset) - known
     summary = {
         "command": "embed",
-        "data": data_name(config),
-        "model": extractor.model.name,
+        "format": FORMAT,
+        "data": context.data_name,
+        "model": context.encoder.name,
         "n": len(features),
         "embedded": new,
         "cached": known,
         "unreadable": features.unreadable,
         "precision": extractor.precision,
-        "device": str(extractor.placement.device),
+        "device": extractor.device,
         "images_per_second": new / seconds if new else None,
         "seconds": time.perf_counter() - start,
         "cache": str(extractor.folder / extractor.fingerprint),
     }
-    write_summary(config, "flip embed", summary)
-    finish(config, features.unreadable)
+    write_summary(options, "flip embed", summary)
+    finish(options, features.unreadable)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 import typer
 
-from flip.cli.context import note, progress
+from flip.cli.context import progress
 from flip.cli.drawing import DrawOptions, draw_settings, open_checkpoint, read_prompts, row_writer
 from flip.cli.options import command
 from flip.settings import at_least, option
+
+log = logging.getLogger("flip.cli")
 
 COLUMNS = ("path", "seed", "index", "drawn", "prompt")
 
@@ -51,7 +54,7 @@ def generate(options: GenerateOptions) -> None:
     loaded = open_checkpoint(options)
     if options.save_as is not None:
         save_pipeline(loaded.pipeline, options.save_as, overwrite=options.overwrite)
-        note(options, f"saved the model in {options.save_as}")
+        log.info("saved the model in %s", options.save_as)
     if not prompts:
         return
     with row_writer(options, COLUMNS) as write, progress(options, "images", len(prompts) * options.n) as advance:

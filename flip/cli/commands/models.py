@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import typer
 
+from flip.cli.config import FileOutput
 from flip.cli.options import command
-from flip.config import OutputConfig, option
+from flip.cli.output import write_rows
+from flip.settings import option
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelsConfig(OutputConfig):
+class ModelsOptions(FileOutput):
     """``flip models``."""
 
     here: bool = option(False, "Only models whose weights are on this machine.")
@@ -19,15 +21,11 @@ class ModelsConfig(OutputConfig):
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    command(app, "models", ModelsConfig)(models)
+    command(app, "models", ModelsOptions)(models)
 
 
-def models(config: ModelsConfig) -> None:
+def models(options: ModelsOptions) -> None:
     """List what --model can name, its size, and whether its weights are on this machine."""
-    from dataclasses import asdict
+    from flip.clip.hub import known_models
 
-    from flip.cli.output import write_rows
-    from flip.clip.model import known_models
-
-    rows = [asdict(row) for row in known_models() if row.here or not config.here]
-    write_rows(config, "models", rows)
+    write_rows(options, "models", [asdict(row) for row in known_models() if row.here or not options.here])

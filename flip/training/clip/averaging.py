@@ -1,4 +1,4 @@
-"""The average of the network before and after, put into it, with its weight chosen on photos of the training split."""
+"""WiSE-FT: interpolate pre- and post-fine-tuning weights; the weight is tuned on held-out training photos."""
 
 from __future__ import annotations
 
@@ -7,90 +7,128 @@ from dataclasses import dataclass
 
 import torch
 
-from flip.clip.encoder import FloatMatrix
-from flip.clip.model import ClipModel
+from flip.arrays import FloatArray, IntArray
+from flip.clip.encoder import OpenClipEncoder
 from flip.clip.prompts import ClassPrompts, class_prompts
-from flip.config import FinetuneConfig, parse_wise, worker_count
 from flip.data.dataset import Dataset
 from flip.device import Placement
 from flip.training.clip.examples import Examples, make_examples
-from flip.training.clip.sampler import IntArray
 from flip.training.clip.step import trained_head
 from flip.training.clip.validation import embed_photos, zero_shot
 from flip.training.clip.wise import WisePoint, ZeroShot, choose, interpolate, sweep
+from flip.training.settings import ClipSettings, parse_wise
+
+#: Encodes examples with the current weights: unit features (m, d) and labels (m,) of the readable ones.
+Embed = Callable[[], tuple[FloatArray, IntArray]]
 
 
 @dataclass(frozen=True)
-class Judge:
-    """What scores the network as it is at the moment."""
+class Scorer:
+    """Scores the current weights of a model by zero-shot.
 
-    model: ClipModel
+    Attributes
+    ----------
+    model : OpenClipEncoder
+    prompts : ClassPrompts
+        Of the classes that are trained.
+    placement : Placement
+    settings : ClipSettings
+    crop : bool
+        Cut photos to their boxes.
+    workers : int or None
+        Threads that decode photos.
+    """
+
+    model: OpenClipEncoder
     prompts: ClassPrompts
     placement: Placement
-    config: FinetuneConfig
-    held_out: Dataset | None
+    settings: ClipSettings
+    crop: bool = False
+    workers: int | None = None
 
-    def embedder(self, examples: Examples) -> Callable[[], tuple[FloatMatrix, IntArray]]:
-        """Return what embeds photos by the network as it is, with their labels; what no weight changes, once."""
-        config = self.config
+    def embedder(self, examples: Examples) -> Embed:
+        """Return a function that encodes the examples with the current weights.
 
-        def embed() -> tuple[FloatMatrix, IntArray]:
-            workers = worker_count(config.workers)
-            sources = list(examples.sources)
-            image, readable = embed_photos(self.model, sources, self.placement, config.batch_size, workers)
+        With a head-only fine-tune the trunk's output is computed once and cached.
+        """
+
+        def embed() -> tuple[FloatArray, IntArray]:
+            sources, size = list(examples.sources), self.settings.batch_size
+            image, readable = embed_photos(self.model, sources, self.placement, size, self.workers)
             return image, examples.labels[readable]
 
-        head = None if config.lora is not None else trained_head(self.model.network.visual)  # type: ignore[arg-type]
-        if head is None or not len(examples):
-            return embed
-        entering: list[torch.Tensor] = []
-        handle = head.register_forward_pre_hook(lambda _, arguments: entering.append(arguments[0]))
-        labels = embed()[1]
-        handle.remove()
-
-        def embed_again() -> tuple[FloatMatrix, IntArray]:
-            with torch.inference_mode():
-                features = torch.cat([head(part) for part in entering])
-            return torch.nn.functional.normalize(features, dim=-1).cpu().numpy(), labels
-
-        return embed_again
+        head = None if self.settings.lora is not None else trained_head(self.model.network.visual)
+        return embed if head is None or not len(examples) else _embed_by_head(head, embed)
 
     def examples(self, dataset: Dataset, prompts: ClassPrompts) -> Examples:
-        """Return photos to score."""
-        return make_examples(dataset, prompts, self.model.tokenize, crop=self.config.crop == "boxes")
+        """Return the photos of a dataset as examples."""
+        return make_examples(dataset, prompts, self.model.tokenize, crop=self.crop)
+
+    def score(self, embed: Embed, prompts: ClassPrompts) -> ZeroShot:
+        """Return the zero-shot of photos with the current weights."""
+        return zero_shot(self.model, *embed(), prompts, self.placement)
+
+
+def _embed_by_head(head: torch.nn.Module, embed: Embed) -> Embed:
+    entering: list[torch.Tensor] = []
+    handle = head.register_forward_pre_hook(lambda _, arguments: entering.append(arguments[0]))
+    labels = embed()[1]
+    handle.remove()
+
+    def embed_again() -> tuple[FloatArray, IntArray]:
+        with torch.inference_mode():
+            features = torch.cat([head(part) for part in entering])  # (m, d)
+        return torch.nn.functional.normalize(features, dim=-1).cpu().numpy(), labels
+
+    return embed_again
 
 
 def average(
-    judge: Judge, config: FinetuneConfig, before: dict[str, torch.Tensor], validation: Examples
+    scorer: Scorer, before: dict[str, torch.Tensor], validation: Examples, held_out: Dataset | None
 ) -> tuple[list[WisePoint], float]:
-    """Put WiSE-FT's average into the network; returns the points of a sweep, and the weight."""
-    if config.wise is None:
-        return [], 1.0
-    network, after = judge.model.network, state_of(judge.model)
+    """Load WiSE-FT's average of the weights into the model.
 
-    def put(weight: float) -> None:
+    Parameters
+    ----------
+    before : dict of str to tensor
+        Weights before fine-tuning; those after it are in the model.
+    validation : Examples
+        Of the classes that were trained.
+    held_out : Dataset, optional
+        Photos of other classes.
+
+    Returns the points of a sweep, and the weight of the fine-tuned model.
+    """
+    if scorer.settings.wise is None:
+        return [], 1.0
+    network, after = scorer.model.network, state_of(scorer.model)
+
+    def load(weight: float) -> None:
         network.load_state_dict(interpolate(before, after, weight))
 
     points: list[WisePoint] = []
-    weight = parse_wise(config.wise)
+    weight = parse_wise(scorer.settings.wise)
     if weight is None:
-        held_out = judge.held_out
-        names = class_prompts(config.prompts, held_out.classnames, held_out.raw_names) if held_out else judge.prompts
-        forgotten = judge.examples(held_out, names) if held_out else None
-
-        sets = [(judge.embedder(validation), judge.prompts), (judge.embedder(forgotten or validation.none()), names)]
+        prompts = _held_out_prompts(scorer, held_out)
+        others = scorer.examples(held_out, prompts) if held_out else validation.without_photos()
+        embed_validation, embed_others = scorer.embedder(validation), scorer.embedder(others)
 
         def score(weight: float) -> tuple[ZeroShot, ZeroShot]:
-            put(weight)
-            val, held = (zero_shot(judge.model, *embed(), prompts, judge.placement) for embed, prompts in sets)
-            return val, held
+            load(weight)
+            return scorer.score(embed_validation, scorer.prompts), scorer.score(embed_others, prompts)
 
         points = sweep(score)
         weight = choose(points)
-    put(weight)
+    load(weight)
     return points, weight
 
 
-def state_of(model: ClipModel) -> dict[str, torch.Tensor]:
+def _held_out_prompts(scorer: Scorer, held_out: Dataset | None) -> ClassPrompts:
+    if held_out is None:
+        return scorer.prompts
+    return class_prompts(scorer.settings.prompts, held_out.classnames, held_out.raw_names)
+
+
+def state_of(model: OpenClipEncoder) -> dict[str, torch.Tensor]:
     """Return a copy of the network's tensors, on the CPU."""
     return {name: tensor.detach().cpu().clone() for name, tensor in model.network.state_dict().items()}

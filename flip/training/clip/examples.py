@@ -1,4 +1,4 @@
-"""What is learned from: photos with labels, the texts each may be paired with, and an epoch's draw of both."""
+"""Training examples: photos with labels, the texts each may be paired with, and an epoch's draw of both."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from flip.clip.prompts import ClassPrompts, fold
+from flip.arrays import BoolArray, Float64Array, IntArray
+from flip.clip.prompts import ClassPrompts
 from flip.data.dataset import Dataset, Record
+from flip.data.matching import match_classes
 from flip.embed.stream import Source
-from flip.errors import DataError
-from flip.training.clip.sampler import BoolArray, IntArray, balanced_rows
-
-#: Random numbers a photo's view is made from: area, shape, left, top, mirror.
-VIEW_NUMBERS = 5
+from flip.training.clip.sampler import balanced_rows
+from flip.training.crops import CROP_NUMBERS
 
 
 @dataclass(frozen=True)
@@ -28,8 +26,8 @@ class Examples:
     ----------
     sources : tuple of n Source
     labels : int array of shape (n,)
-    extra : bool array of shape (n,)
-        Photos of ``--augmented``.
+    generated : bool array of shape (n,)
+        Generated images of ``--augmented``.
     captions : tuple of n tuples of int
         Rows of ``tokens``: each photo's own captions.
     prompts : tuple of c tuples of int
@@ -37,12 +35,12 @@ class Examples:
     tokens : int64 tensor of shape (t, context_length)
         Every text once.
     cut : int
-        How many of the t texts are longer than the context.
+        Number of the t texts that are longer than the context.
     """
 
     sources: tuple[Source, ...]
     labels: IntArray
-    extra: BoolArray
+    generated: BoolArray
     captions: tuple[tuple[int, ...], ...]
     prompts: tuple[tuple[int, ...], ...]
     tokens: torch.Tensor
@@ -52,17 +50,17 @@ class Examples:
         return len(self.labels)
 
     @property
-    def own(self) -> int:
-        """Number of photos that are not extra."""
-        return int((~self.extra).sum())
+    def real(self) -> int:
+        """Number of real photos."""
+        return int((~self.generated).sum())
 
-    def none(self) -> Examples:
+    def without_photos(self) -> Examples:
         """Return the same texts without a photo."""
-        return replace(self, sources=(), labels=self.labels[:0], extra=self.extra[:0], captions=())
+        return replace(self, sources=(), labels=self.labels[:0], generated=self.generated[:0], captions=())
 
     def draw_texts(self, rows: IntArray, caption_share: float, rng: np.random.Generator) -> IntArray:
-        """Return a text (row of ``tokens``) for each photo: one of its captions, or one of its class's prompts."""
-        chance = rng.random((len(rows), 2))
+        """Return a row of ``tokens`` for each photo, shape (len(rows),): one of its captions or its class's prompts."""
+        chance = rng.random((len(rows), 2))  # a caption or a prompt, and which one
         texts = np.empty(len(rows), np.int64)
         for i, row in enumerate(rows):
             captions, prompts = self.captions[row], self.prompts[self.labels[row]]
@@ -71,21 +69,21 @@ class Examples:
         return texts
 
 
-class Draw(NamedTuple):
-    """An epoch: the photo of each place (slots,), its text (slots,), and the numbers of its view (slots, 5)."""
+class EpochDraw(NamedTuple):
+    """An epoch's photos: rows (slots,), texts (slots,), and the random numbers of each crop (slots, 5)."""
 
     rows: IntArray
     texts: IntArray
-    views: npt.NDArray[np.float64]
+    crops: Float64Array
 
 
 def draw_epoch(
-    examples: Examples, slots: int, *, seed: int, epoch: int, caption_share: float, extra_share: float = 0.0
-) -> Draw:
-    """Return what an epoch shows; it depends on the seed and the epoch alone, so a resumed run sees the same."""
+    examples: Examples, slots: int, *, seed: int, epoch: int, caption_share: float, generated_share: float = 0.0
+) -> EpochDraw:
+    """Return the draw of an epoch; it depends on the seed and the epoch alone, so a resumed run sees the same."""
     rng = np.random.default_rng([seed, epoch])
-    rows = balanced_rows(examples.labels, slots, rng, extra=examples.extra, extra_share=extra_share)
-    return Draw(rows, examples.draw_texts(rows, caption_share, rng), rng.random((slots, VIEW_NUMBERS)))
+    rows = balanced_rows(examples.labels, slots, rng, generated=examples.generated, generated_share=generated_share)
+    return EpochDraw(rows, examples.draw_texts(rows, caption_share, rng), rng.random((slots, CROP_NUMBERS)))
 
 
 def make_examples(
@@ -96,20 +94,18 @@ def make_examples(
     crop: bool = False,
     augmented: Dataset | None = None,
 ) -> Examples:
-    """Gather the photos of a dataset and the texts they may be paired with, every text tokenised once.
+    """Return the photos of a dataset and the texts they may be paired with, every text tokenised once.
 
     Parameters
     ----------
     dataset : Dataset
         Training photos only.
     prompts : ClassPrompts
-        Of the dataset's classes.
     tokenize : callable
         The model's: list of n texts → int64 tensor (n, context_length).
     crop : bool
-        Cut photos to their boxes.
     augmented : Dataset, optional
-        More photos of the same classes, under the same names.
+        Generated images of the same classes, under the same names.
 
     Raises
     ------
@@ -124,29 +120,20 @@ def make_examples(
     classes = tuple(tuple(row.setdefault(text, len(row)) for text in texts) for texts in prompts.texts)
     tokens, cut = _tokenized(list(row), tokenize)
     return Examples(
-        tuple(Source(str(root / record.path), record.box if crop else None) for record, root, _ in records),
+        tuple(Source(str(root / record.path), record.region(crop)) for record, root, _ in records),
         np.array([record.label for record, _, _ in records], np.int64),
-        np.array([extra for _, _, extra in records], bool),
-        captions,
-        classes,
-        tokens,
-        cut,
+        np.array([generated for _, _, generated in records], bool),
+        *(captions, classes, tokens, cut),
     )
 
 
 def _relabelled(augmented: Dataset, classnames: Sequence[str]) -> list[Record]:
-    label = {fold(name): c for c, name in enumerate(classnames)}
-    unknown = [name for name in augmented.classnames if fold(name) not in label]
-    if unknown:
-        raise DataError(
-            f"--augmented {augmented.root} has class {unknown[0]!r}, which is not among the {len(classnames)} classes "
-            "that are trained; its class folders must bear their names"
-        )
-    return [r._replace(label=label[fold(augmented.classnames[r.label])]) for r in augmented.records]
+    labels = match_classes(augmented.classnames, classnames, f"--augmented {augmented.root}")
+    return [r._replace(label=int(labels[r.label])) for r in augmented.records]
 
 
 def _tokenized(texts: list[str], tokenize: Callable[..., Any]) -> tuple[torch.Tensor, int]:
-    """Return the tokens of texts (t, context_length), and how many are cut because they are longer than the context."""
+    """Return the tokens of texts (t, context_length), and the number of texts longer than the context."""
     tokens: torch.Tensor = tokenize(texts).long()
     context = tokens.shape[1]
     # In twice the context a text that fits is followed by padding alone.

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from flip.errors import ConfigError
-from flip.training.clip.trainable import _belongs
+from flip.training.clip.trainable import belongs_to
 
 
 def add_lora(network: nn.Module, rank: int, part: str, seed: int) -> Any:
-    """Put low-rank additions into a network in place, which alone are then trained, with the scale of the logits.
+    """Add low-rank layers to a network in place; they and the scale of the logits are all that is then trained.
 
     They go to attention and linear layers, and to pointwise convolutions, of the towers that are trained.
 
@@ -28,7 +28,7 @@ def add_lora(network: nn.Module, rank: int, part: str, seed: int) -> Any:
     Returns
     -------
     peft.tuners.lora.LoraModel
-        What :func:`merge_lora` takes.
+        For :func:`merge_lora`.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def lora_targets(network: nn.Module, part: str) -> list[str]:
     return [
         name
         for name, module in network.named_modules()
-        if _belongs(name, part)
+        if belongs_to(name, part)
         and (name in attention or _is_linear(module))
         # peft adds to the output layer of an attention with the attention itself.
         and name.rpartition(".")[0] not in attention
@@ -79,7 +79,7 @@ def attention_weights(network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Yield name and parameter of attention layers.
 
     peft adds to their weights before each forward pass and subtracts after it, so their last bits wander though they
-    are not trained: a run that is to go on bit for bit must keep them.
+    are not trained: a run that resumes bit for bit must keep them.
     """
     for prefix, module in network.named_modules():
         if isinstance(module, nn.MultiheadAttention):

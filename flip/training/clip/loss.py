@@ -34,10 +34,10 @@ def contrastive_loss(
 
 
 def drift(features: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-    """Return the mean squared distance of features from those of the same photos before training.
+    """LDIFS: mean squared distance of features from those of the same photos before training.
 
-    Kept small, it keeps what was not trained on (after LDIFS: Mukhoti et al., TMLR 2024, here of the last features
-    alone).
+    Adding it to the loss reduces forgetting of classes that are not trained on (Mukhoti et al., TMLR 2024; here of the
+    last features alone).
 
     Parameters
     ----------

@@ -1,31 +1,22 @@
-"""Training photos as pixels: decoded in threads ahead of the network, each in a view that its random numbers decide."""
+"""Training photos as pixels: decoded and randomly cropped in threads ahead of the network."""
 
 from __future__ import annotations
 
-import math
-from collections import deque
 from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 
+from flip.arrays import Float64Array, IntArray, PixelArray
 from flip.data.images import decode_image
 from flip.errors import DataError
 from flip.training.clip.examples import Examples
-
-#: Smallest share of a photo's area that a view shows, and how far its shape may differ from a square.
-MIN_AREA = 0.5
-SHAPES = (3 / 4, 4 / 3)
-
-#: Batches that are decoded, or being decoded, while the network works on one.
-BATCHES_AHEAD = 2
-
-Pixels = npt.NDArray[np.uint8]
+from flip.training.crops import random_crop
+from flip.training.prefetch import prefetch
 
 
 class TrainingPhotos:
@@ -49,17 +40,24 @@ class TrainingPhotos:
         #: Why a photo could not be read, by row; another of its class stood in for it.
         self.unreadable: dict[int, str] = {}
 
-    def read(self, row: int, numbers: Sequence[float]) -> Pixels:
-        """Return a view of a photo, uint8 (height, width, 3); of the next of its class where it cannot be read.
+    def read(self, row: int, numbers: Sequence[float]) -> PixelArray:
+        """Return a random crop of a photo, uint8 (height, width, 3); of the next of its class where it cannot be read.
+
+        Parameters
+        ----------
+        row : int
+            Of the examples.
+        numbers : 5 floats in [0, 1)
+            As :func:`flip.training.crops.random_crop` takes them.
 
         Raises
         ------
         DataError
             If no photo of the class can be read.
         """
-        kin = np.flatnonzero(self._examples.labels == self._examples.labels[row])
-        start = int(np.searchsorted(kin, row))
-        for candidate in np.roll(kin, -start):
+        of_class = np.flatnonzero(self._examples.labels == self._examples.labels[row])
+        start = int(np.searchsorted(of_class, row))
+        for candidate in np.roll(of_class, -start):
             if int(candidate) in self.unreadable:
                 continue
             source = self._examples.sources[candidate]
@@ -68,53 +66,28 @@ class TrainingPhotos:
             except DataError as e:
                 self.unreadable[int(candidate)] = f"{source.file}: {e}"
                 continue
-            return random_view(image, self._size, numbers, self._resample)
+            return random_crop(image, self._size, numbers, self._resample)
         raise DataError(f"no training photo of a class can be read ({self.unreadable[row]}); check the files")
 
     def batches(
-        self, rows: Sequence[npt.NDArray[np.int64]], views: Sequence[npt.NDArray[np.float64]], workers: int
+        self, rows: Sequence[IntArray], crops: Sequence[Float64Array], workers: int | None
     ) -> Generator[torch.Tensor]:
-        """Yield batches of pixels, uint8 (b, height, width, 3), decoding ahead of who takes them."""
-        ahead: deque[list[Future[Pixels]]] = deque()
-        todo = iter(zip(rows, views, strict=True))
-        with ThreadPoolExecutor(workers) as pool:
-            try:
-                while True:
-                    while len(ahead) <= BATCHES_AHEAD and (batch := next(todo, None)) is not None:
-                        ahead.append([pool.submit(self.read, int(r), v) for r, v in zip(*batch, strict=True)])
-                    if not ahead:
-                        return
-                    yield torch.from_numpy(np.stack([future.result() for future in ahead.popleft()]))
-            finally:
-                for futures in ahead:
-                    for future in futures:
-                        future.cancel()
+        """Yield batches of pixels, uint8 (b, height, width, 3), decoded ahead.
+
+        Parameters
+        ----------
+        rows : sequence of int arrays of shape (b,)
+        crops : sequence of arrays of shape (b, 5)
+            The random numbers of each photo's crop.
+        workers : int or None
+            Threads.
+        """
+        places = (zip(*batch, strict=True) for batch in zip(rows, crops, strict=True))
+        with closing(prefetch(lambda place: self.read(int(place[0]), place[1]), places, workers)) as decoded:
+            for futures in decoded:
+                yield torch.from_numpy(np.stack([future.result() for future in futures]))
 
     def to_network(self, pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
-        """Return what the network takes: float32 (b, 3, height, width), normalised, channels last in memory."""
-        scaled = pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+        """Return the network's input: float32 (b, 3, height, width), normalised, channels last in memory."""
+        scaled = pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)  # (b, 3, height, width)
         return scaled.sub_(self._mean.to(device)).div_(self._std.to(device))
-
-
-def random_view(
-    image: Image.Image, size: tuple[int, int], numbers: Sequence[float], resample: Image.Resampling
-) -> Pixels:
-    """Return a part of a photo, resized and perhaps mirrored, uint8 (height, width, 3).
-
-    Parameters
-    ----------
-    image : PIL image
-    size : (width, height)
-    numbers : 5 floats in [0, 1)
-        Area from ``MIN_AREA`` to 1, shape (log-uniform in ``SHAPES``), left, top, mirrored or not.
-    resample : PIL resampling filter
-    """
-    area, shape, left, top, mirror = numbers
-    low, high = (math.log(bound) for bound in SHAPES)
-    ratio = math.exp(low + shape * (high - low))
-    target = (MIN_AREA + area * (1 - MIN_AREA)) * image.width * image.height
-    width = min(image.width, max(1, round(math.sqrt(target * ratio))))
-    height = min(image.height, max(1, round(math.sqrt(target / ratio))))
-    x, y = left * (image.width - width), top * (image.height - height)
-    view = image.resize(size, resample, box=(x, y, x + width, y + height), reducing_gap=None)
-    return np.asarray(view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirror < 0.5 else view)

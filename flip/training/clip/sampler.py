@@ -1,14 +1,12 @@
-"""Which photos meet in a batch: every class equally often, each photo about once an epoch."""
+"""Class-balanced sampling: every class equally often in a batch, each photo about once per epoch."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-import numpy.typing as npt
 
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
+from flip.arrays import BoolArray, IntArray
 
 
 def balanced_rows(
@@ -16,8 +14,8 @@ def balanced_rows(
     slots: int,
     rng: np.random.Generator,
     *,
-    extra: BoolArray | None = None,
-    extra_share: float = 0.0,
+    generated: BoolArray | None = None,
+    generated_share: float = 0.0,
 ) -> IntArray:
     """Return the rows that fill ``slots`` places, so that any stretch of them holds the classes equally often.
 
@@ -29,27 +27,27 @@ def balanced_rows(
     labels : int array of shape (n,)
     slots : int
     rng : numpy.random.Generator
-    extra : bool array of shape (n,), optional
-        Rows that fill only a share of their class's places: drawn photos beside real ones.
-    extra_share : float
-        That share, from 0 to 1; a class without extra rows has none.
+    generated : bool array of shape (n,), optional
+        Rows of generated images, which fill only a share of their class's places.
+    generated_share : float
+        That share, from 0 to 1; a class without generated images has none.
 
     Returns
     -------
     int array of shape (slots,)
     """
-    extra = np.zeros(len(labels), bool) if extra is None else extra
-    classes = np.unique(labels[~extra])
+    generated = np.zeros(len(labels), bool) if generated is None else generated
+    classes = np.unique(labels[~generated])
     rounds = math.ceil(slots / len(classes))
     order = np.concatenate([rng.permutation(classes) for _ in range(rounds)])[:slots]
-    wants_extra = rng.random(slots) < extra_share
+    wants_generated = rng.random(slots) < generated_share
     rows = np.empty(slots, np.int64)
     for c in classes:
-        own, more = np.flatnonzero((labels == c) & ~extra), np.flatnonzero((labels == c) & extra)
+        real, made = np.flatnonzero((labels == c) & ~generated), np.flatnonzero((labels == c) & generated)
         places = np.flatnonzero(order == c)
-        takes_more = wants_extra[places] & (len(more) > 0)
-        rows[places[~takes_more]] = _in_turn(own, int((~takes_more).sum()), rng)
-        rows[places[takes_more]] = _in_turn(more, int(takes_more.sum()), rng)
+        takes_made = wants_generated[places] & (len(made) > 0)
+        rows[places[~takes_made]] = _in_turn(real, int((~takes_made).sum()), rng)
+        rows[places[takes_made]] = _in_turn(made, int(takes_made.sum()), rng)
     return rows
 
 

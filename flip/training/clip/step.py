@@ -1,4 +1,4 @@
-"""One step: the loss sees the photos of every gathered batch and every process, the network one batch at a time."""
+"""One training step: the loss compares all batches of all processes, the network sees one batch at a time."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Batch(NamedTuple):
 
 
 class PairEncoder(nn.Module):
-    """Both towers as one module, so that what wraps it for several processes sees one forward pass.
+    """Both towers as one module, so that DistributedDataParallel sees one forward pass.
 
     Parameters
     ----------
     network : open_clip model
-        Which of its parameters are trained is set already.
+        The parameters that require gradients are trained.
     keep : bool
-        Also return the image features from before training, of a copy made now.
+        Also return the image features of a frozen copy made now, for :func:`drift`.
     """
 
     def __init__(self, network: Any, *, keep: bool = False) -> None:
@@ -49,15 +49,18 @@ class PairEncoder(nn.Module):
         self._entering = arguments[0].detach()
 
     def forward(self, pixels: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return unit image features (b, d), unit text features (b, d), the scale of the logits, and what is kept."""
+        """Return unit image features (b, d), unit text features (b, d), the logit scale (), and frozen features (b, d).
+
+        The last only with ``keep``.
+        """
         # Class prompts repeat within a batch; each text is encoded once.
         unique, which = torch.unique(tokens, dim=0, return_inverse=True)
         image = self.network.encode_image(pixels, normalize=True)
-        text = self.network.encode_text(unique, normalize=True)
+        text = self.network.encode_text(unique, normalize=True)  # (distinct texts, d)
         outputs = image.float(), text.float()[which], self.network.logit_scale.exp()
-        return outputs if self.before is None else (*outputs, self._known(pixels))
+        return outputs if self.before is None else (*outputs, self._frozen_features(pixels))
 
-    def _known(self, pixels: torch.Tensor) -> torch.Tensor:
+    def _frozen_features(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the unit image features from before training (b, d)."""
         assert self.before is not None
         with torch.no_grad():
@@ -68,7 +71,7 @@ class PairEncoder(nn.Module):
 
 
 def trained_head(visual: nn.Module) -> nn.Module | None:
-    """Return the head of a tower of which nothing else is trained, None where there is no such head."""
+    """Return a tower's head where nothing else of the tower is trained, else None."""
     head = getattr(visual, "head", None)
     of_head = {id(p) for p in head.parameters()} if isinstance(head, nn.Module) else set()
     only = all(id(p) in of_head for p in visual.parameters() if p.requires_grad)
@@ -85,10 +88,9 @@ def backward_step(
 ) -> float:
     """Add the gradients of one step to the parameters and return its loss.
 
-    With several batches the features are computed twice: first without a graph, for the loss and its gradient with
-    respect to each feature, then a batch at a time, each continuing its features' gradient into the network (gradient
-    caching, Gao et al., RepL4NLP 2021). The same works across processes: each has the gradient with respect to all
-    features, and continues that of its own.
+    With several batches the features are computed twice (gradient caching, Gao et al., RepL4NLP 2021): first without a
+    graph, for the loss and its gradient with respect to each feature, then one batch at a time, propagating its
+    features' gradient into the network. Each process propagates the gradient of its own features.
 
     Parameters
     ----------
@@ -98,11 +100,10 @@ def backward_step(
         This process's, on its device; all of one size.
     labels : int tensor of shape (n,)
         Of all batches of all processes, in the order of the processes.
-    accelerator : Accelerator
     seed : int
-        Of dropout and its like, the same in both passes.
+        Of dropout, the same in both passes.
     keep : float
-        Weight of :func:`drift`, where the encoder returns what is kept.
+        Weight of :func:`drift`, where the encoder returns frozen features.
     """
     once = len(batches) == 1
     outputs = []
@@ -123,9 +124,12 @@ def backward_step(
 def _loss_and_gradients(
     outputs: Sequence[tuple[torch.Tensor, ...]], labels: torch.Tensor, accelerator: Accelerator, keep: float
 ) -> tuple[float, list[list[torch.Tensor]]]:
-    """Return the loss over all processes, and its gradient for each output of each of this process's batches."""
+    """Return the loss over all processes, and its gradients with respect to this process's outputs, per batch.
+
+    The gradients are those of image features (b, d), text features (b, d) and the logit scale ().
+    """
     size, scale = len(outputs[0][0]), outputs[0][2].detach().float().requires_grad_()
-    own = [torch.cat([output[k].detach() for output in outputs]) for k in (0, 1)]
+    own = [torch.cat([output[k].detach() for output in outputs]) for k in (0, 1)]  # (this process's photos, d)
     image, text = (accelerator.gather(features).requires_grad_() for features in own)
     loss = contrastive_loss(image, text, labels, scale)
     if keep:
@@ -135,7 +139,7 @@ def _loss_and_gradients(
     assert text.grad is not None
     assert scale.grad is not None
     start = accelerator.process_index * len(own[0])
-    # Processes average their gradients; each feature's comes from one process only, that of the scale from all.
+    # DistributedDataParallel averages gradients: a feature's comes from one process only, the scale's from all.
     mine = [grad[start : start + len(own[0])] * accelerator.num_processes for grad in (image.grad, text.grad)]
     shares = [scale.grad / len(outputs)] * len(outputs)
     return float(loss.detach()), [[*mine[0].split(size)], [*mine[1].split(size)], shares]
@@ -150,7 +154,7 @@ def _continue_backward(outputs: Sequence[torch.Tensor], gradients: Sequence[torc
 
 @contextlib.contextmanager
 def _seeded(seed: int, batch: int, accelerator: Accelerator) -> Iterator[None]:
-    """Fix what dropout draws, and leave the program's own random state as it was."""
+    """Seed dropout for one forward pass, and leave the global random state as it was."""
     device = accelerator.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed((seed * 1000 + batch) * 1000 + accelerator.process_index)

@@ -1,4 +1,4 @@
-"""What is trained, and how fast: towers, last layers or low-rank additions, and a learning rate for each tower."""
+"""Trained parameters and their learning rates: towers, last layers or low-rank additions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONVOLUTIONAL_LR = 3e-4
 SCRATCH_LR = 5e-4
 LORA_FACTOR = 10.0
 
-#: Beginnings of the names of what maps a tower's output into the shared space, in open_clip's model classes.
+#: Beginnings of the names of the projections into the shared space, in open_clip's model classes.
 PROJECTIONS = (
     "visual.proj",
     "visual.head.",
@@ -56,12 +56,13 @@ def choose_parameters(network: nn.Module, part: str) -> None:
         If the network has no such part.
     """
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(_belongs(name, part))
+        parameter.requires_grad_(belongs_to(name, part))
     if not any(p.requires_grad for n, p in network.named_parameters() if n != "logit_scale"):
         raise ConfigError(f"--train {part}: this model has no such layers of its own; pass --train full, image or text")
 
 
-def _belongs(name: str, part: str) -> bool:
+def belongs_to(name: str, part: str) -> bool:
+    """Return whether a parameter or layer of this name belongs to a part of the network."""
     if name.startswith(UNUSED):
         return False
     of_image = name.startswith("visual.")
@@ -75,7 +76,7 @@ def is_convolutional(tower: nn.Module) -> bool:
 
 
 def learning_rates(network: Any, given: float | None, *, lora: bool = False, scratch: bool = False) -> LearningRates:
-    """Return the peak learning rates: as given for both towers, else what suits each.
+    """Return the peak learning rates: as given for both towers, else a default for each.
 
     A pretrained transformer is easily spoilt; a convolutional trunk hardly moves at a transformer's rate.
     """
@@ -95,7 +96,7 @@ def learning_rates(network: Any, given: float | None, *, lora: bool = False, scr
 
 
 def parameter_groups(network: nn.Module, rates: LearningRates, weight_decay: float) -> list[dict[str, Any]]:
-    """Return AdamW's groups of the parameters that require gradients; ``peak_lr`` is what the schedule multiplies.
+    """Return AdamW's groups of the parameters that require gradients; the schedule multiplies their ``peak_lr``.
 
     Matrices decay. Biases, norms and the scale do not, nor do embeddings: most of their rows are not in a batch, and
     would only shrink.
@@ -109,26 +110,8 @@ def parameter_groups(network: nn.Module, rates: LearningRates, weight_decay: flo
 
 
 def trained(network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Yield name and parameter of all that is trained."""
+    """Yield name and parameter of every parameter that is trained."""
     return ((name, p) for name, p in network.named_parameters() if p.requires_grad)
-
-
-def schedule(step: int, steps: int, warmup: float) -> float:
-    """Return the factor of the peak learning rate at a step: a linear rise, then half a cosine down to 0.
-
-    Parameters
-    ----------
-    step : int
-        From 0.
-    steps : int
-        Of the whole run.
-    warmup : float
-        Share of the steps in which it rises.
-    """
-    rising = round(warmup * steps)
-    if step < rising:
-        return (step + 1) / rising
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
 
 def training_mode(network: nn.Module, *, batch_norm: bool) -> None:

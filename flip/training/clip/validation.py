@@ -1,4 +1,4 @@
-"""Photos of the training split that are not learned from: they choose the epoch and show when to stop."""
+"""Validation photos: a part of the training split that chooses the epoch and when to stop."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from flip.classify.zeroshot import build_zero_shot_classifier, softmax, zero_shot_logits
-from flip.clip.encoder import FloatMatrix, ImageEncoder, encode_texts
-from flip.clip.model import ClipModel
+from flip.arrays import BoolArray, FloatArray, IntArray, PixelArray
+from flip.classify.calibration import softmax
+from flip.classify.text_side import mean_class_embeddings, zero_shot_logits
+from flip.clip.encoder import OpenClipEncoder
 from flip.clip.prompts import ClassPrompts
 from flip.data.dataset import Dataset
 from flip.data.images import decode_image
@@ -21,6 +22,7 @@ from flip.errors import DataError
 from flip.training.clip.examples import Examples
 from flip.training.clip.loss import contrastive_loss
 from flip.training.clip.wise import ZeroShot
+from flip.training.prefetch import prefetch
 
 #: Photos that the validation loss compares with each other.
 LOSS_BATCH = 256
@@ -34,7 +36,7 @@ class Split(NamedTuple):
 
 
 def split_validation(dataset: Dataset, fraction: float, seed: int) -> Split:
-    """Divide the training split: its own val split chooses where there is one, else a share of each class.
+    """Divide the training split: the data's own val split validates where there is one, else a share of each class.
 
     A class always keeps a photo to learn from. The photos of the test split are left out.
 
@@ -44,7 +46,7 @@ def split_validation(dataset: Dataset, fraction: float, seed: int) -> Split:
     fraction : float
         Share of each class's training photos, rounded.
     seed : int
-        The draw of a class depends on it and on the class alone.
+        The draw of a class depends on the seed and the class alone.
     """
     train = [i for i, r in enumerate(dataset.records) if r.split == "train"]
     val = [i for i, r in enumerate(dataset.records) if r.split == "val"]
@@ -62,19 +64,19 @@ def split_validation(dataset: Dataset, fraction: float, seed: int) -> Split:
 
 @dataclass(frozen=True)
 class Scores:
-    """How a network does on photos it did not learn from."""
+    """Contrastive loss and zero-shot top-1 (percent) of the validation photos."""
 
     loss: float
     top1: float
 
 
 class Validation:
-    """Scores a network as it is now, on the same photos and texts each time.
+    """Scores the current weights, on the same photos and texts each time.
 
     Parameters
     ----------
-    model : ClipModel
-        Its network is the one in training.
+    model : OpenClipEncoder
+        The one in training.
     examples : Examples
         The validation photos.
     prompts : ClassPrompts
@@ -82,13 +84,14 @@ class Validation:
     seed : int
         Of the text that each photo is paired with in the loss.
     caption_share : float
-    workers : int
+    batch_size : int
+    workers : int or None
         Threads that decode.
     """
 
     def __init__(
         self,
-        model: ClipModel,
+        model: OpenClipEncoder,
         examples: Examples,
         prompts: ClassPrompts,
         placement: Placement,
@@ -96,7 +99,7 @@ class Validation:
         seed: int,
         caption_share: float,
         batch_size: int,
-        workers: int,
+        workers: int | None,
     ) -> None:
         self._model, self.examples, self._prompts, self._placement = model, examples, prompts, placement
         self._batch_size, self._workers = batch_size, workers
@@ -118,12 +121,12 @@ class Validation:
         top1 = zero_shot(self._model, image, labels, self._prompts, self._placement).top1()
         return Scores(self._loss(image, self._texts[readable], labels), top1)
 
-    def _loss(self, image: FloatMatrix, texts: np.ndarray, labels: np.ndarray) -> float:
+    def _loss(self, image: FloatArray, texts: IntArray, labels: IntArray) -> float:
         network, device = self._model.network, self._placement.device
         unique, which = np.unique(texts, return_inverse=True)
         with torch.inference_mode():
             parts = [
-                network.encode_text(self.examples.tokens[part].to(device), normalize=True).float()  # type: ignore[operator]
+                network.encode_text(self.examples.tokens[part].to(device), normalize=True).float()
                 for part in np.array_split(unique, max(1, len(unique) // 64))
             ]
             text = torch.cat(parts)[torch.from_numpy(which).to(device)]
@@ -137,41 +140,39 @@ class Validation:
 
 
 def embed_photos(
-    model: ClipModel, sources: list[Source], placement: Placement, batch_size: int, workers: int
-) -> tuple[FloatMatrix, np.ndarray]:
-    """Return unit features (m, d) of the photos that can be read, in fp32, and which they are (n,).
+    model: OpenClipEncoder, sources: list[Source], placement: Placement, batch_size: int, workers: int | None
+) -> tuple[FloatArray, BoolArray]:
+    """Return unit features (m, d) of the readable photos, in fp32, and which of the n photos those are (n,).
 
-    For a network that is in training, whose features no cache should keep.
+    For a network in training, whose features are not cached.
     """
-    from concurrent.futures import ThreadPoolExecutor
+    encoder = model.placed(placement)
 
-    encoder = ImageEncoder(model, placement, "fp32")
-
-    def prepare(source: Source) -> np.ndarray | None:
+    def prepare(source: Source) -> PixelArray | None:
         try:
             return encoder.prepare(decode_image(Path(source.file), source.box))
         except DataError:
             return None
 
+    batches = [sources[start : start + batch_size] for start in range(0, len(sources), batch_size)]
     features = [np.zeros((0, model.dim), np.float32)]
-    readable = np.zeros(len(sources), bool)
+    readable: list[bool] = []
     model.network.eval()
-    with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(sources), batch_size):
-            prepared = list(pool.map(prepare, sources[start : start + batch_size]))
-            readable[start : start + len(prepared)] = [p is not None for p in prepared]
-            if any(p is not None for p in prepared):
-                features.append(encoder.encode([p for p in prepared if p is not None]))
-    return np.concatenate(features), readable
+    for futures in prefetch(prepare, batches, workers):
+        prepared = [future.result() for future in futures]
+        readable += [pixels is not None for pixels in prepared]
+        if any(pixels is not None for pixels in prepared):
+            features.append(encoder.encode_images([pixels for pixels in prepared if pixels is not None]))
+    return np.concatenate(features), np.array(readable, bool)
 
 
 def zero_shot(
-    model: ClipModel, image_features: FloatMatrix, labels: np.ndarray, prompts: ClassPrompts, placement: Placement
+    model: OpenClipEncoder, image_features: FloatArray, labels: IntArray, prompts: ClassPrompts, placement: Placement
 ) -> ZeroShot:
-    """Return how zero-shot names n photos."""
-    texts = encode_texts(model, [text for texts in prompts.texts for text in texts], placement)
+    """Return zero-shot's hits and cross-entropies of n photos with these image features (n, d)."""
+    texts = model.placed(placement).encode_texts([text for texts in prompts.texts for text in texts])
     class_of_text = np.repeat(np.arange(len(prompts.texts)), [len(texts) for texts in prompts.texts])
-    classifier = build_zero_shot_classifier(texts, class_of_text)
-    logits = zero_shot_logits(image_features, classifier, model.logit_scale)
-    probabilities = softmax(logits)[np.arange(len(labels)), labels]
+    classifier = mean_class_embeddings(texts, class_of_text)  # (c, d)
+    logits = zero_shot_logits(image_features, classifier, model.logit_scale)  # (n, c)
+    probabilities = softmax(logits)[np.arange(len(labels)), labels]  # (n,), of the true class
     return ZeroShot(logits.argmax(axis=1) == labels, -np.log(np.maximum(probabilities, 1e-12)))

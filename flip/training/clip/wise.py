@@ -1,4 +1,4 @@
-"""WiSE-FT: the average of a model before and after fine-tuning (Wortsman et al., CVPR 2022, equation 1)."""
+"""WiSE-FT: interpolate the weights before and after fine-tuning (Wortsman et al., CVPR 2022, equation 1)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from flip.arrays import BoolArray, FloatArray
 from flip.metrics import paired_interval
 
 #: The weights that a sweep tries.
@@ -17,13 +17,13 @@ WEIGHTS = tuple(i / 10 for i in range(11))
 
 @dataclass(frozen=True)
 class ZeroShot:
-    """Zero-shot of n photos: which are named rightly (n,), and the cross-entropy of each (n,)."""
+    """Zero-shot of n photos: whether each is classified correctly (n,), and its cross-entropy (n,)."""
 
-    correct: npt.NDArray[np.bool_]
-    loss: npt.NDArray[np.float32]
+    correct: BoolArray
+    loss: FloatArray
 
     def top1(self) -> float:
-        """Return the percentage named rightly, NaN without photos."""
+        """Return the top-1 in percent, NaN without photos."""
         return 100.0 * float(self.correct.mean()) if len(self.correct) else float("nan")
 
     def mean_loss(self) -> float:
@@ -33,11 +33,20 @@ class ZeroShot:
 
 @dataclass(frozen=True)
 class WisePoint:
-    """One weight of a sweep.
+    """One weight of a sweep; NaN where there are no such photos.
 
-    ``val_top1`` and ``val_loss`` are the zero-shot of the validation photos; ``held_out`` and ``held_out_loss`` that of
-    photos of classes that were not trained on, with its difference in points from before fine-tuning and the 95 %
-    interval of that. NaN where there are no such photos.
+    Attributes
+    ----------
+    weight : float
+        Of the fine-tuned model.
+    val_top1, val_loss : float
+        Zero-shot of the validation photos.
+    held_out, held_out_loss : float
+        Zero-shot of photos of the held-out classes.
+    difference : float
+        ``held_out`` minus its value before fine-tuning, in points.
+    ci95 : (low, high)
+        The 95 % interval of the difference.
     """
 
     weight: float
@@ -52,7 +61,7 @@ class WisePoint:
 def interpolate(
     before: dict[str, torch.Tensor], after: dict[str, torch.Tensor], weight: float
 ) -> dict[str, torch.Tensor]:
-    """Return ``(1 − weight) · before + weight · after`` of floating-point tensors, and the others as they are after."""
+    """Return ``(1 − weight) · before + weight · after`` of floating-point tensors, and the others of ``after``."""
     return {
         name: torch.lerp(before[name].float(), tensor.float(), weight).to(tensor.dtype)
         if tensor.is_floating_point()
@@ -62,7 +71,7 @@ def interpolate(
 
 
 def sweep(score: Callable[[float], tuple[ZeroShot, ZeroShot]]) -> list[WisePoint]:
-    """Return how each weight does.
+    """Score each of ``WEIGHTS``.
 
     Parameters
     ----------
@@ -83,10 +92,10 @@ def sweep(score: Callable[[float], tuple[ZeroShot, ZeroShot]]) -> list[WisePoint
 
 
 def choose(points: list[WisePoint]) -> float:
-    """Return the weight that a sweep recommends: the least sum of both losses, the smallest of equals.
+    """Return the weight with the least sum of both cross-entropies, the smallest of equals.
 
-    What was learned and what was known count alike, by cross-entropy, since on a hundred photos accuracy moves by
-    chance. Weights at which zero-shot of the held-out classes has fallen beyond its paired interval are left out.
+    Cross-entropy rather than accuracy: on a hundred photos accuracy moves by chance. Weights at which zero-shot of the
+    held-out classes fell significantly (the 95 % paired interval is below 0) are left out.
     """
     allowed = [point for point in points if point.weight == 0 or not point.ci95[1] < 0]
     return min(

@@ -1,33 +1,31 @@
-"""What a diffusion model is trained on: photos as latents in several views, and the texts that go with them."""
+"""Training examples of a diffusion model: photos as latents in several views, and the texts paired with them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
+from flip.arrays import FloatArray
 from flip.clip.prompts import class_prompts
 from flip.data.dataset import Dataset
 from flip.data.images import decode_image
 from flip.diffusion.texts import caption_prompt
 from flip.errors import DataError
+from flip.settings import Progress
+from flip.training.crops import random_square
+from flip.training.diffusion.types import Autoencoder, TextEncoder, Tokenizer
+from flip.training.prefetch import prefetch
 
-#: Least and most enlargement of a photo before a square is cut from it.
-_ZOOM = (1.0, 1.15)
-
+#: More views than fit into this are not kept, and more texts than fit into that are encoded each time.
 _MOST_LATENT_BYTES = 8 << 30
 _MOST_TEXT_BYTES = 2 << 30
 _TOGETHER = 16
-
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Example:
 
     @property
     def may_mirror(self) -> bool:
-        """Whether the mirror image fits the captions: not where one of them says left or right."""
+        """Whether the mirror image fits the captions: false where one of them says left or right."""
         return not any(re.search(r"\b(left|right)\b", caption, re.IGNORECASE) for caption in self.captions)
 
 
@@ -66,63 +64,57 @@ def read_examples(dataset: Dataset, prompts: str = "plain") -> list[Example]:
     ]
 
 
-def cut(image: Image.Image, size: int, generator: np.random.Generator | None, *, mirror: bool) -> Image.Image:
-    """Return a square of a photo: from the middle without a generator, else zoomed, cut and mirrored at random."""
-    zoom, x, y, turned = (1.0, 0.5, 0.5, 1.0) if generator is None else generator.random(4)
-    scale = size * (_ZOOM[0] + (_ZOOM[1] - _ZOOM[0]) * zoom if generator is not None else 1.0) / min(image.size)
-    width, height = (max(size, round(side * scale)) for side in image.size)
-    left, top = round((width - size) * x), round((height - size) * y)
-    square = image.resize((width, height), Image.Resampling.LANCZOS).crop((left, top, left + size, top + size))
-    return ImageOps.mirror(square) if mirror and turned < 0.5 else square
-
-
-def pixels(image: Image.Image) -> Floats:
-    """Return a picture as an autoencoder reads it: (3, height, width), float32, -1 to 1."""
+def pixels(image: Image.Image) -> FloatArray:
+    """Return an image as an autoencoder's input: (3, height, width), float32, -1 to 1."""
     return np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / 127.5 - 1
 
 
 class Views:
-    """Every photo in several views, decoded in threads: view 0 is the middle, the others are cut at random.
+    """Every photo in several views, decoded ahead in threads: view 0 is the middle, the others are random crops.
 
     Parameters
     ----------
     examples : sequence of Example
     size : int
-        Pixels a side.
+        Pixels per side.
     views : int
         Views of each photo.
     seed : int
         A view depends on the seed, the photo's number and the view's number alone.
-    workers : int
+    workers : int or None
+        Threads.
     """
 
-    def __init__(self, examples: Sequence[Example], size: int, views: int, seed: int, workers: int) -> None:
+    def __init__(
+        self, examples: Sequence[Example], size: int, views: int, seed: int, workers: int | None = None
+    ) -> None:
         self._examples, self._size, self._seed, self._workers = examples, size, seed, workers
         self.views = views
 
-    def read(self, number: int) -> Floats | None:
+    def read(self, number: int) -> FloatArray | None:
         """Return all views of a photo, (views, 3, size, size), or None when it cannot be read."""
         example = self._examples[number]
         try:
             image = decode_image(example.file)
         except DataError:
             return None
-        cuts = [cut(image, self._size, None, mirror=False)]
+        squares = [random_square(image, self._size, None, mirror=False)]
         for view in range(1, self.views):
             generator = np.random.default_rng([self._seed, number, view])
-            cuts.append(cut(image, self._size, generator, mirror=example.may_mirror))
-        return np.stack([pixels(c) for c in cuts])
+            squares.append(random_square(image, self._size, generator, mirror=example.may_mirror))
+        return np.stack([pixels(square) for square in squares])
 
-    def __iter__(self) -> Iterator[tuple[int, Floats | None]]:
-        """Yield photo after photo with its number."""
-        with ThreadPoolExecutor(self._workers) as pool:
-            for start in range(0, len(self._examples), _TOGETHER):
-                numbers = range(start, min(start + _TOGETHER, len(self._examples)))
-                yield from zip(numbers, pool.map(self.read, numbers), strict=True)
+    def __iter__(self) -> Iterator[tuple[int, FloatArray | None]]:
+        """Yield each photo's number and views, in order."""
+        count = len(self._examples)
+        batches = (range(start, min(start + _TOGETHER, count)) for start in range(0, count, _TOGETHER))
+        read = (future for futures in prefetch(self.read, batches, self._workers, ahead=1) for future in futures)
+        for number, future in enumerate(read):
+            yield number, future.result()
 
 
 def affordable_views(wanted: int, examples: int, latent_bytes: int) -> int:
-    """Return how many views of each photo fit the memory that latents may take, at least one."""
+    """Return the number of views of each photo whose latents fit into memory, at least one."""
     return max(1, min(wanted, _MOST_LATENT_BYTES // max(1, examples * latent_bytes)))
 
 
@@ -134,14 +126,12 @@ class Latents:
     deviation: torch.Tensor
     numbers: tuple[int, ...]
 
-    def sample(self, row: int, view: int, noise: torch.Tensor) -> torch.Tensor:
-        """Return one latent, float32 (channels, h, w)."""
+    def draw(self, row: int, view: int, noise: torch.Tensor) -> torch.Tensor:
+        """Draw one latent from the posterior with this noise, float32 (channels, h, w)."""
         return self.mean[row, view].float() + self.deviation[row, view].float() * noise
 
 
-def encode_views(
-    vae: Any, views: Views, device: torch.device, progress: Callable[[int], None] | None = None
-) -> Latents:
+def encode_views(vae: Autoencoder, views: Views, device: torch.device, progress: Progress | None = None) -> Latents:
     """Encode every readable photo once.
 
     Raises
@@ -160,23 +150,25 @@ def encode_views(
         if progress:
             progress(1)
     if not numbers:
-        raise DataError("none of the training photos can be read; check the files with flip data check")
+        raise DataError("none of the training photos can be read; check the files")
     return Latents(torch.stack(means), torch.stack(deviations), tuple(numbers))
 
 
 class TextBank:
-    """Texts as the U-Net reads them, encoded once and kept where they fit into memory, else each time.
+    """Encoded texts for the U-Net, cached where they fit into memory, else encoded each time.
 
     Parameters
     ----------
     tokenizer, text_encoder : transformers' CLIPTokenizer and CLIPTextModel
     texts : sequence of str
-        Everything that may be asked for.
+        All that :meth:`take` may be asked for.
     frozen : bool
-        The text encoder does not change, so that its results may be kept.
+        The text encoder is not trained, so that its output can be cached.
     """
 
-    def __init__(self, tokenizer: Any, text_encoder: Any, texts: Sequence[str], *, frozen: bool = True) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, text_encoder: TextEncoder, texts: Sequence[str], *, frozen: bool = True
+    ) -> None:
         self._tokenizer, self._encoder = tokenizer, text_encoder
         self._rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
         self._kept: torch.Tensor | None = None
@@ -199,7 +191,7 @@ class TextBank:
         return states
 
     def take(self, texts: Sequence[str], device: torch.device) -> torch.Tensor:
-        """Return the states of n texts on the device, (n, length, width), with a gradient where the encoder learns."""
+        """Return the states (n, length, width) of n texts, with a gradient where the encoder is trained."""
         if self._kept is not None:
             return self._kept[[self._rows[text] for text in texts]].to(device, torch.float32)
         return self._encode(list(texts))

@@ -1,4 +1,4 @@
-"""A small diffusion model from nothing but a configuration: its parts, as they begin."""
+"""A small diffusion model built from a configuration, with random weights."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from flip.diffusion.tokenizer import make_tokenizer
 from flip.errors import ConfigError
 from flip.sample import weights as sample
 from flip.training.diffusion.autoencoder import VAE_DEFAULTS
+from flip.training.diffusion.types import Autoencoder, Pipeline, TextEncoder, Tokenizer
 
 _PARTS = ("unet", "vae", "text_encoder")
 
 #: Key of a text encoder's configuration that names the folder of an open_clip model.
 OPEN_CLIP = "open_clip"
 
-#: An autoencoder begins with convolutions that pass on what they get, plus this share of the usual random weights, and
-#: with this logarithm of its latents' variance: noise as large as a latent would hide the photo from the decoder.
+#: An autoencoder's convolutions begin as the identity plus this share of the usual random weights, and its latents with
+#: this log-variance: noise as large as a latent would hide the photo from the decoder.
 _RANDOM_SHARE, _LOG_VARIANCE = 0.2, -6.0
 
 
@@ -62,7 +63,7 @@ def read_scratch_config(file: Path) -> dict[str, Any]:
     return {**VAE_DEFAULTS, **content, **({"tokenizer": str(own)} if own.is_dir() else {})}
 
 
-def build_pipeline(config: dict[str, Any], seed: int) -> Any:
+def build_pipeline(config: dict[str, Any], seed: int) -> Pipeline:
     """Build a pipeline with random weights.
 
     Residual branches begin at zero, as guided diffusion's do (Dhariwal & Nichol, NeurIPS 2021), and an autoencoder's
@@ -83,17 +84,8 @@ def build_pipeline(config: dict[str, Any], seed: int) -> Any:
     except (TypeError, ValueError, KeyError) as e:
         reason = " ".join(str(e).split())[:200]
         raise ConfigError(f"--from-scratch: a part cannot be built ({reason}); see diffusers' configurations") from e
-    width, cross = text_encoder.config.hidden_size, unet.config.cross_attention_dim
-    if width != cross:
-        raise ConfigError(
-            f"--from-scratch: text_encoder has hidden_size {width}, unet cross_attention_dim {cross}; make them equal"
-        )
     tokenizer = _tokenizer(config.get("tokenizer"), text_encoder.config.max_position_embeddings)
-    if len(tokenizer) > text_encoder.config.vocab_size:
-        raise ConfigError(
-            f"--from-scratch: text_encoder knows {text_encoder.config.vocab_size} tokens, the tokenizer has "
-            f"{len(tokenizer)}; put the vocabulary's files into a folder tokenizer beside the configuration"
-        )
+    _require_fitting(unet.config.cross_attention_dim, text_encoder, tokenizer)
     for network in (unet, vae):
         _silence_residuals(network)
     _pass_on(vae)
@@ -109,7 +101,21 @@ def build_pipeline(config: dict[str, Any], seed: int) -> Any:
     )
 
 
-def _text_encoder(config: dict[str, Any]) -> Any:
+def _require_fitting(cross: int, text_encoder: TextEncoder, tokenizer: Tokenizer) -> None:
+    """Raise a ConfigError unless text encoder, tokenizer and U-Net (of this cross-attention width) fit each other."""
+    width, words = text_encoder.config.hidden_size, text_encoder.config.vocab_size
+    if width != cross:
+        raise ConfigError(
+            f"--from-scratch: text_encoder has hidden_size {width}, unet cross_attention_dim {cross}; make them equal"
+        )
+    if len(tokenizer) > words:
+        raise ConfigError(
+            f"--from-scratch: text_encoder knows {words} tokens, the tokenizer has {len(tokenizer)}; "
+            "put the vocabulary's files into a folder tokenizer beside the configuration"
+        )
+
+
+def _text_encoder(config: dict[str, Any]) -> TextEncoder:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     if OPEN_CLIP in config:
@@ -117,7 +123,7 @@ def _text_encoder(config: dict[str, Any]) -> Any:
     return CLIPTextModel(CLIPTextConfig(**{"vocab_size": 49408, **config}))
 
 
-def _silence_residuals(network: Any) -> None:
+def _silence_residuals(network: torch.nn.Module) -> None:
     """Set the last layer of every residual branch to zero, and that of a U-Net."""
     last = {"ResnetBlock2D": "conv2", "Transformer2DModel": "proj_out", "UNet2DConditionModel": "conv_out"}
     for module in network.modules():
@@ -127,7 +133,7 @@ def _silence_residuals(network: Any) -> None:
                 torch.nn.init.zeros_(parameter)
 
 
-def _pass_on(vae: Any) -> None:
+def _pass_on(vae: Autoencoder) -> None:
     """Begin an autoencoder's convolutions outside residual branches near the identity, with little noise on latents."""
     inside = {"conv1", "conv2"}
     with torch.no_grad():
@@ -141,7 +147,7 @@ def _pass_on(vae: Any) -> None:
             vae.quant_conv.bias[channels:].fill_(_LOG_VARIANCE)
 
 
-def _tokenizer(folder: str | None, context_length: int) -> Any:
+def _tokenizer(folder: str | None, context_length: int) -> Tokenizer:
     from transformers import CLIPTokenizer
 
     if folder is None:

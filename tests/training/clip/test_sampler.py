@@ -34,17 +34,17 @@ def test_a_class_with_one_photo_comes_as_often_as_one_with_many():
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (1.0, 10)])
-def test_extra_photos_fill_their_share_of_the_classes_that_have_any(share, expected):
-    labels, extra = np.array([0, 0, 1, 1, 0, 0]), np.array([0, 0, 0, 0, 1, 1], bool)
-    rows = balanced_rows(labels, 20, rng(), extra=extra, extra_share=share)
-    assert extra[rows].sum() == expected
+def test_generated_images_fill_their_share_of_the_classes_that_have_any(share, expected):
+    labels, generated = np.array([0, 0, 1, 1, 0, 0]), np.array([0, 0, 0, 0, 1, 1], bool)
+    rows = balanced_rows(labels, 20, rng(), generated=generated, generated_share=share)
+    assert generated[rows].sum() == expected
     assert (labels[rows] == 1).sum() == 10
 
 
-def test_an_extra_share_of_a_tenth_is_a_tenth():
-    labels, extra = np.zeros(40, int), np.arange(40) >= 20
-    rows = balanced_rows(labels, 10_000, rng(), extra=extra, extra_share=0.1)
-    assert extra[rows].mean() == pytest.approx(0.1, abs=0.01)
+def test_a_generated_share_of_a_tenth_is_a_tenth():
+    labels, generated = np.zeros(40, int), np.arange(40) >= 20
+    rows = balanced_rows(labels, 10_000, rng(), generated=generated, generated_share=0.1)
+    assert generated[rows].mean() == pytest.approx(0.1, abs=0.01)
 
 
 @pytest.fixture
@@ -80,8 +80,8 @@ def test_photos_of_another_folder_join_under_the_same_names(tmp_path, squares, t
     prompts = class_prompts("plain", dataset.classnames)
     tokenize = load_model(str(tiny_model)).tokenize
     examples = make_examples(dataset, prompts, tokenize, augmented=more)
-    assert (examples.own, len(examples)) == (24, 32)
-    assert np.bincount(examples.labels[examples.extra]).tolist() == [2, 2, 2, 2]
+    assert (examples.real, len(examples)) == (24, 32)
+    assert np.bincount(examples.labels[examples.generated]).tolist() == [2, 2, 2, 2]
     (tmp_path / "more" / "red_fox").rename(tmp_path / "more" / "wolf")
     other = open_dataset(tmp_path / "more", layout="class-folders")
     with pytest.raises(DataError, match="has class 'wolf', which is not among the 4 classes"):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from open_clip.loss import ClipLoss
-from PIL import Image
 from torch import nn
 from torch.nn.functional import normalize
 
@@ -17,12 +16,10 @@ from flip.device import training_accelerator
 from flip.errors import DataError
 from flip.training.clip.examples import make_examples
 from flip.training.clip.loss import contrastive_loss, drift
-from flip.training.clip.photos import MIN_AREA, TrainingPhotos, random_view
+from flip.training.clip.photos import TrainingPhotos
 from flip.training.clip.step import Batch, PairEncoder, backward_step
 from flip.training.clip.trainable import choose_parameters
 from tests.conftest import write_squares
-
-BICUBIC = Image.Resampling.BICUBIC
 
 
 def unit(rows, seed):
@@ -138,21 +135,6 @@ def test_checkpointed_activations_give_the_same_gradient(tiny_model):
     _, _, expected = gradients(tiny_model, 1)
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max()), msg=name)
-
-
-def test_a_view_shows_at_least_its_share_and_mirrors():
-    ramp = np.tile(np.arange(200, dtype=np.uint8), (100, 1))
-    image = Image.fromarray(np.stack([ramp] * 3, axis=2))
-    whole = random_view(image, (40, 40), (1.0, 0.5, 0.0, 0.0, 0.9), BICUBIC)
-    mirrored = random_view(image, (40, 40), (1.0, 0.5, 0.0, 0.0, 0.1), BICUBIC)
-    assert whole.shape == (40, 40, 3)
-    assert whole.dtype == np.uint8
-    assert np.array_equal(whole[:, ::-1], mirrored)
-    # The smallest area of a square shape is 100 of 200 columns, at the left or at the right edge.
-    left, right = (random_view(image, (40, 40), (0.0, 0.5, x, 0.0, 0.9), BICUBIC) for x in (0.0, 0.9999))
-    assert MIN_AREA == 0.5
-    assert int(left.max()) == pytest.approx(99, abs=2)
-    assert int(right.min()) == pytest.approx(100, abs=2)
 
 
 def training_photos(folder, model):

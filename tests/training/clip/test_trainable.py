@@ -18,7 +18,6 @@ from flip.training.clip.trainable import (
     is_convolutional,
     learning_rates,
     parameter_groups,
-    schedule,
     trained,
     training_mode,
 )
@@ -89,15 +88,6 @@ def test_only_matrices_decay_and_towers_have_their_own_rate():
     assert of[id(pair.token_embedding.weight)] == (1e-5, 0.0)
     assert of[id(pair.logit_scale)] == (1e-5, 0.0)
     assert len(of) == sum(1 for _ in pair.parameters())
-
-
-def test_the_schedule_rises_then_falls_to_nothing():
-    factors = [schedule(step, 100, 0.1) for step in range(101)]
-    assert factors[0] == pytest.approx(0.1)
-    assert factors[9] == factors[10] == 1.0
-    assert factors[55] == pytest.approx(0.5)
-    assert factors[100] == pytest.approx(0.0, abs=1e-9)
-    assert schedule(0, 10, 0.0) == 1.0
 
 
 def test_batch_norm_stays_as_it_was_trained():

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
+import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,28 +12,32 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from flip.data.dataset import Dataset, Record
 from flip.device import training_accelerator
 from flip.diffusion.checkpoint import Loaded, load_pipeline
 from flip.diffusion.text_tower import read_text_tower
 from flip.errors import CheckpointError, ConfigError, DataError
+from flip.training.diffusion.batches import snr_weights, spread_timesteps
 from flip.training.diffusion.examples import (
     Example,
     TextBank,
     Views,
     affordable_views,
-    cut,
     encode_views,
     pixels,
     read_examples,
 )
-from flip.training.diffusion.finetune import Hooks, finetune, resolve_training_precision
+from flip.training.diffusion.finetune import finetune
 from flip.training.diffusion.scratch import build_pipeline, read_scratch_config
-from flip.training.diffusion.trainer import DiffusionTraining, Trainer, snr_weights, spread_timesteps
+from flip.training.diffusion.trainer import DiffusionTrainer
+from flip.training.listener import Interrupted, Listener, StepReport
+from flip.training.settings import DiffusionSettings, Hardware
 from tests.diffusion.tiny import SIZE, make_pipeline
 
-QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 2, "size": SIZE, "lr": 1e-3, "views": 2, "ema": 0.9}
+QUICK = DiffusionSettings(epochs=2, batch_size=2, size=SIZE, lr=1e-3, views=2, ema=0.9)
+CPU = Hardware(device="cpu", workers=1)
 
 
 @pytest.fixture(scope="module")
@@ -48,26 +55,32 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return Dataset(root, "manifest", ("Red Bird", "Blue Bird"), ("Red_Bird", "Blue_Bird"), tuple(records))
 
 
-def train(photos: Dataset, folder: Path, start: Any = None, **change: Any) -> dict[str, Any]:
-    run = {key: change.pop(key) for key in ("resume", "overwrite", "hooks", "precision") if key in change}
-    given = start or Loaded(make_pipeline(), "tiny", "f")
-    return finetune(photos, folder, DiffusionTraining(**{**QUICK, **change}), start=given, device="cpu", **run)
+def train(
+    photos: Dataset, folder: Path, settings: DiffusionSettings = QUICK, *, hardware: Hardware = CPU, **more: Any
+) -> dict[str, Any]:
+    start = None if settings.from_scratch else Loaded(make_pipeline(), "tiny", "f")
+    return finetune(photos, start, folder, settings, hardware=hardware, **more)
 
 
 def weights(folder: Path, part: str = "unet") -> dict[str, torch.Tensor]:
     return dict(getattr(load_pipeline(folder).pipeline, part).state_dict())
 
 
-def make_trainer(photos: Dataset, pipeline: Any, **change: Any) -> Trainer:
-    examples = read_examples(photos)
-    settings = DiffusionTraining(**{**QUICK, **change})
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def make_trainer(photos: Dataset, **change: Any) -> DiffusionTrainer:
+    pipeline, examples, settings = make_pipeline(), read_examples(photos), replace(QUICK, **change)
     latents = encode_views(pipeline.vae, Views(examples, SIZE, settings.views, 0, 1), torch.device("cpu"))
     texts = TextBank(
         pipeline.tokenizer, pipeline.text_encoder, ["", *(t for e in examples for t in (*e.prompts, *e.captions))]
     )
     pipeline.text_encoder.requires_grad_(False)
     pipeline.unet.requires_grad_(True).train()
-    return Trainer(pipeline, training_accelerator("cpu"), examples, latents, texts, settings)
+    return DiffusionTrainer(
+        pipeline, training_accelerator("cpu"), examples, latents, texts, settings, photos.root / "checkpoints", SIZE
+    )
 
 
 def test_only_training_photos_and_their_texts_are_seen(photos: Dataset) -> None:
@@ -80,22 +93,12 @@ def test_only_training_photos_and_their_texts_are_seen(photos: Dataset) -> None:
     assert Example(Path(), (), ("a leftover of rightful size",)).may_mirror  # whole words only
 
 
-def test_cuts_are_squares_and_mirror_only_where_allowed() -> None:
-    half = Image.new("RGB", (64, 48), "black")
-    half.paste((255, 255, 255), (32, 0, 64, 48))
-    middle = np.asarray(cut(half, 16, None, mirror=False))
-    assert middle.shape == (16, 16, 3)
-    assert middle[:, :6].max() < 20
-    assert middle[:, -6:].min() > 235
-
-    def right_is_white(mirror: bool) -> set[bool]:
-        cuts = (np.asarray(cut(half, 16, np.random.default_rng(i), mirror=mirror)) for i in range(20))
-        return {bool(c[:, -3:].mean() > c[:, :3].mean()) for c in cuts}
-
-    assert right_is_white(False) == {True}
-    assert right_is_white(True) == {True, False}
-    assert pixels(half).min() == -1
-    assert pixels(half).max() == 1
+def test_pixels_are_what_an_autoencoder_reads() -> None:
+    half = Image.new("RGB", (6, 4), "black")
+    half.paste((255, 255, 255), (3, 0, 6, 4))
+    found = pixels(half)
+    assert (found.shape, found.dtype) == ((3, 4, 6), np.float32)
+    assert found[0, 0].tolist() == [-1, -1, -1, 1, 1, 1]
 
 
 def test_views_are_stable_and_memory_bounds_them(photos: Dataset) -> None:
@@ -122,42 +125,39 @@ def test_min_snr_by_hand() -> None:
 def test_parts_of_a_batch_give_the_gradient_of_the_whole(photos: Dataset) -> None:
     gradients = []
     for micro in (4, 1):
-        trainer = make_trainer(photos, make_pipeline(), batch_size=4)
+        trainer = make_trainer(photos, batch_size=4)
         trainer._micro = micro
-        trainer._gradients(trainer._batch(0))
+        trainer._gradients(trainer.batches.draw(0))
         gradients.append(torch.cat([p.grad.flatten() for p in trainer.parameters]))
     assert torch.allclose(gradients[0], gradients[1], atol=1e-5)
 
 
 def test_texts_are_dropped_as_often_as_asked(photos: Dataset) -> None:
-    trainer = make_trainer(photos, make_pipeline(), caption_dropout=0.25, caption_share=0.5)
+    trainer = make_trainer(photos, caption_dropout=0.25, caption_share=0.5)
     chance = np.random.default_rng(0)
-    drawn = [trainer._text(trainer._examples[0], chance) for _ in range(4000)]
+    drawn = [trainer.batches.draw_text(trainer.examples[0], chance) for _ in range(4000)]
     assert drawn.count("") / 4000 == pytest.approx(0.25, abs=0.03)
     assert drawn.count("a photo of a Red Bird. caption 0") / 4000 == pytest.approx(0.375, abs=0.03)
     assert drawn.count("a photo of a Red Bird.") / 4000 == pytest.approx(0.375, abs=0.03)
 
 
 def test_an_epoch_takes_every_photo_once(photos: Dataset) -> None:
-    trainer = make_trainer(photos, make_pipeline(), batch_size=3, caption_share=1.0, caption_dropout=0.0)
-    assert (trainer.steps_an_epoch, trainer.steps) == (2, 4)
-    texts = [text for step in range(2) for text in trainer._batch(step).texts]
+    trainer = make_trainer(photos, batch_size=3, caption_share=1.0, caption_dropout=0.0)
+    assert (trainer.batches.steps_per_epoch, trainer.steps) == (2, 4)
+    texts = [text for step in range(2) for text in trainer.batches.draw(step).texts]
     assert len(set(texts)) == 6
     assert trainer.learning_rate(0) == pytest.approx(1e-3)  # a tenth of four steps is less than one step
 
 
 @pytest.mark.slow
 def test_it_learns_eight_photos_by_heart(photos: Dataset) -> None:
-    trainer = make_trainer(photos, make_pipeline(), batch_size=6, epochs=30, lr=4e-3, snr_gamma=0.0)
+    trainer = make_trainer(photos, batch_size=6, epochs=30, lr=4e-3, snr_gamma=0.0)
     losses = [trainer.train_step() for _ in range(30)]
     assert np.mean(losses[-6:]) < 0.6 * np.mean(losses[:3])
 
 
-def test_memory_that_does_not_suffice_makes_smaller_parts(photos: Dataset) -> None:
-    said: list[str] = []
-    trainer = make_trainer(photos, make_pipeline(), batch_size=4)
-    trainer._say = said.append
-    whole = make_trainer(photos, make_pipeline(), batch_size=4)
+def test_out_of_memory_makes_smaller_parts(photos: Dataset, caplog: pytest.LogCaptureFixture) -> None:
+    trainer, whole = make_trainer(photos, batch_size=4), make_trainer(photos, batch_size=4)
     forward = trainer._unet.forward
 
     def short(latents: torch.Tensor, *arguments: Any, **more: Any) -> Any:
@@ -166,51 +166,134 @@ def test_memory_that_does_not_suffice_makes_smaller_parts(photos: Dataset) -> No
         return forward(latents, *arguments, **more)
 
     trainer._unet.forward = short
-    assert trainer.train_step() == pytest.approx(whole.train_step(), abs=1e-5)
-    assert said == [
-        f"memory does not suffice; going on with {n} photos at once, and as many a step as before" for n in (2, 1)
+    with caplog.at_level(logging.INFO, "flip"):
+        assert trainer.train_step() == pytest.approx(whole.train_step(), abs=1e-5)
+    assert caplog.messages == [
+        f"out of memory; continuing with {n} photos at once and as many per step as before" for n in (2, 1)
     ]
     trainer._unet.forward = lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError("out of memory"))
-    with pytest.raises(ConfigError, match=r"--grad-checkpointing.*--lora"):
+    with pytest.raises(ConfigError, match=r"out of memory with 1 photos at once.*--grad-checkpointing.*--lora"):
         trainer.train_step()
 
 
-def test_full_training_writes_a_folder_and_resumes_bit_identically(photos: Dataset, tmp_path: Path) -> None:
-    class Stop(Exception):
-        pass
+@pytest.fixture(scope="module")
+def whole(photos: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An undisturbed run."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    train(photos, folder, replace(QUICK, sample_every=10))
+    return folder
 
-    def stop(done: int, total: int, loss: float) -> None:
-        assert total == 6
-        if done == 5:
+
+def test_full_training_writes_a_folder(photos: Dataset, whole: Path) -> None:
+    result = json.loads((whole / "finetune.json").read_text())
+    assert (result["command"], result["format"]) == ("finetune", 1)
+    assert (result["steps"], result["photos_a_step"], result["trained"], result["precision"]) == (6, 2, "unet", "fp32")
+    assert result["settings"]["lr"] == 1e-3
+    sheets = sorted(f.name for f in (whole / "samples").iterdir())
+    assert sheets == ["step-000006.png"]  # the last step has one, whatever the turn
+    first, before = weights(whole), make_pipeline().unet.state_dict()
+    assert any(not torch.equal(first[name], before[name]) for name in first)
+    rows = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert rows[-1]["loss"] == pytest.approx(result["loss"], abs=1e-6)
+    assert not (whole / "checkpoints").exists()
+
+
+class Stop(Exception):
+    """Stands for whatever ends a process."""
+
+
+def stop_after(step: int) -> Listener:
+    def on_step(report: StepReport) -> None:
+        assert report.steps == 6
+        if report.step == step:
             raise Stop
 
-    said: list[str] = []
-    whole = train(photos, tmp_path / "whole", sample_every=10, hooks=Hooks(say=said.append))
-    assert said == ["1 of 7 training photos cannot be read and are left out"]
-    assert (whole["steps"], whole["photos_a_step"], whole["trained"], whole["precision"]) == (6, 2, "unet", "fp32")
-    sheets = sorted(f.name for f in (tmp_path / "whole" / "samples").iterdir())
-    assert sheets == ["step-000006.png"]  # the last step has one, whatever the turn
+    return Listener(on_step)
+
+
+@pytest.mark.parametrize("more", [{}, {"lora": 2}, {"ema": 0.0}], ids=["full", "lora", "no average"])
+def test_killed_it_resumes_bit_for_bit(
+    photos: Dataset, whole: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, more: dict[str, Any]
+) -> None:
+    run, settings = tmp_path / "run", replace(QUICK, save_every=2, **more)
+    if more:
+        whole = tmp_path / "whole"
+        train(photos, whole, settings)
     with pytest.raises(Stop):
-        train(photos, tmp_path / "parts", save_every=2, hooks=Hooks(step=stop))
-    with pytest.raises(ConfigError, match=r"already holds files; pass -o with another folder, --resume"):
-        train(photos, tmp_path / "parts")
-    with pytest.raises(ConfigError, match=r"begun with another lr"):
-        train(photos, tmp_path / "parts", resume=True, lr=1e-4)
-    again = train(photos, tmp_path / "parts", save_every=2, resume=True, hooks=Hooks(say=said.append))
-    assert said[-1] == "going on from step 4 of 6"
-    assert again["loss"] == whole["loss"]
-    first, second = weights(tmp_path / "whole"), weights(tmp_path / "parts")
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    before = make_pipeline().unet.state_dict()
-    assert any(not torch.equal(first[name], before[name]) for name in first)
-    logs = [(tmp_path / name / "log.jsonl").read_text() for name in ("whole", "parts")]
-    assert logs[0] == logs[1]
-    assert [json.loads(line)["step"] for line in logs[0].splitlines()] == [1, 2, 3, 4, 5, 6]
-    assert not (tmp_path / "parts" / "checkpoint.pt").exists()
+        train(photos, run, settings, listener=stop_after(5))
+    with caplog.at_level(logging.INFO, "flip"):
+        train(photos, run, settings, resume=True)
+    assert "resuming after step 4 of 6" in caplog.messages
+    assert "1 of 7 training photos cannot be read and are left out" in caplog.messages
+    if "lora" in more:
+        ours, theirs = (load_file(f / "pytorch_lora_weights.safetensors") for f in (run, whole))
+        assert same(ours, theirs)
+    else:
+        assert same(weights(run), weights(whole))
+    assert (run / "log.jsonl").read_text() == (whole / "log.jsonl").read_text()
+    losses = [json.loads((f / "finetune.json").read_text())["loss"] for f in (run, whole)]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(("number", "step"), [(signal.SIGINT, 3), (signal.SIGTERM, 3), (signal.SIGINT, 6)])
+def test_interrupted_the_same_command_resumes_and_ends_as_if_nothing_had_been(
+    photos: Dataset, whole: Path, tmp_path: Path, number: signal.Signals, step: int
+) -> None:
+    def interrupt(report: StepReport) -> None:
+        if report.step == step:
+            signal.raise_signal(number)
+
+    run, settings, before = tmp_path / "run", replace(QUICK, sample_every=10), signal.getsignal(number)
+    with pytest.raises(Interrupted) as caught:
+        train(photos, run, settings, listener=Listener(interrupt))
+    assert caught.value.signal == number
+    assert signal.getsignal(number) is before
+    assert [p.name for p in (run / "checkpoints").iterdir()] == [f"step-{step:08d}"]
+    again = train(photos, run, settings)
+    assert same(weights(run), weights(whole))
+    assert (run / "log.jsonl").read_text() == (whole / "log.jsonl").read_text()
+    assert again["loss"] == json.loads((whole / "finetune.json").read_text())["loss"]
+    assert not (run / "checkpoints").exists()
+
+
+def test_other_settings_are_not_resumed_and_a_finished_run_is_kept(photos: Dataset, tmp_path: Path) -> None:
+    run, settings = tmp_path / "run", replace(QUICK, save_every=1)
+    with pytest.raises(Stop):
+        train(photos, run, settings, listener=stop_after(2))
+    differs = (
+        r"run was begun with other settings: lr 0.0001 \(was 0.001\), views 1 \(was 2\); .*--overwrite to begin again"
+    )
+    with pytest.raises(ConfigError, match=differs):
+        train(photos, run, replace(settings, lr=1e-4, views=1))
+    with pytest.raises(ConfigError, match="begun with other settings: prompts bird"):
+        train(photos, run, replace(settings, prompts="bird"), resume=True)
+    with pytest.raises(ConfigError, match="begun with other settings: data-fingerprint"):
+        train(photos.take(range(4)), run, settings)
+    done = train(photos, run, replace(settings, save_every=7, sample_every=3))
+    with pytest.raises(ConfigError, match="holds a finished run; pass --overwrite"):
+        train(photos, run)
+    assert train(photos, run, resume=True) == done
+    (run / "thesis.txt").write_text("mine")
+    again = train(photos, run, replace(QUICK, epochs=1), overwrite=True)
+    assert again["steps"] == 3
+    assert (run / "thesis.txt").read_text() == "mine"
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused_in_one_line(photos: Dataset, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    torch.save({"step": 4}, run / "checkpoint.pt")
+    (run / "log.jsonl").write_text("")
+    for resume in (True, False):
+        with pytest.raises(CheckpointError, match=r"checkpoint\.pt was written by an earlier flip .*--overwrite"):
+            train(photos, run, resume=resume)
+    train(photos, run, replace(QUICK, epochs=1), overwrite=True)
+    assert not (run / "checkpoint.pt").exists()
 
 
 def test_lora_writes_a_file_that_changes_its_base(photos: Dataset, tmp_path: Path, folder: Path) -> None:
-    result = train(photos, tmp_path / "out", lora=2, grad_checkpointing=True, lr=1e-2)
+    result = train(photos, tmp_path / "out", replace(QUICK, lora=2, grad_checkpointing=True, lr=1e-2))
     assert result["trained"] == "lora"
     file = tmp_path / "out" / "pytorch_lora_weights.safetensors"
     assert file.stat().st_size < 200_000
@@ -223,7 +306,8 @@ def test_lora_writes_a_file_that_changes_its_base(photos: Dataset, tmp_path: Pat
 
 @pytest.mark.slow
 def test_bf16_trains(photos: Dataset, tmp_path: Path) -> None:
-    assert train(photos, tmp_path / "out", precision="bf16", epochs=1)["precision"] == "bf16"
+    hardware = replace(CPU, precision="bf16")
+    assert train(photos, tmp_path / "out", replace(QUICK, epochs=1), hardware=hardware)["precision"] == "bf16"
 
 
 SCRATCH = {
@@ -261,7 +345,7 @@ def test_from_scratch_trains_every_part(photos: Dataset, tmp_path: Path) -> None
     file = tmp_path / "tiny.json"
     file.write_text(json.dumps(SCRATCH))
     config = read_scratch_config(file)
-    train(photos, tmp_path / "out", start=config, epochs=1)
+    train(photos, tmp_path / "out", replace(QUICK, from_scratch=file, epochs=1))
     made = load_pipeline(tmp_path / "out").pipeline
     begun = build_pipeline(config, 0)
     for part in ("unet", "vae", "text_encoder"):
@@ -376,16 +460,22 @@ def test_wrong_configurations_are_one_line(change: dict[str, Any], said: str, tm
 
 
 def test_slips(photos: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--size 12 is no multiple of 8"):
-        train(photos, tmp_path / "a", size=12)
+    with pytest.raises(ConfigError, match="--from-scratch begins with random weights; leave out --ckpt"):
+        finetune(
+            photos, Loaded(make_pipeline(), "tiny", "f"), tmp_path / "a", replace(QUICK, from_scratch=Path("x.json"))
+        )
+    with pytest.raises(ConfigError, match="no model given; pass one to fine-tune"):
+        finetune(photos, None, tmp_path / "a", QUICK)
     with pytest.raises(ConfigError, match="fp16 overflows in training"):
-        resolve_training_precision("fp16", "cpu")
+        finetune(
+            photos,
+            Loaded(make_pipeline(), "tiny", "f"),
+            tmp_path / "a",
+            QUICK,
+            hardware=Hardware(device="cpu", precision="fp16"),
+        )
     unread = photos.take([6])
     with pytest.raises(DataError, match="none of the training photos can be read"):
         train(unread, tmp_path / "b")
-    (tmp_path / "c").mkdir()
-    (tmp_path / "c" / "checkpoint.pt").write_bytes(b"cut")
-    with pytest.raises(CheckpointError, match="cannot be gone on from"):
-        train(photos, tmp_path / "c", resume=True)
     with pytest.raises(ConfigError, match=r"the loss is (nan|inf).*pass a smaller --lr"):
-        train(photos, tmp_path / "d", lr=1e30, warmup=0.0, clip_grad=1e30)
+        train(photos, tmp_path / "d", replace(QUICK, lr=1e30, warmup=0.0, clip_grad=1e30))

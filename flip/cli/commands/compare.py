@@ -1,0 +1,95 @@
+"""``flip compare``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import typer
+
+from flip.cli.config import FileOutput, require_picture_name
+from flip.cli.options import command
+from flip.settings import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig(FileOutput):
+    """``flip compare``."""
+
+    runs: list[str] | None = option(None, "Folders that --run wrote, of the same test photos.")
+    pairs: Literal["first", "all"] = option(
+        "first", "Compare each run with the first one, or every run with every other."
+    )
+    plot: Path | None = option(None, "Draw the few-shot curves of all runs into this .png, .svg or .pdf file.")
+
+    def __post_init__(self) -> None:
+        require_picture_name(self.plot)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    command(app, "compare", CompareConfig)(compare)
+
+
+def compare(config: CompareConfig) -> None:
+    """Compare runs photo by photo: differences of top-1 with 95 % intervals, and McNemar's exact test.
+
+    The first RUN is what the others are compared with. Runs of different test photos are refused. With several
+    comparisons the p-value p_holm is corrected for their number (Holm), and decides what is significant.
+    """
+    from flip.report.compare import compare as compare_runs
+    from flip.report.compare import few_shot_curves
+    from flip.results import Run
+
+    if not config.runs:
+        raise typer.BadParameter("no RUN; pass two or more folders that --run wrote")
+    runs = [Run.open(folder) for folder in config.runs]
+    rows = [row.to_dict() for row in compare_runs(runs, config.pairs)]
+    if config.plot is not None:
+        from flip.report.plots import plot_few_shot
+
+        plot_few_shot(config.plot, few_shot_curves(runs), runs[0].evaluation.data)
+    _write(config, {"command": "compare", "format": 1, "pairs": config.pairs, "comparisons": rows})
+
+
+def _write(config: CompareConfig, result: dict[str, Any]) -> None:
+    from flip.cli.output import result_format, write_rows
+    from flip.files import plain, write_text
+
+    form = result_format(config, "json")
+    if form in ("table", "csv"):
+        shown = _for_people if form == "table" else _flat
+        write_rows(config, "flip compare: top-1 on the same photos", [shown(row) for row in result["comparisons"]])
+        return
+    text = json.dumps(plain(result), indent=2 if form == "json" else None, ensure_ascii=False) + "\n"
+    if config.output is not None:
+        write_text(config.output, text)
+    else:
+        sys.stdout.write(text)
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a comparison with the ends of its interval in columns of their own."""
+    low, high = row["ci95"]
+    return {k: v for k, v in row.items() if k != "ci95"} | {"ci95_low": low, "ci95_high": high}
+
+
+def _for_people(row: dict[str, Any]) -> dict[str, str]:
+    """Return a comparison as a terminal shows it."""
+    low, high = row["ci95"]
+    p = row["p_holm"]
+    return {
+        "run": row["run"],
+        "against": row["against"],
+        "n": f"{row['n']:,}",
+        "top1": f"{row['top1']:.1f}",
+        "against_top1": f"{row['against_top1']:.1f}",
+        "difference": f"{row['difference']:+.1f}",
+        "95 %": f"{low:+.1f} to {high:+.1f}",
+        "only run / only against": f"{row['only_run']} / {row['only_against']}",
+        "p (Holm)": f"{p:.3f}" if p >= 0.001 else "< 0.001",
+        "significant": "yes" if row["significant"] else "no",
+    }

@@ -1,0 +1,95 @@
+"""Tables that ``flip embed -o`` wrote: labelled photos that need not be there any more."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flip.data.captions import parse_captions
+from flip.data.dataset import Dataset, Record
+from flip.data.layout import Layout
+from flip.data.settings import DEFAULTS, ReadSettings
+from flip.errors import DataError, FeatureMismatchError
+from flip.names import SPLITS
+
+#: Key of the Parquet metadata that says which model made a table, and its classes.
+METADATA_KEY = b"flip"
+
+_COLUMNS = ["path", "label", "split", "captions"]
+_MUST_AGREE = frozenset({"fingerprint", "raw_names", "classnames"})
+
+
+def is_embeddings(data: Path) -> bool:
+    """Return whether a file, or the first Parquet file of a folder, was written by ``flip embed -o``."""
+    file = data if data.is_file() else next(iter(sorted(data.glob("*.parquet"))), None)
+    return file is not None and file.suffix.lower() == ".parquet" and _about(file) is not None
+
+
+def read_embeddings(data: Path, settings: ReadSettings = DEFAULTS) -> Dataset:
+    """Read the rows of such a table without the embeddings; records are in the order of files (by name) and rows.
+
+    Parameters
+    ----------
+    data : Path
+        A Parquet file, or a folder of them.
+    settings : ReadSettings
+        Nothing of them concerns such a table.
+
+    Raises
+    ------
+    DataError
+        If it was not written by ``flip embed -o``, or its rows have no labels.
+    FeatureMismatchError
+        If its files were made by different models or hold different classes.
+    """
+    files = [data] if data.is_file() else sorted(data.glob("*.parquet"))
+    about = _same_of_all(data, files)
+    index = {name: i for i, name in enumerate(about["raw_names"])}
+    records = tuple(record for file in files for record in _records(file, index))
+    if not records:
+        raise DataError(f"{data} has no rows; write it again with flip embed -o")
+    names = tuple(about["classnames"]), tuple(about["raw_names"])
+    return Dataset(Path(about.get("root", data)), LAYOUT.name, *names, records, embeddings=data)
+
+
+def _same_of_all(data: Path, files: Sequence[Path]) -> dict[str, Any]:
+    """Return what the tables say of themselves, which must be of one model and the same classes."""
+    abouts = [_about(file) for file in files]
+    about = abouts[0] if abouts else None
+    if about is None or not about.keys() >= _MUST_AGREE:
+        raise DataError(f"{data} was not written by flip embed -o; give such a file or folder, or another --layout")
+    for file, other in zip(files, abouts, strict=True):
+        if other is None or any(other.get(key) != about[key] for key in _MUST_AGREE):
+            raise FeatureMismatchError(
+                f"{file} has another model or other classes than {files[0]}; embed them together"
+            )
+    return about
+
+
+def _records(file: Path, index: Mapping[str, int]) -> Iterator[Record]:
+    import pyarrow.parquet as pq
+
+    columns = pq.read_table(file, columns=_COLUMNS).to_pydict()
+    rows = zip(*(columns[name] for name in _COLUMNS), strict=True)
+    for line, (path, label, split, captions) in enumerate(rows, 1):
+        if label not in index or split not in SPLITS:
+            raise DataError(f"{file}:{line}: label {label!r}, split {split!r}; embed a labelled dataset with --data")
+        yield Record(path, index[label], split, parse_captions(captions))
+
+
+def _about(file: Path) -> dict[str, Any] | None:
+    """Return what the table says of itself, or None when it is not one of flip's."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        metadata = pq.read_schema(file).metadata or {}
+        about = json.loads(metadata.get(METADATA_KEY, b"null"))
+    except (pa.ArrowException, ValueError, OSError):
+        return None
+    return about if isinstance(about, dict) else None
+
+
+LAYOUT = Layout("embeddings", is_embeddings, read_embeddings, "what flip embed -o wrote", files=True)

@@ -1,0 +1,167 @@
+"""Parquet files with the photos' bytes, as datasets of the Hugging Face hub are published."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from flip.data.classnames import clean_class_names, label_indices
+from flip.data.dataset import Dataset, Record
+from flip.data.files import is_hidden
+from flip.data.layout import Layout
+from flip.data.ledger import Ledger
+from flip.data.settings import DEFAULTS, ReadSettings
+from flip.data.splits import UNLABELED, describe_splits, hash_splits, read_splits
+from flip.data.tables import ALIASES
+from flip.data.text import nfc, read_text
+from flip.data.unpacked import PhotoTable, read_rows, unpacked
+from flip.errors import DataError
+
+_IMAGES = ("image", "img", "jpg", "png", "photo", "picture", "bytes", "image_bytes")
+_LABELS = ("label", "labels", "fine_label", *ALIASES["label"][1:])
+_CAPTIONS = ("captions", "caption", "text")
+
+
+def is_parquet_images(data: Path) -> bool:
+    """Return whether a file, or the first Parquet file in a folder or its ``data``, has a column of photos' bytes."""
+    first = next(iter(_parquet_files(data)), None)
+    return first is not None and _image_column(first) is not None
+
+
+def read_parquet_images(data: Path, settings: ReadSettings = DEFAULTS) -> Dataset:
+    """Read Parquet files with the photos' bytes, which are unpacked into the cache once.
+
+    The photos are in a column of bytes, or of bytes and paths, such as ``image``; the classes in ``label``, whose names
+    are taken from the file's own description or the ``README.md`` beside it where it holds numbers. The split is the
+    word in a file's name (``train-00000-of-00002.parquet``), else a hash decides.
+
+    Raises
+    ------
+    DataError
+        If a file has no such columns or cannot be read, or the cache cannot be written.
+    """
+    ledger = Ledger()
+    files = _files(data, ledger)
+    names = _class_names(data, files)
+    folder = unpacked(files, data, settings.cache)
+    rows = read_rows(folder)
+    raw_labels = [_label(row["label"], names) for row in rows]
+    raw_names, labels = _indices(raw_labels, names, ledger)
+    hashed = hash_splits([row["path"] for row in rows], labels, settings.test_fraction)
+    records = tuple(
+        Record(row["path"], label, row["split"] or split, tuple(row["captions"]))
+        for row, label, split in zip(rows, labels, hashed, strict=True)
+    )
+    clean = clean_class_names(raw_names)
+    return Dataset(folder, LAYOUT.name, clean, raw_names, records, left_out=ledger.left_out, notes=ledger.notes)
+
+
+def _parquet_files(data: Path) -> list[Path]:
+    if data.is_file():
+        return [data] if data.suffix.lower() == ".parquet" else []
+    for folder in (data, data / "data"):
+        found = sorted(path for path in folder.glob("*.parquet") if not is_hidden(path.name))
+        if found:
+            return found
+    return []
+
+
+def _image_column(file: Path) -> str | None:
+    """Return the column that holds photos: bytes, or a struct of bytes and path."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        schema = pq.read_schema(file)
+    except (pa.ArrowException, OSError):
+        return None
+    for field in schema:
+        kind = field.type
+        if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+            return str(field.name)
+        if field.name.lower() in _IMAGES and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+            return str(field.name)
+    return None
+
+
+def _files(data: Path, ledger: Ledger) -> list[PhotoTable]:
+    """Return the files with their columns; those whose name says that they have no labels are left out."""
+    import pyarrow.parquet as pq
+
+    paths = _parquet_files(data)
+    words = {path: path.stem.split("-")[0] for path in paths}
+    splits = read_splits(dict.fromkeys(words.values()))
+    if None in (splits.get(word) for word in words.values()):
+        splits = {}
+    ledger.note(describe_splits(splits))
+    files = []
+    for path in paths:
+        split = splits.get(words[path])
+        image = _image_column(path)
+        if split == UNLABELED or image is None:
+            ledger.omit("files without photos or labels", path.name)
+            continue
+        there = pq.read_schema(path).names
+        label = next((name for name in _LABELS if name in there), None)
+        if label is None:
+            raise DataError(f"{path} has no column 'label'; it has {', '.join(there)}; rename the one with the classes")
+        files.append(PhotoTable(path, image, label, next((n for n in _CAPTIONS if n in there), None), split))
+    if not files:
+        raise DataError(f"{data} has no Parquet file with a column of photos, such as image, and one of labels")
+    return files
+
+
+def _class_names(data: Path, files: list[PhotoTable]) -> list[str] | None:
+    """Return the names of numbered classes as the files, or the card beside them, have them."""
+    import pyarrow.parquet as pq
+
+    first = files[0]
+    about = json.loads((pq.read_schema(first.path).metadata or {}).get(b"huggingface", b"{}"))
+    features = about.get("info", {}).get("features", {})
+    names = features.get(first.label, {}).get("names") if isinstance(features, dict) else None
+    if names is None:
+        cards = [place / "README.md" for place in (first.path.parent, first.path.parent.parent)]
+        card = next((file for file in cards if file.is_file()), None)
+        names = _names_of_card(card, str(first.label)) if card is not None else None
+    return [nfc(str(name)) for name in names] if names else None
+
+
+def _names_of_card(card: Path, label: str) -> list[str] | None:
+    """Return the class names in the header of a dataset's card: lines ``'0': wren`` below ``- name: label``."""
+    _, _, header = read_text(card).partition("---\n")
+    _, found, below = header.partition("\n---")[0].partition(f"- name: {label}\n")
+    names: dict[int, str] = {}
+    for line in below.split("\n- name:")[0].split("\n"):
+        if line.lstrip().startswith("- name:"):
+            break
+        if match := re.fullmatch(r"""\s*['"]?(\d+)['"]?:\s*(['"]?)(.*)\2\s*""", line):
+            names[int(match[1])] = match[3]
+    return [names[i] for i in range(len(names))] if found and names.keys() == set(range(len(names))) and names else None
+
+
+def _label(value: Any, names: list[str] | None) -> str:
+    if names is not None and isinstance(value, int):
+        if not 0 <= value < len(names):
+            raise DataError(f"label {value} has no name; the table names {len(names)} classes")
+        return names[value]
+    return str(value)
+
+
+def _indices(raw_labels: list[str], names: list[str] | None, ledger: Ledger) -> tuple[tuple[str, ...], list[int]]:
+    """Return the classes and each row's label: in the order of the named classes, where they are named."""
+    raw_names, labels = label_indices(raw_labels)
+    if names is None or not set(raw_names) <= set(names):
+        return raw_names, labels
+    for name in names:
+        if name not in raw_names:
+            ledger.omit("classes without photos", name)
+    ordered = tuple(name for name in dict.fromkeys(names) if name in set(raw_names))
+    place = {name: i for i, name in enumerate(ordered)}
+    return ordered, [place[nfc(raw)] for raw in raw_labels]
+
+
+LAYOUT = Layout(
+    "parquet-images", is_parquet_images, read_parquet_images, "Parquet files with the photos' bytes", files=True
+)

@@ -1,0 +1,150 @@
+"""CSV, TSV, JSON Lines and Parquet files, as spreadsheets and people write them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from flip.data.tables import COLUMNS, Row, Table
+from flip.data.text import decode_text, nfc, read_text
+from flip.errors import DataError
+
+
+def read_table(file: Path) -> Table:
+    """Return the rows of a ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` file.
+
+    Raises
+    ------
+    DataError
+        If the file's suffix is another, or the file is not what its suffix says; the message names the line.
+    """
+    reader = READERS.get(file.suffix.lower())
+    if reader is None:
+        raise DataError(f"{file} is no table that flip reads; it must end in one of {', '.join(READERS)}")
+    table = reader(file)
+    twice = next((name for name, n in Counter(table.columns).items() if n > 1 and name), None)
+    if twice is not None:
+        raise DataError(f"{file} has the column {twice!r} twice; rename or remove one")
+    return table
+
+
+def _read_csv(file: Path) -> Table:
+    text = decode_text(file.read_bytes(), file)
+    delimiter, start = _delimiter(text, "\t" if file.suffix.lower() == ".tsv" else ",")
+    header: list[str] = []
+    rows: list[Row] = []
+    for line, cells in _csv_rows(file, text, delimiter, start):
+        if not any(cell.strip() for cell in cells):
+            continue
+        if not header:
+            header = [nfc(name.strip().lower()) for name in cells]
+            continue
+        while len(cells) > len(header) and not cells[-1].strip():
+            cells = cells[:-1]
+        if len(cells) != len(header):
+            spans = any("\n" in cell for cell in cells)
+            if spans:
+                _require_closed(file, text, delimiter, line)
+            doubt = "; is a quote not closed?" if spans else ""
+            raise DataError(f"{file}:{line}: {len(cells)} cells, but the header has {len(header)}{doubt}")
+        rows.append(Row(file, line, dict(zip(header, cells, strict=True))))
+    while header and not header[-1]:
+        header.pop()
+    return Table(header, rows)
+
+
+def _csv_rows(file: Path, text: str, delimiter: str, start: int) -> Iterator[tuple[int, list[str]]]:
+    """Yield each row with its first line; a quote that is never closed is an error with the line it is on."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    line = begin = 1
+    try:
+        for cells in reader:
+            if line > start:
+                yield line, cells
+            line, begin = reader.line_num + 1, line
+    except csv.Error as error:
+        raise DataError(f"{file}:{line}: {error}; is a quote not closed?") from error
+    _require_closed(file, text, delimiter, begin)
+
+
+def _require_closed(file: Path, text: str, delimiter: str, line: int) -> None:
+    """Raise a DataError if the last row, which begins on a line, ends inside of quotes."""
+    rest = "".join(io.StringIO(text, newline="").readlines()[line - 1 :])
+    try:
+        list(csv.reader(io.StringIO(rest, newline=""), delimiter=delimiter, strict=True))
+    except csv.Error as error:
+        if "end of data" in str(error):
+            raise DataError(f"{file}:{line}: a quote that begins in this row is never closed") from error
+
+
+def _delimiter(text: str, usual: str) -> tuple[str, int]:
+    """Return what separates the columns, and how many lines stand before the header.
+
+    It is what the header is parted by best: first by how many columns it has that flip knows, then by how many columns.
+    """
+    first = text.lstrip("\r\n").partition("\n")[0].rstrip("\r")
+    told = re.fullmatch(r"sep=(.)", first, re.IGNORECASE)
+    if told:  # spreadsheets write and read this line
+        return told[1], text[: len(text) - len(text.lstrip("\r\n"))].count("\n") + 1
+
+    def parts(delimiter: str) -> tuple[int, int, bool]:
+        names = [name.strip().lower() for name in next(csv.reader([first], delimiter=delimiter), [])]
+        return sum(name in COLUMNS for name in names), len(names), delimiter == usual
+
+    return max((usual, ",", ";", "\t", "|"), key=parts), 0
+
+
+def _read_jsonl(file: Path) -> Table:
+    rows = []
+    for line, text in enumerate(read_text(file).split("\n"), 1):
+        if not text.strip():
+            continue
+        try:
+            cells = json.loads(text)
+        except ValueError as error:
+            raise DataError(f"{file}:{line}: not JSON: {error}") from error
+        if not isinstance(cells, dict):
+            raise DataError(f"{file}:{line}: a JSON {type(cells).__name__}; each line must be an object")
+        rows.append(Row(file, line, {nfc(name.strip().lower()): value for name, value in cells.items()}))
+    return Table(list(dict.fromkeys(name for row in rows for name in row.cells)), rows)
+
+
+def _read_parquet(file: Path) -> Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        schema = pq.read_schema(file)
+        # Other columns may be large: embeddings, or the photos themselves.
+        known = [f.name for f in schema if f.name.lower() in COLUMNS and not _is_image(f.name, f.type)]
+        rows = [
+            Row(file, line, {name.lower(): value for name, value in cells.items()})
+            for line, cells in enumerate(pq.read_table(file, columns=known).to_pylist(), 1)
+        ]
+    except pa.ArrowException as error:
+        raise DataError(f"{file} is not a Parquet file: {str(error).splitlines()[0]}") from error
+    names = [f"{f.name.lower()} (bytes)" if _is_image(f.name, f.type) else f.name.lower() for f in schema]
+    return Table(names, rows)
+
+
+def _is_image(name: str, kind: Any) -> bool:
+    """Return whether a column of a Parquet file holds photos rather than their paths."""
+    import pyarrow as pa
+
+    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return pa.types.is_struct(kind) or (is_bytes and name.lower() in ("image", "img", "bytes"))
+
+
+#: The reader of each suffix.
+READERS: dict[str, Callable[[Path], Table]] = {
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+    ".jsonl": _read_jsonl,
+    ".parquet": _read_parquet,
+}

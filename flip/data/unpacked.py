@@ -1,0 +1,108 @@
+"""Photos that lie as bytes in Parquet files, unpacked into the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flip.data.captions import parse_captions
+from flip.data.text import read_text
+from flip.errors import DataError
+from flip.files import cache_folder, folder_aside
+
+log = logging.getLogger(__name__)
+
+_ROWS = "rows.jsonl"
+
+#: How unpacked photos begin, and the suffix they get; what is none of these is read by its content all the same.
+_SUFFIXES = ((b"\x89PNG", ".png"), (b"GIF8", ".gif"), (b"RIFF", ".webp"), (b"BM", ".bmp"), (b"II*\0", ".tif"))
+
+
+class PhotoTable(NamedTuple):
+    """One Parquet file: its path, its columns of photos, labels and captions, and the split its name says."""
+
+    path: Path
+    image: str
+    label: str | None
+    caption: str | None
+    split: str | None
+
+
+def unpacked(files: Sequence[PhotoTable], data: Path, cache: Path | None) -> Path:
+    """Return the folder in the cache that holds the photos of these files, writing it first where it is not there.
+
+    Parameters
+    ----------
+    files : sequence of PhotoTable
+    data : Path
+        What was given, for messages and the folder's name.
+    cache : Path or None
+        The cache; the platform's without it.
+
+    Raises
+    ------
+    DataError
+        If a file cannot be read, a row has no photo or no label, or the cache cannot be written.
+    """
+    state = [(str(f.path.absolute()), f.path.stat().st_size, f.path.stat().st_mtime_ns, f[1:]) for f in files]
+    digest = hashlib.sha256(repr(state).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    folder = cache_folder(cache) / "unpacked" / f"{data.absolute().stem}-{digest}"
+    if not (folder / _ROWS).is_file():
+        log.info("unpacking the photos of %s into %s", data, folder)
+        try:
+            with folder_aside(folder) as aside:
+                _unpack(files, aside)
+        except OSError as error:
+            reason = error.strerror or error
+            raise DataError(f"the photos of {data} cannot be kept in {folder} ({reason}); pass --cache") from error
+    return folder
+
+
+def _unpack(files: Sequence[PhotoTable], folder: Path) -> None:
+    with (folder / _ROWS).open("w", encoding="utf-8") as rows:
+        for file in files:
+            for number, cells in enumerate(_cells(file)):
+                name = f"{file.path.stem}/{number:06d}"
+                content = cells["image"]
+                if content is None:
+                    raise DataError(
+                        f"{file.path}:{number + 1}: no bytes of a photo; download the photos with the table"
+                    )
+                name += next((suffix for head, suffix in _SUFFIXES if content.startswith(head)), ".jpg")
+                (folder / name).parent.mkdir(exist_ok=True)
+                (folder / name).write_bytes(content)
+                row = {"path": name, "label": cells["label"], "split": file.split, "captions": cells["captions"]}
+                rows.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _cells(file: PhotoTable) -> Iterator[Mapping[str, Any]]:
+    """Yield the bytes, label and captions of each row, a few rows in memory at a time."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    wanted = [name for name in (file.image, file.label, file.caption) if name]
+    try:
+        for batch in pq.ParquetFile(file.path).iter_batches(64, columns=wanted):
+            for row in batch.to_pylist():
+                image, label = row[file.image], row[str(file.label)]
+                if label is None:
+                    raise DataError(f"{file.path}: a row has no {file.label}; every row needs one")
+                yield {
+                    "image": image.get("bytes") if isinstance(image, dict) else image,
+                    "label": label.decode("utf-8", "replace") if isinstance(label, bytes) else label,
+                    "captions": parse_captions(row[file.caption]) if file.caption else (),
+                }
+    except (pa.ArrowException, ValueError) as error:
+        raise DataError(f"{file.path} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """Return path, label, split and captions of each unpacked photo."""
+    rows = [json.loads(line) for line in read_text(folder / _ROWS).split("\n") if line]
+    if not rows:
+        raise DataError(f"{folder} has no photos; the table is empty")
+    return rows

@@ -1,0 +1,74 @@
+"""Class prompts through the text tower: class embeddings and the zero-shot classifier."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from flip.arrays import FloatArray
+from flip.clip.encoder import Encoder
+from flip.clip.prompts import ClassPrompts
+from flip.embed.extractor import FeatureExtractor
+from flip.embed.settings import DEFAULTS, EmbedSettings
+from flip.settings import Progress
+
+log = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    from flip.classify.zeroshot import ZeroShotClassifier
+
+
+def class_embeddings(
+    prompts: ClassPrompts, extractor: FeatureExtractor, progress: Progress | None = None
+) -> FloatArray:
+    """Return the unit mean of each class's prompt embeddings, float32 of shape (c, d)."""
+    from flip.classify.text_side import mean_class_embeddings
+
+    texts = [text for texts in prompts.texts for text in texts]
+    log_cut_texts(texts, extractor)
+    counts = [len(texts) for texts in prompts.texts]
+    return mean_class_embeddings(extractor.texts(texts, progress), np.repeat(np.arange(len(counts)), counts))
+
+
+def log_cut_texts(texts: Sequence[str], extractor: FeatureExtractor) -> None:
+    """Log how many texts are longer than the model reads."""
+    count = getattr(extractor.model, "count_cut", None)
+    cut = count(texts) if count is not None else 0
+    if cut:
+        most = getattr(extractor.model, "context_length", 0)
+        log.info("%d of %d texts are longer than the %d tokens the model reads; the rest is cut", cut, len(texts), most)
+
+
+def build_zero_shot_classifier(
+    prompts: ClassPrompts,
+    model: Encoder,
+    *,
+    settings: EmbedSettings = DEFAULTS,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> ZeroShotClassifier:
+    """Return the zero-shot classifier of class prompts (Radford et al., ICML 2021, section 3.1).
+
+    Parameters
+    ----------
+    prompts : ClassPrompts
+        What ``class_prompts`` returns.
+    model : Encoder
+    settings : EmbedSettings
+        Only the device matters: texts are encoded in fp32.
+    cache : Path, optional
+        Cache folder; the platform's when absent.
+    progress : callable, optional
+        Called with the number of prompts that were just embedded.
+    """
+    from flip.classify.zeroshot import ZeroShotClassifier
+
+    extractor = FeatureExtractor(model, settings, cache)
+    embeddings = class_embeddings(prompts, extractor, progress)
+    return ZeroShotClassifier(
+        embeddings, model.logit_scale, prompts.classnames, model.fingerprint, prompts=prompts.source
+    )

@@ -1,0 +1,124 @@
+"""Photos sorted into one folder per label, as copies or as links."""
+
+from __future__ import annotations
+
+import shutil
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from flip.errors import ConfigError
+from flip.files import claim_folder
+from flip.results import Prediction
+
+#: Folders for what has no label.
+UNSURE, UNREADABLE = "unsure", "unreadable"
+
+#: Names that Windows keeps for devices.
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))}
+_UNSAFE = frozenset('<>:"/\\|?*')
+_LONGEST = 100
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """What was done: photos placed, class folders made, and the paths of photos that are not there."""
+
+    placed: int
+    folders: int
+    missing: tuple[str, ...]
+
+
+def copy_to(rows: Iterable[Prediction], root: Path, folder: Path, *, link: bool = False) -> Sorted:
+    """Copy each photo into a folder of its label; photos without a label go to ``unsure``, or to ``unreadable``.
+
+    Nothing is overwritten: the folder must be new or empty, and of two photos with one name the second gets a number.
+    Folder names are safe on every system, and differ by more than case; each label has its own.
+
+    Parameters
+    ----------
+    rows : iterable of Prediction
+    root : Path
+        The folder that relative paths of rows are relative to.
+    folder : Path
+    link : bool
+        Make symbolic links to the photos instead of copies.
+
+    Raises
+    ------
+    ConfigError
+        If the folder holds something, or a photo cannot be copied or linked.
+    """
+    claim_folder(folder, flag="--copy-to")
+    folders: dict[str | None, Path] = {}
+    taken = {UNSURE, UNREADABLE}
+    placed, missing = 0, []
+    for row in rows:
+        source = (root / row.path).absolute()
+        if not source.is_file():
+            missing.append(row.path)
+            continue
+        special = UNREADABLE if row.error is not None else None if row.label is not None else UNSURE
+        key = f"\0{special}" if special else row.label
+        if key not in folders:
+            folders[key] = folder / (special or _unique(safe_name(str(row.label)), taken))
+        try:
+            folders[key].mkdir(exist_ok=True)
+            _place(source, folders[key], link)
+        except OSError as e:
+            how = "linked" if link else "copied"
+            raise ConfigError(
+                f"{source} cannot be {how} to {folders[key]} ({e.strerror or e}); pass another folder"
+            ) from e
+        placed += 1
+    return Sorted(placed, len(folders), tuple(missing))
+
+
+def safe_name(label: str) -> str:
+    """Return a folder name for a label that every system takes: at most 100 letters, none of them special."""
+    text = unicodedata.normalize("NFC", label).encode("utf-8", "replace").decode("utf-8")
+    # Control and format characters (right-to-left marks among them), surrogates, line and paragraph separators.
+    kept = "".join(
+        "_" if c in _UNSAFE or unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in text
+    )
+    name = _shortened(" ".join(kept.split())).strip(" .")
+    if not name or name.partition(".")[0].strip().casefold() in _RESERVED:
+        name = f"_{name}"
+    return name
+
+
+def _shortened(name: str) -> str:
+    """Cut a name to 100 letters and, as file systems count, 200 bytes."""
+    return name[:_LONGEST].encode("utf-8")[:200].decode("utf-8", "ignore")
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    """Return a name that differs from those taken by more than case, and take it."""
+    chosen, number = name, 2
+    while chosen.casefold() in taken:
+        chosen, number = f"{name} ({number})", number + 1
+    taken.add(chosen.casefold())
+    return chosen
+
+
+def _place(source: Path, folder: Path, link: bool) -> None:
+    """Copy or link a photo into a folder under its own name, or the first numbered one that is free."""
+    number = 1
+    while True:
+        target = folder / (source.name if number == 1 else f"{source.stem} ({number}){source.suffix}")
+        try:
+            target.symlink_to(source) if link else _copy(source, target)
+            return
+        except FileExistsError:
+            number += 1
+
+
+def _copy(source: Path, target: Path) -> None:
+    with source.open("rb") as photo, target.open("xb") as copy:
+        try:
+            shutil.copyfileobj(photo, copy, 1 << 20)
+        except BaseException:
+            target.unlink()
+            raise
+    shutil.copystat(source, target)

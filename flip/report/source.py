@@ -1,0 +1,104 @@
+"""The photos behind a run: the folder they lie in and their cached embeddings, as far as both are still there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from flip.errors import FlipError
+from flip.results import Run
+
+if TYPE_CHECKING:
+    from flip.data.dataset import Dataset
+    from flip.features import Features
+
+log = logging.getLogger(__name__)
+
+
+def features_of(run: Run) -> Features | None:
+    """Return the cached embeddings of a run's training photos and of the photos it scored; None where any is absent.
+
+    Nothing is embedded here: what is not in the cache stays out of the page.
+    """
+    evaluation, options = run.evaluation, _options(run, (*_DATA, *_VIEW))
+    return _features(str(run.config.get("data") or evaluation.data), evaluation.model, evaluation.split, options)
+
+
+@lru_cache(maxsize=4)
+def _features(data: str, model: str, split: str, options: tuple[tuple[str, Any], ...]) -> Features | None:
+    from flip.clip.model import load_model
+    from flip.embed.extractor import FeatureExtractor
+    from flip.embed.settings import EmbedSettings
+
+    dataset = _open(data, tuple(item for item in options if item[0] in _DATA))
+    if dataset is None:
+        return None
+    cache = dict(options).get("cache")
+    view = {name: value for name, value in options if name in _VIEW and name != "cache"}
+    try:
+        extractor = FeatureExtractor(load_model(model, cache=cache), EmbedSettings(**view), cache)
+        used = dataset.take(i for i, r in enumerate(dataset.records) if split == "all" or r.split in ("train", split))
+        return extractor.features(used) if extractor.count_known(used) == len(used) else None
+    except (FlipError, OSError, TypeError) as e:
+        log.debug("no embeddings of %s by %s: %s", data, model, e)
+        return None
+
+
+#: Options that decide which photos are read, and what of them is embedded how.
+_DATA = ("layout", "test_fraction", "class_level", "classnames", "cache")
+_VIEW = ("device", "precision", "crop", "tta")
+
+
+def _options(run: Run, names: Sequence[str]) -> tuple[tuple[str, Any], ...]:
+    found = {name: run.config[name] for name in names if run.config.get(name) is not None}
+    return tuple((name, Path(value) if name in ("classnames", "cache") else value) for name, value in found.items())
+
+
+def dataset_of(run: Run) -> Dataset | None:
+    """Return the data that a run was made on; None where it is no longer there."""
+    return _open(str(run.config.get("data") or run.evaluation.data), _options(run, _DATA))
+
+
+@lru_cache(maxsize=4)
+def _open(data: str, options: tuple[tuple[str, Any], ...]) -> Dataset | None:
+    from flip.data.open import open_dataset
+
+    try:
+        return open_dataset(data, **dict(options))
+    except (FlipError, OSError, TypeError) as e:
+        log.debug("no photos for %s: %s", data, e)
+        return None
+
+
+def root_of(run: Run) -> Path | None:
+    """Return the folder that a run's paths are relative to; None where it is no longer there."""
+    dataset = dataset_of(run)
+    if dataset is not None:
+        return dataset.root.absolute()
+    data = Path(str(run.config.get("data") or run.evaluation.data)).expanduser()
+    return data.absolute() if data.is_dir() else None
+
+
+def photo_url(path: str, root: Path | None, page: Path) -> str:
+    """Return the link from a page to a photo: relative where it lies below the page's folder, else ``file://``.
+
+    Parameters
+    ----------
+    path : str
+        As a run's row has it.
+    root : Path or None
+        The folder it is relative to.
+    page : Path
+        The page's file.
+    """
+    file = Path(path) if root is None else root / path
+    if not file.is_absolute():
+        return quote(path, safe="/", errors="surrogateescape")
+    try:
+        return quote(file.relative_to(page.absolute().parent).as_posix(), safe="/", errors="surrogateescape")
+    except ValueError:
+        return file.as_uri()

@@ -1,0 +1,233 @@
+"""One CLIP fine-tuning: train on photos, average the weights, write the model into a folder."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flip.clip.encoder import OpenClipEncoder
+from flip.clip.folder import WEIGHTS_FILE
+from flip.data.dataset import Dataset
+from flip.device import resolve_device
+from flip.errors import ConfigError, ModelError
+from flip.files import write_json
+from flip.results import FORMAT
+from flip.training.clip.averaging import average, state_of
+from flip.training.clip.examples import Examples
+from flip.training.clip.lora import merge_lora
+from flip.training.clip.output import CONFIG, OWN_FILES, RESULT, save_model, write_metrics
+from flip.training.clip.prepare import (
+    choose_trained,
+    make_validation,
+    prepare_examples,
+    require_two_classes,
+    training_precision,
+)
+from flip.training.clip.trainable import LearningRates, learning_rates, trained
+from flip.training.clip.trainer import ClipTrainer
+from flip.training.clip.validation import Split
+from flip.training.clip.wise import WisePoint
+from flip.training.listener import Listener
+from flip.training.resume import CHECKPOINTS, begin_run, may_resume
+from flip.training.settings import DEFAULT_HARDWARE, ClipSettings, Hardware
+
+if TYPE_CHECKING:
+    from peft.tuners.lora import LoraModel
+
+log = logging.getLogger(__name__)
+
+#: Settings that may differ when a run is resumed: they change no weight of the training itself.
+FREE_SETTINGS = frozenset(["save_every", "wise", "retain", "no_scores"])
+
+
+@dataclass(frozen=True)
+class ClipRun:
+    """A finished training.
+
+    Attributes
+    ----------
+    folder : Path
+        Where the model is.
+    trainer : ClipTrainer
+        Its ``finish`` removes the checkpoints.
+    rates : LearningRates
+    precision : {"fp32", "bf16"}
+    parameters : int
+        Number of trained parameters.
+    photos, validation_photos : int
+        Real photos only.
+    cut : int
+        Texts that are longer than the model's context.
+    wise : float
+        Weight of the fine-tuned model in what was saved; 1 without averaging.
+    wise_points : tuple of WisePoint
+        Of a sweep.
+    """
+
+    folder: Path
+    trainer: ClipTrainer
+    rates: LearningRates
+    precision: str
+    parameters: int
+    photos: int
+    validation_photos: int
+    cut: int
+    wise: float
+    wise_points: tuple[WisePoint, ...]
+
+
+def train_clip(
+    model: OpenClipEncoder,
+    split: Split,
+    folder: Path,
+    settings: ClipSettings,
+    hardware: Hardware = DEFAULT_HARDWARE,
+    *,
+    crop: str = "none",
+    held_out: Dataset | None = None,
+    augmented: Dataset | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    listener: Listener | None = None,
+) -> ClipRun:
+    """Train a dual encoder on labelled photos and write it into a folder that ``--model`` takes.
+
+    No photo of a test split is passed, so none can be learned from or chosen by.
+
+    Parameters
+    ----------
+    model : OpenClipEncoder
+        Trained in place.
+    split : Split
+        Photos to learn from, and photos that choose the epoch (perhaps none).
+    folder : Path
+        An unfinished run with the same settings, data and model is resumed there.
+    settings : ClipSettings
+    hardware : Hardware
+    crop : {"none", "boxes"}
+        boxes: cut each photo to its bounding box.
+    held_out : Dataset, optional
+        Photos of classes that are not trained on, none of a test split, which choose the weight of ``--wise sweep``.
+    augmented : Dataset, optional
+        Generated images of the same classes.
+    resume : bool
+        Refuse a folder without a run.
+    overwrite : bool
+        Begin again in a folder that holds a run.
+    listener : Listener, optional
+
+    Raises
+    ------
+    ConfigError, DataError, ModelError, CheckpointError
+        See the message; a checkpoint that was written before is intact.
+    Interrupted
+        On SIGINT or SIGTERM, after the step in progress; a checkpoint is written.
+    """
+    require_two_classes(split.training)
+    precision = training_precision(hardware, model)
+    key = resume_key(model, split, settings, hardware, crop, augmented)
+    resumes = _open_folder(folder, model, key, settings, hardware, resume=resume, overwrite=overwrite)
+    examples, scorer = prepare_examples(model, split.training, settings, hardware, crop, augmented)
+    before = state_of(model) if settings.wise else {}
+    tuner = choose_trained(model, settings)
+    scratch = settings.from_scratch is not None
+    rates = learning_rates(model.network, settings.lr, lora=settings.lora is not None, scratch=scratch)
+    trainer = ClipTrainer(
+        model,
+        examples,
+        make_validation(scorer, split.validation),
+        rates,
+        settings,
+        folder / CHECKPOINTS,
+        replace(hardware, precision=precision),
+        listener,
+    )
+    run = _describe(folder, trainer, precision, examples)
+    if resumes and trainer.resume():
+        log.info(f"resuming after step {trainer.state.step} of {trainer.steps}")
+    _train(model, tuner, trainer, folder)
+    points, weight = average(scorer, before, trainer.validation.examples, held_out)
+    _write(model, trainer, folder)
+    return replace(run, wise=weight, wise_points=tuple(points))
+
+
+def resume_key(
+    model: OpenClipEncoder,
+    split: Split,
+    settings: ClipSettings,
+    hardware: Hardware,
+    crop: str,
+    augmented: Dataset | None,
+) -> dict[str, Any]:
+    """Return what must be the same for a run to be resumed."""
+    data = [part.fingerprint() for part in (*split, augmented) if part is not None]
+    return {
+        **{name: value for name, value in asdict(settings).items() if name not in FREE_SETTINGS},
+        "device": hardware.device,
+        "precision": hardware.precision,
+        "crop": crop,
+        "data_fingerprint": "-".join(data),
+        "model_fingerprint": model.fingerprint,
+    }
+
+
+def _open_folder(
+    folder: Path,
+    model: OpenClipEncoder,
+    key: dict[str, Any],
+    settings: ClipSettings,
+    hardware: Hardware,
+    *,
+    resume: bool,
+    overwrite: bool,
+) -> bool:
+    """Begin a run in the folder, or return True where one is to be resumed."""
+    if os.path.realpath(model.name.removeprefix("local-dir:")) == os.path.realpath(folder):
+        raise ConfigError(f"-o {folder} is the folder of --model itself; pass another folder")
+    resumes = may_resume(folder, key, result=RESULT, work=(WEIGHTS_FILE,), resume=resume, overwrite=overwrite)
+    placement = resolve_device(hardware.device)
+    placement.wait_for_everyone()
+    if placement.is_main and not resumes:
+        begin_run(folder, key, OWN_FILES)
+        about = {"command": "finetune", "format": FORMAT, "model": model.name}
+        write_json(folder / CONFIG, {**about, **asdict(settings), **asdict(hardware)})
+    return resumes
+
+
+def _describe(folder: Path, trainer: ClipTrainer, precision: str, examples: Examples) -> ClipRun:
+    """Log how the run is trained, and return its description before averaging."""
+    rates, parameters = trainer.rates, sum(p.numel() for _, p in trained(trainer.model.network))
+    generated = f" and {int(examples.generated.sum())} generated" if examples.generated.any() else ""
+    lr = f"{rates.image:g}" if rates.image == rates.text else f"{rates.image:g} image, {rates.text:g} text"
+    log.info(
+        f"{examples.real}{generated} photos, batches of {trainer.batch}, {trainer.steps_per_epoch} steps per epoch; "
+        f"{parameters:,} parameters in {precision}; learning rate {lr} ({rates.reason})"
+    )
+    if examples.cut:
+        log.info(f"{examples.cut} texts are longer than the model's {examples.tokens.shape[1]} tokens and are cut")
+    photos, validation_photos = examples.real, len(trainer.validation)
+    return ClipRun(folder, trainer, rates, precision, parameters, photos, validation_photos, examples.cut, 1.0, ())
+
+
+def _train(model: OpenClipEncoder, tuner: LoraModel | None, trainer: ClipTrainer, folder: Path) -> None:
+    """Train and merge low-rank additions; when the loss diverges, write the last good epoch first."""
+    try:
+        trainer.train()
+    except ModelError:
+        if trainer.take_best():
+            if tuner is not None:
+                merge_lora(tuner)
+            _write(model, trainer, folder)
+        raise
+    if tuner is not None:
+        merge_lora(tuner)
+
+
+def _write(model: OpenClipEncoder, trainer: ClipTrainer, folder: Path) -> None:
+    if trainer.is_main:
+        write_metrics(folder, trainer.state.history)
+        save_model(model, state_of(model), folder)
+    trainer.wait_for_everyone()

@@ -1,0 +1,254 @@
+"""Tables as spreadsheets and people write them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from unicodedata import normalize
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from flip.data.dataset import Dataset
+from flip.data.layouts.manifest import read_manifest
+from flip.data.table_files import read_table
+from flip.data.text import decode_text
+from flip.errors import DataError
+
+Draw = Callable[..., Path]
+Write = Callable[[str, str], Path]
+
+
+@pytest.fixture(autouse=True)
+def photos(draw: Draw) -> None:
+    for path in ("wren/1.jpg", "wren/2.jpg", "gull/3.jpg"):
+        draw(path)
+
+
+def labels(dataset: Dataset) -> dict[str, str]:
+    return {record.path: dataset.raw_names[record.label] for record in dataset.records}
+
+
+PLAIN = {"wren/1.jpg": "wren", "gull/3.jpg": "gull"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("m.csv", "path;label\nwren/1.jpg;wren\ngull/3.jpg;gull\n"),
+        ("m.csv", "path\tlabel\nwren/1.jpg\twren\ngull/3.jpg\tgull\n"),
+        ("m.csv", "path|label\nwren/1.jpg|wren\ngull/3.jpg|gull\n"),
+        ("m.tsv", "path,label\nwren/1.jpg,wren\ngull/3.jpg,gull\n"),
+        ("m.csv", "sep=;\npath;label\nwren/1.jpg;wren\ngull/3.jpg;gull\n"),
+        ("m.csv", "path,label\r\nwren/1.jpg,wren\r\ngull/3.jpg,gull\r\n"),
+        ("m.csv", "path,label\rwren/1.jpg,wren\rgull/3.jpg,gull\r"),
+        ("m.csv", "\ufeffpath,label\nwren/1.jpg,wren\ngull/3.jpg,gull\n"),
+        ("m.csv", "path,label\nwren/1.jpg,wren\ngull/3.jpg,gull\n,\n,\n\n"),
+        ("m.csv", "path,label,,\nwren/1.jpg,wren,,\ngull/3.jpg,gull,,\n"),
+        ("m.csv", ",path,label\n0,wren/1.jpg,wren\n1,gull/3.jpg,gull\n"),
+        ("m.csv", '"path","label"\n"wren/1.jpg","wren"\n"gull/3.jpg","gull"\n'),
+        ("m.csv", "path,label\nwren\\1.jpg,wren\ngull\\3.jpg,gull\n"),
+        ("m.csv", "path,label\nC:\\Users\\me\\birds\\wren\\1.jpg,wren\nC:\\Users\\me\\birds\\gull\\3.jpg,gull\n"),
+        ("m.csv", "path,label\n\\\\server\\birds\\wren\\1.jpg,wren\nD:/birds/gull/3.jpg,gull\n"),
+        ("m.csv", "path,label\n./wren/1.jpg,wren\n././gull/3.jpg,gull\n"),
+        ("m.csv", "path,label\nb'wren/1.jpg',b'wren'\nb\"gull/3.jpg\",b'gull'\n"),
+    ],
+)
+def test_what_spreadsheets_write_is_read(write: Write, name: str, text: str) -> None:
+    if "D:/" in text:
+        text = text.replace("D:/birds", "D:\\birds")
+    assert labels(read_manifest(write(name, text))) == PLAIN
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig"])
+def test_encodings_with_a_mark(tmp_path: Path, draw: Draw, encoding: str) -> None:
+    draw("möwe/1.jpg")
+    text = "path,label\nmöwe/1.jpg,Möwe\n"
+    mark = "\ufeff" if encoding in ("utf-16-le", "utf-16-be") else ""
+    file = tmp_path / "m.csv"
+    file.write_bytes((mark + text).encode(encoding))
+    assert labels(read_manifest(file)) == {"möwe/1.jpg": "Möwe"}
+
+
+@pytest.mark.parametrize("data", [b"caf\xe9", "path".encode("utf-16-le"), b"\xff\xfeabc"])
+def test_other_encodings_are_named(data: bytes) -> None:
+    with pytest.raises(DataError, match=r"list.txt is not UTF-8 \(byte \d+.*save it as UTF-8"):
+        decode_text(data, "list.txt")
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        (
+            "image,class",
+            ["the photos are read from the column 'image'", "the classes are read from the column 'class'"],
+        ),
+        (
+            "filename,target",
+            ["the photos are read from the column 'filename'", "the classes are read from the column 'target'"],
+        ),
+        ("File_Name,Category", ["the classes are read from the column 'category'"]),
+        ("filepath,class_name", None),
+        ("path,label", []),
+    ],
+)
+def test_usual_names_of_columns_are_read_and_said(write: Write, header: str, said: list[str] | None) -> None:
+    dataset = read_manifest(write("m.csv", f"{header}\nwren/1.jpg,wren\ngull/3.jpg,gull\n"))
+    assert labels(dataset) == PLAIN
+    if said is not None:
+        assert list(dataset.notes) == said
+
+
+def test_of_several_columns_the_one_that_is_read_is_said(write: Write) -> None:
+    dataset = read_manifest(write("m.csv", "path,target,label\nwren/1.jpg,0,wren\n"))
+    assert labels(dataset) == {"wren/1.jpg": "wren"}
+    assert dataset.notes == ("the classes are read from the column 'label', not from target",)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("m.csv", "path,label,label\nwren/1.jpg,a,b\n", "has the column 'label' twice"),
+        ("m.csv", "path,Label,label \nwren/1.jpg,a,b\n", "has the column 'label' twice"),
+        ("m.csv", "path,lable\nwren/1.jpg,a\n", r"no column 'label'; it has path, lable \('lable' is near\)"),
+        ("m.csv", "pth,label\nwren/1.jpg,a\n", r"no column 'path' or 'file_name'; it has pth, label \('pth' is near\)"),
+        (
+            "m.csv",
+            'path,label\n"wren/1.jpg,wren\ngull/3.jpg,gull\n',
+            r"m.csv:2: a quote that begins in this row is never",
+        ),
+        (
+            "m.csv",
+            'path,label\nwren/1.jpg,wren\ngull/3.jpg,"gull\n',
+            r"m.csv:3: a quote that begins in this row is never",
+        ),
+        (
+            "m.csv",
+            'path,label\nwren/1.jpg,"wren\ngull/3.jpg,gull"\n',
+            r"m.csv:2: the label that begins with 'wren' has sev",
+        ),
+        ("m.csv", "path,label\nhttps://x.org/1.jpg,wren\n", r"m.csv:2: 'https://x.org/1.jpg' is a URL; download"),
+        ("m.csv", "path,label\ns3://bucket/1.jpg,wren\n", r"m.csv:2: 's3://bucket/1.jpg' is a URL"),
+        ("m.csv", "path,label\nwren\\9.jpg,wren\n", r"m.csv:2: no file 'wren\\\\9.jpg'"),
+        ("m.csv", "path,label\nC:\\x\\9.jpg,wren\n", r"m.csv:2: no file 'C:"),
+        (
+            "m.csv",
+            "path,label\nwren/1.jpg,a\nwren/../wren/1.jpg,b\n",
+            r"m.csv:3: 'wren/../wren/1.jpg' is on line 2 already",
+        ),
+        ("m.csv", "path,label\nwren/1.jpg,a\n./wren/1.jpg,b\n", r"m.csv:3: './wren/1.jpg' is on line 2 already"),
+        ("m.csv", "path,label,split\nwren/1.jpg,a,unlabeled\n", "has only rows without labels"),
+    ],
+)
+def test_what_is_meant_otherwise_is_refused_with_its_line(write: Write, name: str, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_manifest(write(name, text))
+
+
+def test_a_long_file_with_an_open_quote_names_the_line_it_is_on(write: Write) -> None:
+    rows = "".join(f"wren/{i}.jpg,wren\n" for i in range(20_000))
+    with pytest.raises(DataError, match=r"m.csv:3: .*is a quote not closed"):
+        read_manifest(write("m.csv", f'path,label\nwren/1.jpg,wren\ngull/3.jpg,"gull\n{rows}'))
+
+
+def test_quoted_lines_in_captions_are_kept(write: Write) -> None:
+    dataset = read_manifest(write("m.csv", 'path,label,text\nwren/1.jpg,wren,"a wren,\nin a ""tree"""\n'))
+    assert dataset.records[0].captions == ('a wren,\nin a "tree"',)
+
+
+def test_a_photo_behind_a_link_is_one_photo(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "wren" / "link.jpg").symlink_to(tmp_path / "wren" / "1.jpg")
+    (tmp_path / "linked").symlink_to(tmp_path / "wren")
+    for other in ("wren/link.jpg", "linked/1.jpg", str(tmp_path / "wren" / "1.jpg")):
+        with pytest.raises(DataError, match=r"m.csv:3: .* is on line 2 already"):
+            read_manifest(write("m.csv", f"path,label\nwren/1.jpg,a\n{other},b\n"))
+
+
+def test_a_path_with_a_tilde_is_in_the_home_folder(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    dataset = read_manifest(write("lists/m.csv", "path,label\n~/wren/1.jpg,wren\n"))
+    assert dataset.records[0].path == str(tmp_path / "wren" / "1.jpg")
+    assert "paths with ~, which is your home folder (1), the first ~/wren/1.jpg" in dataset.notes
+
+
+def test_paths_of_another_machine_are_said(write: Write) -> None:
+    dataset = read_manifest(write("m.csv", "path,label\nC:\\birds\\wren\\1.jpg,wren\n"))
+    assert dataset.notes == (
+        "paths of another machine, found below the table's folder (1), the first C:\\birds\\wren\\1.jpg as wren/1.jpg",
+    )
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_accents_in_a_table_and_on_the_disk_may_differ_in_form(
+    draw: Draw, write: Write, tmp_path: Path, form: str
+) -> None:
+    other = "NFD" if form == "NFC" else "NFC"
+    on_disk = normalize(form, "möwe/ü 1.jpg")
+    draw(on_disk)
+    dataset = read_manifest(
+        write("m.csv", f"path,label\n{normalize(other, 'möwe/ü 1.jpg')},{normalize('NFD', 'Möwe')}\n")
+    )
+    assert dataset.records[0].path == on_disk
+    assert dataset.file(dataset.records[0]).is_file()
+    assert dataset.raw_names == (normalize("NFC", "Möwe"),)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("1.5", "labels are numbers with a fraction, such as 1.5: each different number is a class"),
+        ("tench, Tinca tinca", "class names with commas are taken whole, such as 'tench, Tinca tinca'"),
+        ("1.0", None),
+        ("wren", None),
+    ],
+)
+def test_labels_that_may_be_something_else_are_said(write: Write, given: str, said: str | None) -> None:
+    dataset = read_manifest(write("m.csv", f'path,label\nwren/1.jpg,"{given}"\n'))
+    assert labels(dataset) == {"wren/1.jpg": given}
+    assert [note for note in dataset.notes if said is None or said in note] == list(dataset.notes)
+    assert bool(dataset.notes) == (said is not None)
+
+
+def test_labels_that_differ_from_the_folder_are_said(draw: Draw, write: Write) -> None:
+    draw("gull/4.jpg")
+    rows = "wren/1.jpg,wren\nwren/2.jpg,gull\ngull/3.jpg,gull\ngull/4.jpg,gull\n"
+    assert read_manifest(write("m.csv", f"path,label\n{rows}")).notes == (
+        "labels that differ from the photo's folder (1), the first wren/2.jpg: gull",
+    )
+
+
+def test_words_for_splits_in_a_column(write: Write) -> None:
+    dataset = read_manifest(
+        write("m.csv", "path,label,set\nwren/1.jpg,w,Training\nwren/2.jpg,w,eval\ngull/3.jpg,g,unlabeled\n")
+    )
+    assert [record.split for record in dataset.records] == ["train", "test"]
+    assert dataset.notes == ("read eval as test",)
+    assert [str(omission) for omission in dataset.left_out] == [
+        "photos whose split says that they have no label (1), the first gull/3.jpg"
+    ]
+
+
+def test_bytes_in_parquet_are_text(tmp_path: Path) -> None:
+    file = tmp_path / "m.parquet"
+    pq.write_table(pa.table({"path": ["wren/1.jpg", "gull/3.jpg"], "label": [b"wren", b"gull"]}), file)
+    assert labels(read_manifest(file)) == PLAIN
+
+
+def test_a_large_table_is_read_in_seconds(tmp_path: Path) -> None:
+    import time
+
+    file = tmp_path / "m.csv"
+    file.write_text("path,label\n" + "".join(f"wren/{i}.jpg,{i % 500}\n" for i in range(50_000)))
+    start = time.perf_counter()
+    assert len(read_table(file).rows) == 50_000
+    assert time.perf_counter() - start < 10
+
+
+@pytest.mark.skipif(not hasattr(os, "link"), reason="no links here")
+def test_hard_copies_are_two_files(write: Write, tmp_path: Path) -> None:
+    os.link(tmp_path / "wren" / "1.jpg", tmp_path / "wren" / "copy.jpg")
+    assert len(read_manifest(write("m.csv", "path,label\nwren/1.jpg,a\nwren/copy.jpg,a\n"))) == 2

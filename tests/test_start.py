@@ -1,0 +1,49 @@
+"""What starts quickly: help, the package and the settings load nothing heavy."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flip.cli.app import COMMANDS
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = ("torch", "numpy", "sklearn", "faiss", "diffusers", "open_clip", "PIL", "pyarrow", "scipy", "rich")
+SETTINGS = sorted(".".join(f.relative_to(ROOT).with_suffix("").parts) for f in (ROOT / "flip").rglob("settings.py"))
+
+
+def run_fresh(code, *, typer=True):
+    """Run code in a fresh interpreter and check that it loaded nothing heavy; return what it printed."""
+    absent = HEAVY if typer else (*HEAVY, "typer")
+    code += f"\nloaded = [name for name in {absent!r} if name in sys.modules]\nassert not loaded, loaded\n"
+    done = subprocess.run([sys.executable, "-c", "import sys\n" + code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in COMMANDS)], ids=" ".join)
+def test_help_loads_nothing_heavy(arguments):
+    code = (
+        f"from flip.cli.app import main\ntry:\n    main({arguments!r})\nexcept SystemExit as e:\n    assert not e.code"
+    )
+    assert "Usage:" in run_fresh(code)
+
+
+def test_import_flip_loads_nothing_heavy_and_knows_its_names():
+    names = run_fresh("import flip\nprint(*flip.__all__)\nassert set(flip.__all__) <= set(dir(flip))", typer=False)
+    assert {"open_dataset", "load_model", "extract_features", "make_head", "evaluate"} <= set(names.split())
+
+
+def test_every_public_name_is_there():
+    import flip
+
+    for name in flip.__all__:
+        assert getattr(flip, name) is not None, name
+    with pytest.raises(AttributeError, match="no_such_name"):
+        flip.no_such_name  # noqa: B018
+
+
+@pytest.mark.parametrize("module", ["flip.names", "flip.errors", *SETTINGS])
+def test_names_and_settings_load_nothing_heavy(module):
+    run_fresh(f"import {module}", typer=False)
