@@ -265,7 +265,7 @@ class Prediction:
         row: JsonObject = {"path": self.path}
         row |= {"label": self.label, "score": self.score, "top": self.top} if self.error is None else {}
         row |= {} if self.error is None else {"error": self.error}
-        if self.truth is not None and self.error is None:
+        if self.truth is not None:
             row["truth"] = self.truth
         if self.neighbors is not None:
             row["neighbors"] = [asdict(neighbor) for neighbor in self.neighbors]
@@ -274,10 +274,26 @@ class Prediction:
         written: JsonObject = plain(row)
         return written
 
+    def to_cells(self, root: Path | None = None) -> JsonObject:
+        """Return the row as csv holds it: the classes of ``top`` in columns, and a link to a photo below ``root``."""
+        cells = self.to_dict()
+        for rank, (label, score) in enumerate(self.top[1:], 2):
+            cells |= {f"label{rank}": label, f"score{rank}": score}
+        if root is not None:
+            cells["link"] = (root / self.path).absolute().as_uri()
+        return cells
+
 
 #: Columns of prediction rows as csv, and those that groups of classes add.
 PREDICTION_COLUMNS = ("path", "label", "score", "truth", "error")
 GROUP_COLUMNS = Surest._fields
+
+
+def prediction_columns(top: int, *, grouped: bool = False, linked: bool = False) -> tuple[str, ...]:
+    """Return the columns of prediction rows as csv that list ``top`` classes each."""
+    ranked = [name for rank in range(2, top + 1) for name in (f"label{rank}", f"score{rank}")]
+    more = (*(GROUP_COLUMNS if grouped else ()), *(("link",) if linked else ()))
+    return ("path", "label", "score", *ranked, "truth", "error", *more)
 
 
 def predict_row(
@@ -343,8 +359,15 @@ class RowWriter:
         return line + "\n"
 
 
-def write_predictions(file: Path, rows: Sequence[Prediction]) -> None:
+def write_predictions(file: Path, rows: Sequence[Prediction], root: Path | None = None) -> None:
     """Write prediction rows atomically, as csv where the name ends so, else as jsonl.
+
+    Parameters
+    ----------
+    file : Path
+    rows : sequence of Prediction
+    root : Path, optional
+        The folder of the photos, to which csv has a link each.
 
     Raises
     ------
@@ -352,10 +375,11 @@ def write_predictions(file: Path, rows: Sequence[Prediction]) -> None:
         If the file cannot be written, or would replace a file of another kind.
     """
     with written_aside(file, kind="text") as aside, aside.open("w", encoding="utf-8", newline="") as stream:
-        columns = PREDICTION_COLUMNS + (GROUP_COLUMNS if any(row.surest for row in rows) else ())
-        writer = RowWriter(stream, "csv" if file.suffix == ".csv" else "jsonl", columns)
+        as_csv, most = file.suffix == ".csv", max((len(row.top) for row in rows), default=1)
+        columns = prediction_columns(most, grouped=any(row.surest for row in rows), linked=root is not None)
+        writer = RowWriter(stream, "csv" if as_csv else "jsonl", columns)
         for row in rows:
-            writer.write(row.to_dict())
+            writer.write(row.to_cells(root) if as_csv else row.to_dict())
         writer.close()
 
 

@@ -104,6 +104,9 @@ class PredictOptions(ReadOptions, FileOutput):
     run: Path | None = option(
         None, "When evaluating: save config, versions, data fingerprint, result and predictions in this new folder."
     )
+    sheet: Path | None = option(None, "Draw a contact sheet of the named photos into this .png or .jpg file.")
+    copy_to: Path | None = option(None, "Copy the photos into this new folder, sorted into folders by their label.")
+    link: bool = option(False, "Link the photos of --copy-to instead of copying them.")
     top: int = option(5, "How many labels a prediction row lists.")
     reject: float | None = option(None, "A prediction whose probability is below this gets no label.")
     groups: str | None = option(

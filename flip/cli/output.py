@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, TextIO
 from flip.cli.config import FileOutput, FormatOptions, PredictOptions
 from flip.files import claim_folder, is_special, open_special, plain, write_text, written_aside
 from flip.results import (
-    GROUP_COLUMNS,
-    PREDICTION_COLUMNS,
     Evaluation,
     Prediction,
     RowWriter,
+    prediction_columns,
     write_predictions,
     write_run,
 )
@@ -28,6 +27,7 @@ from flip.results import (
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from flip.data.dataset import Dataset
     from flip.studies.protocol import Outcome
 
 log = logging.getLogger("flip.cli")
@@ -92,19 +92,31 @@ def write_rows(options: FormatOptions, title: str, rows: Sequence[Mapping[str, o
 
 
 def report_outcome(
-    options: PredictOptions, outcome: Outcome, rows: Callable[[], list[Prediction]], data_fingerprint: str
+    options: PredictOptions, outcome: Outcome, rows: Sequence[Prediction], dataset: Dataset, root: Path
 ) -> None:
-    """Write an evaluation, and its prediction rows where ``--predictions`` or ``--run`` asks for them."""
-    if options.predictions or options.run:
-        written = rows()
-        if options.predictions:
-            write_predictions(options.predictions, written)
-        if options.run:
-            claim_folder(options.run, flag="--run")
-            model = outcome.features.fingerprint
-            write_run(options.run, outcome.evaluation, written, asdict(options), data_fingerprint, model)
-            log.info("saved in %s", options.run)
+    """Write an evaluation, and its prediction rows where the options ask for them."""
+    if options.predictions:
+        write_predictions(options.predictions, rows, root)
+    if options.run:
+        claim_folder(options.run, flag="--run")
+        fingerprints = dataset.fingerprint(), outcome.features.fingerprint
+        write_run(options.run, outcome.evaluation, rows, asdict(options), *fingerprints)
+        log.info("saved in %s", options.run)
+    show_photos(options, rows, root)
     write_evaluation(options, outcome.evaluation)
+
+
+def show_photos(options: PredictOptions, rows: Sequence[Prediction], root: Path) -> None:
+    """Draw the contact sheet of ``--sheet``, and sort photos into the folders of ``--copy-to``."""
+    if options.sheet is not None:
+        from flip.report.sheet import contact_sheet_of
+
+        log.info("%s shows %d photos", options.sheet, contact_sheet_of(rows, root, options.sheet))
+    if options.copy_to is not None:
+        from flip.report.sorting import copy_to
+
+        placed = copy_to(rows, root, options.copy_to, link=options.link)
+        log.info("%s: %d photos in %d folders", options.copy_to, placed.placed, placed.folders)
 
 
 @contextmanager
@@ -116,8 +128,8 @@ def prediction_writer(options: PredictOptions) -> Iterator[Callable[[Prediction]
             yield lambda row: _write_line(stream, row)
             return
         grouped = options.groups is not None and options.reject is not None
-        writer = RowWriter(stream, form, PREDICTION_COLUMNS + (GROUP_COLUMNS if grouped else ()))
-        yield lambda row: writer.write(row.to_dict())
+        writer = RowWriter(stream, form, prediction_columns(options.top, grouped=grouped))
+        yield lambda row: writer.write(row.to_cells() if form == "csv" else row.to_dict())
         writer.close()
 
 

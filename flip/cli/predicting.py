@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from flip.cli.config import PredictOptions, TrainedOptions
 from flip.cli.context import Context, finish, input_paths, progress
-from flip.cli.output import prediction_writer, report_outcome
+from flip.cli.output import prediction_writer, report_outcome, show_photos
 from flip.studies.settings import parse_shots
 
 if TYPE_CHECKING:
     from flip.classify.base import Classifier
     from flip.classify.groups import Candidates, ClassGroups
     from flip.data.dataset import Dataset
-    from flip.results import Evaluation
+    from flip.results import Evaluation, Prediction
     from flip.studies.protocol import Description, Fit, Outcome
 
 log = logging.getLogger("flip.cli")
@@ -30,6 +30,7 @@ def name_photos(options: PredictOptions, context: Context, classifier: Classifie
 
     if not context.is_main:
         return
+    kept: list[Prediction] = []
     unreadable = 0
     about = _describe(options, context, "", classifier.classes_, {})
     with prediction_writer(options) as write:
@@ -48,6 +49,8 @@ def name_photos(options: PredictOptions, context: Context, classifier: Classifie
             unreadable += features.unreadable
             for row in rows:
                 write(row)
+            kept += rows if options.sheet or options.copy_to else ()
+    show_photos(options, kept, Path())
     finish(options, unreadable)
 
 
@@ -104,12 +107,9 @@ def show(options: PredictOptions, context: Context, outcome: Outcome, dataset: D
             "%d of %d scored photos are of classes outside %s and count as wrong; the others: %.1f %%",
             *(subset["outside"], outcome.evaluation.n, subset["file"], subset["top1"] or 0.0),
         )
-    report_outcome(
-        options,
-        outcome,
-        lambda: outcome.rows(top=options.top, reject=options.reject),
-        dataset.select(options.split).fingerprint(),
-    )
+    wanted = options.predictions or options.run or options.sheet or options.copy_to
+    rows = outcome.rows(top=options.top, reject=options.reject) if wanted else []
+    report_outcome(options, outcome, rows, dataset.select(options.split), dataset.root)
     finish(options, outcome.evaluation.unreadable)
 
 

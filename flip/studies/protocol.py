@@ -140,7 +140,7 @@ def prediction_rows(
     nothing = [None] * len(paths)
     near = nothing if neighbors is None else neighbors
     return [
-        Prediction(path, error=error)
+        Prediction(path, error=error, truth=truth)
         if error is not None
         else answer(path, row, truth=truth, neighbors=found, surest=surest(row) if surest else None)
         for path, error, row, truth, found in zip(paths, errors, probabilities, truths or nothing, near, strict=True)

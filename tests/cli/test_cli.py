@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.cli.conftest import one_line
 from tests.conftest import write_squares
@@ -305,3 +306,29 @@ def test_rows_go_through_a_device(flip, squares, photo):
     assert flip("knn", "--data", squares, "-o", "/dev/null", photo).exit_code == 0
     assert "/dev/full cannot be written" in one_line(flip("knn", "--data", squares, "-o", "/dev/full", photo), 1)
     assert "/dev/full cannot be written" in one_line(flip("knn", "--data", squares, "-o", "/dev/full"), 1)
+
+
+def test_predictions_for_a_spreadsheet_a_sheet_and_folders(flip, squares, tmp_path):
+    flip_to = (
+        "--predictions",
+        tmp_path / "p.csv",
+        "--sheet",
+        tmp_path / "s.png",
+        "--copy-to",
+        tmp_path / "sorted",
+        "--top",
+        "2",
+    )
+    result = flip("knn", "--data", squares, "--format", "json", *flip_to)
+    assert result.exit_code == 0, result.output
+    rows = list(csv.DictReader((tmp_path / "p.csv").open()))
+    assert list(rows[0]) == ["path", "label", "score", "label2", "score2", "truth", "error", "link"]
+    assert len(rows) == 24
+    assert Path(rows[0]["link"].removeprefix("file://")).is_file()
+    with Image.open(tmp_path / "s.png") as sheet:
+        assert min(sheet.size) > 100
+    copied = [file for file in (tmp_path / "sorted").rglob("*") if file.is_file()]
+    assert len(copied) == 24
+    named = flip("knn", "--data", squares, "--format", "csv", "--top", "3", squares / "test" / "red_fox")
+    assert named.stdout.splitlines()[0] == "path,label,score,label2,score2,label3,score3,truth,error"
+    assert len(named.stdout.splitlines()) == 7, "a folder stands for its photos"
