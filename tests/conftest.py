@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
+import tempfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,11 @@ from PIL import Image
 
 # Before any library reads it: the tests touch no network.
 os.environ["HF_HUB_OFFLINE"] = "1"
-for _name in ("FLIP_MODEL", "FLIP_DATA", "FLIP_CACHE", "FLIP_DEBUG"):
+for _name in ("FLIP_MODEL", "FLIP_DATA", "FLIP_DEBUG"):
     os.environ.pop(_name, None)
+# Not the user's own.
+os.environ["FLIP_CACHE"] = tempfile.mkdtemp(prefix="flip-tests-")
+atexit.register(shutil.rmtree, os.environ["FLIP_CACHE"], ignore_errors=True)
 
 #: Real photos and a real small model, where there are any.
 SHARED = Path(os.environ.get("FLIP_TEST_DATA") or Path(__file__).resolve().parents[2] / "shared")

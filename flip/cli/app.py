@@ -22,7 +22,7 @@ from flip.errors import FlipError, Interrupted
 
 #: Command modules under ``flip.cli.commands``, in the order in which ``--help`` lists them.
 COMMANDS = (
-    *("demo", "embed", "zeroshot", "knn", "hybrid", "finetune", "generate", "augment"),
+    *("demo", "embed", "zeroshot", "knn", "hybrid", "finetune", "generate", "augment", "reproduce"),
     *("report", "compare", "models", "data"),
 )
 

@@ -66,6 +66,10 @@ class ModelOptions(EmbedSettings, CacheOptions):
         f"[default: {names.DEFAULT_MODEL}]",
         envvar="FLIP_MODEL",
     )
+    arch: str | None = option(
+        None,
+        "Architecture of a bare weights file that --model names, as open_clip calls it. [default: by shapes]",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -146,7 +146,8 @@ class Context:
         """Open ``--model``; its network is loaded when the first photo or text has to be encoded."""
         from flip.clip.model import load_model
 
-        return load_model(self.model_name, cache=getattr(self.options, "cache", None))
+        arch, cache = (getattr(self.options, name, None) for name in ("arch", "cache"))
+        return load_model(self.model_name, arch=arch, cache=cache)
 
     @cached_property
     def extractor(self) -> FeatureExtractor:

@@ -207,7 +207,7 @@ def parts(folder: Path, fingerprint: str) -> Iterator[pa.Table]:
 
     for file in sorted(folder.glob("[!.]*.parquet")):
         try:
-            table = pq.read_table(file)
+            table = pq.read_table(file, page_checksum_verification=True)
         except (pa.ArrowInvalid, OSError) as e:
             raise FeatureMismatchError(
                 f"cache part {file} cannot be read ({e}); delete it, and flip embeds it again"
@@ -234,7 +234,7 @@ def write_part(folder: Path, table: pa.Table, fingerprint: str) -> None:
     table = table.replace_schema_metadata({FINGERPRINT_KEY: fingerprint.encode()})
     name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
     with written_aside(folder / f"{name}.parquet", "free space or pass --cache DIR", durable=True) as aside:
-        pq.write_table(table, aside, compression="zstd")
+        pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
 
 
 def embedding_column(rows: Sequence[Array | None], dim: int) -> pa.Array:

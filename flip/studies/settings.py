@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flip.errors import ConfigError
 from flip.names import HEADS
-from flip.settings import at_least, option
+from flip.settings import at_least, flag, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,36 @@ class StudySettings:
         at_least("--per-photo", self.per_photo, 1)
         parse_shots(self.shots)
         parse_weights(self.weights)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReproduceSettings:
+    """Rows of the paper's table, and how much is spent on them."""
+
+    only: str | None = option(
+        None, "Rows to run, separated by commas: names, patterns such as 'full-*', or families. [default: all]"
+    )
+    seeds: int = option(3, "Draws of each clean few-shot row.")
+    epochs: int = option(30, "Passes of the paper's fine-tuning; 30 in the paper.")
+    tune_epochs: int | None = option(
+        None, "Passes of the clean fine-tuning. [default: that of flip finetune; 15 for the sample's model]"
+    )
+    tune_lr: float | None = option(
+        None, "Learning rate of the clean fine-tuning. [default: that of flip finetune; 1e-3 for the sample's model]"
+    )
+    per_class: int = option(5, "Images drawn per class for the row augmentation.")
+    steps: int = option(15, "Denoising steps of each image; 50 in the paper.")
+    augmented: Path | None = option(
+        None, "Folder of generated images for the row augmentation, instead of drawing some."
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "epochs", "per_class", "steps"):
+            at_least(flag(name), getattr(self, name), 1)
+        if self.tune_epochs is not None:
+            at_least("--tune-epochs", self.tune_epochs, 1)
+        if self.tune_lr is not None and self.tune_lr <= 0:
+            raise ConfigError(f"--tune-lr {self.tune_lr:g} is not positive; pass for example 1e-5")
 
 
 def parse_weights(text: str) -> tuple[float, ...]:

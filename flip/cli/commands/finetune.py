@@ -32,6 +32,9 @@ class ClipStart:
         f"[default: {DEFAULT_MODEL}]",
         envvar="FLIP_MODEL",
     )
+    arch: str | None = option(
+        None, "Architecture of a bare weights file that --model names, as open_clip calls it. [default: by shapes]"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +136,7 @@ def _finetune_clip(options: FinetuneOptions, folder: Path) -> JsonObject:
             hardware=settings_from(options, Hardware),
             crop=options.crop,
             cache=options.cache,
+            arch=options.arch,
             resume=options.resume,
             overwrite=options.overwrite,
             listener=listener,

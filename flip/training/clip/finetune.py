@@ -33,6 +33,7 @@ def finetune(
     hardware: Hardware = DEFAULT_HARDWARE,
     crop: str = "none",
     cache: Path | None = None,
+    arch: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     listener: Listener | None = None,
@@ -56,6 +57,8 @@ def finetune(
         boxes: cut each photo to its bounding box.
     cache : Path, optional
         Cache folder of embeddings; the platform's when absent.
+    arch : str, optional
+        Architecture of ``model`` where that names a bare weights file.
     resume, overwrite : bool
         Refuse a folder without a run, and of a finished run return the result; begin again where one is.
     listener : Listener, optional
@@ -80,7 +83,7 @@ def finetune(
     log.info(f"{len(split.training)} photos train, {len(split.validation)} of the training split choose the epoch")
     name = model.name if isinstance(model, OpenClipEncoder) else model
     run = train_clip(
-        model if isinstance(model, OpenClipEncoder) else starting_model(model, settings, cache),
+        model if isinstance(model, OpenClipEncoder) else starting_model(model, settings, cache, arch),
         split,
         folder,
         settings,
@@ -92,7 +95,7 @@ def finetune(
         overwrite=overwrite,
         listener=listener,
     )
-    return _finish(run, name, classes, settings, hardware, crop, cache)
+    return _finish(run, name, classes, settings, hardware, crop, cache, arch)
 
 
 def _finish(
@@ -103,12 +106,13 @@ def _finish(
     hardware: Hardware,
     crop: str,
     cache: Path | None,
+    arch: str | None,
 ) -> JsonObject:
     """Score the model before and after, and write the result of a run."""
     _warn(run)
     scores: list[Score] = []
     if not settings.no_scores:
-        models = starting_model(name, settings, cache), load_model(str(run.folder), cache=cache)
+        models = starting_model(name, settings, cache, arch), load_model(str(run.folder), cache=cache)
         scores = score_models(models, classes, settings, hardware, crop=crop, cache=cache)
     summary: JsonObject = plain(_summary(name, settings, run, scores))
     if resolve_device(hardware.device).is_main:

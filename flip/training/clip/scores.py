@@ -84,7 +84,9 @@ def take_classes(dataset: Dataset, start: int, stop: int) -> Dataset:
     )
 
 
-def starting_model(model: str | None, settings: ClipSettings, cache: Path | None = None) -> OpenClipEncoder:
+def starting_model(
+    model: str | None, settings: ClipSettings, cache: Path | None = None, arch: str | None = None
+) -> OpenClipEncoder:
     """Return a model as it is before training: loaded by name, or with random weights (``--from-scratch``)."""
     if settings.from_scratch is not None:
         if model is not None:
@@ -92,7 +94,7 @@ def starting_model(model: str | None, settings: ClipSettings, cache: Path | None
         return new_model(settings.from_scratch, settings.seed)
     if model is None:
         raise ConfigError("no model given; pass one to fine-tune, or from_scratch with a configuration")
-    return load_model(model, cache=cache)
+    return load_model(model, arch=arch, cache=cache)
 
 
 def score_models(
