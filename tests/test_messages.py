@@ -15,38 +15,11 @@ from flip.cli.app import app
 PACKAGE = Path(__file__).resolve().parents[1] / "flip"
 
 #: Verbs that may follow the name of the program in a sentence.
-VERBS = {
-    "reads",
-    "wrote",
-    "writes",
-    "embeds",
-    "draws",
-    "made",
-    "makes",
-    "loads",
-    "does",
-    "can",
-    "cannot",
-    "is",
-    "was",
-    "has",
-    "had",
-    "keeps",
-    "uses",
-    "needs",
-    "takes",
-    "knows",
-    "finds",
-    "found",
-    "refuses",
-    "skips",
-    "ships",
-    "comes",
-    "asks",
-    "and",
-    "or",
-    "that",
-}
+WORDS = """
+reads wrote writes embeds draws made makes loads does can cannot is was has had keeps uses needs takes knows finds found
+refuses skips ships comes asks and or that
+"""
+VERBS = set(WORDS.split())
 
 #: Named in advice before it is built.
 COMING = {("data", "check")}

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flip.data.dataset import Dataset
-from flip.device import resolve_device, resolve_precision
 from flip.diffusion.augment_folder import Tally, append_rejected, begin, finish, read_rejected, resume_key
-from flip.diffusion.checkpoint import Loaded, load_pipeline
-from flip.diffusion.generate import in_the_background, log_cut_prompts
+from flip.diffusion.background import in_the_background
+from flip.diffusion.checkpoint import Loaded
+from flip.diffusion.generate import log_cut_prompts, open_painter, report
 from flip.diffusion.judge import ClipFilter, ImageJudge, Verdict, make_judge, open_filter
 from flip.diffusion.metadata import ImageMetadata
 from flip.diffusion.painter import Painter, Picture
@@ -22,7 +22,7 @@ from flip.diffusion.settings import AugmentSettings, DrawSettings
 from flip.diffusion.slots import Slot, plan_slots
 from flip.diffusion.texts import drawing_prompts
 from flip.errors import DataError
-from flip.settings import Progress, at_least, settings_from
+from flip.settings import Progress, settings_from
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -103,33 +103,22 @@ def augment(
         If the dataset has no photos, or no image was kept.
     ConfigError, CheckpointError, ModelError
     """
-    at_least("--batch-size", batch_size, 1)
     require_photos(dataset)
-    folder, train, settings = Path(folder), dataset.select("train"), settings or AugmentSettings()
-    drawing = settings_from(settings, DrawSettings)
-    prompts = drawing_prompts(train, settings.prompts)
+    settings, train, folder = settings or AugmentSettings(), dataset.select("train"), Path(folder)
+    drawing, prompts = settings_from(settings, DrawSettings), drawing_prompts(train, settings.prompts)
     clip = model if isinstance(model, ClipFilter) else _open_filter(train, settings, model, device, workers)
-    placement = resolve_device(device)
-    loaded = ckpt if isinstance(ckpt, Loaded) else load_pipeline(ckpt)
-    number_format = resolve_precision(precision, placement, "draw")
-    painter = Painter(loaded.pipeline, placement, drawing, precision=number_format, batch_size=batch_size)
+    loaded, painter = open_painter(ckpt, drawing, device=device, precision=precision, batch_size=batch_size)
+    placement = painter.placement
     log_cut_prompts(painter, [text for texts in prompts for text in texts])
-    judge = make_judge(dataset, clip, painter.size, workers=workers)
-    name = clip.name if clip else "none"
+    judge, name = make_judge(dataset, clip, painter.size, workers=workers), clip.name if clip else "none"
     key = resume_key(train, drawing, fingerprint=loaded.fingerprint, seed=seed, prompts=prompts, filter=name)
     if placement.is_main:
         begin(folder, key, overwrite=overwrite)
     placement.wait_for_everyone()
     slots = plan_slots(train, prompts, settings.per_class, seed=seed, from_photos=settings.strength is not None)
+    mine = [slots[i] for i in placement.share(len(slots))]
     origin = ImageMetadata(ckpt=loaded.name, fingerprint=loaded.fingerprint, filter=name)
-
-    def done(image: Kept) -> None:
-        if on_image:
-            on_image(image)
-        if progress:
-            progress(1)
-
-    fill_slots(painter, judge, [slots[i] for i in placement.share(len(slots))], folder, origin, done, settings.draws)
+    fill_slots(painter, judge, mine, folder, origin, lambda image: report(image, on_image, progress), settings.draws)
     placement.wait_for_everyone()
     return finish(folder, slots, key, write=placement.is_main)
 
@@ -167,22 +156,8 @@ def fill_slots(
 ) -> None:
     """Draw until every slot holds an image that the judge keeps, or has had its number of attempts.
 
-    Slots that hold an image stay; attempts that an earlier run rejected are not repeated. An image that was cut short,
-    as by a full disk, is drawn again.
-
-    Parameters
-    ----------
-    painter : Painter
-    judge : ImageJudge
-    slots : sequence of Slot
-    folder : Path
-    origin : ImageMetadata
-        What every file says of its origin beside its own prompt, seed and settings.
-    done : callable
-        Called for each slot that holds an image: found ones first, then each as soon as its file is whole, from
-        another thread.
-    draws : int
-        Most attempts for a slot.
+    Slots that hold an image stay; attempts that an earlier run rejected are not repeated. ``done`` is called for each
+    slot that holds an image: found ones first, then each as soon as its file is whole, from another thread.
     """
     rejected = read_rejected(folder)
     for slot in slots:

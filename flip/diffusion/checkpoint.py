@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from flip.clip.weights import weights_hash
 from flip.diffusion import ldm, lora, single_file
-from flip.diffusion.folders import INDEX_FILE, fetch, folder_fingerprint, load_folder, save_pipeline
+from flip.diffusion.folders import fetch, folder_fingerprint, load_folder
+from flip.diffusion.saving import INDEX_FILE, save_pipeline
 from flip.diffusion.settings import require_prediction
 from flip.diffusion.weight_files import read_metadata, read_state
 from flip.errors import CheckpointError, ConfigError, near_names

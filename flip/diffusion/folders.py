@@ -1,4 +1,4 @@
-"""Diffusers folders: read without running anything that they name, written without touching what is not theirs."""
+"""Load diffusers folders, without running anything that they name."""
 
 from __future__ import annotations
 
@@ -7,23 +7,20 @@ import json
 import logging
 import os
 import re
-import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flip.clip.weights import weights_hash
+from flip.diffusion.saving import INDEX_FILE
 from flip.diffusion.weight_files import require_finite, tensor_names
-from flip.errors import CheckpointError, ConfigError
-from flip.files import claim_folder, folder_aside, move_files
+from flip.errors import CheckpointError
 
 if TYPE_CHECKING:
     from flip.diffusion.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
-
-INDEX_FILE = "model_index.json"
 
 #: Pipelines that draw from a prompt alone, and the one of each that does where a folder names its sibling.
 PIPELINES = {
@@ -67,12 +64,6 @@ _WEIGHTS_FILE = re.compile(
 )
 _SHARD = re.compile(r"-\d{5}-of-\d{5}")
 _MOST_CONFIG_BYTES = 1 << 20
-
-#: What diffusers and transformers write into the folder of a component.
-_PART_FILE = re.compile(
-    r"(config|scheduler_config|preprocessor_config|generation_config|tokenizer_config|tokenizer|vocab|added_tokens"
-    r"|special_tokens_map)\.json|merges\.txt|(diffusion_pytorch_|pytorch_)?model[\w.-]*\.(safetensors|bin|json)"
-)
 
 
 def load_folder(folder: Path) -> Pipeline:
@@ -171,7 +162,12 @@ def _require_no_code(folder: Path) -> None:
             continue
         if file.stat().st_size > _MOST_CONFIG_BYTES:
             raise CheckpointError(f"{file} is larger than any configuration; fetch the folder again")
-        found = next((key for key in _keys(_read_json(file)) if key in _CODE), None)
+        content = _read_json(file)
+        if not isinstance(content, dict):
+            raise CheckpointError(
+                f"{file} holds a {type(content).__name__}; it must be an object; fetch the folder again"
+            )
+        found = next((key for key in _keys(content) if key in _CODE), None)
         if found is not None:
             raise CheckpointError(f"{file} holds {found!r}, by which code in the folder would run; refused")
 
@@ -248,7 +244,7 @@ def _require_matching_vocabularies(pipeline: Any, folder: Path, tokenizers: Iter
 def _require_text_to_image(pipeline: Any, folder: Path) -> None:
     channels, latents = pipeline.unet.config.in_channels, pipeline.vae.config.latent_channels
     if channels != latents:
-        what = "an inpainting model" if channels == 2 * latents + 1 else "a model that reads a picture too"
+        what = "an inpainting model" if channels == 2 * latents + 1 else "a model that reads an image too"
         raise CheckpointError(
             f"{folder} is {what}: its U-Net reads {channels} channels where latents have {latents}; pass a "
             "text-to-image model"
@@ -285,51 +281,6 @@ def fetch(name: str) -> Path:
                 f"{name} is not on this machine and could not be fetched ({reason}); with network: check the name; "
                 f"without: copy the folder of https://huggingface.co/{name} here and pass --ckpt FOLDER"
             ) from e
-
-
-def save_pipeline(pipeline: Pipeline, folder: Path, *, overwrite: bool = False) -> None:
-    """Write a pipeline as a diffusers folder of safetensors.
-
-    Parameters
-    ----------
-    pipeline : diffusers pipeline
-    folder : Path
-    overwrite : bool
-        Replace the model that the folder holds: the files that diffusers writes, and no others.
-
-    Raises
-    ------
-    ConfigError
-        If the folder holds something else, or cannot be written.
-    """
-    # Only another model is ever replaced: what else a folder may hold is not this function's to delete.
-    claim_folder(folder, overwrite=overwrite and (folder / INDEX_FILE).is_file(), flag="--save-as")
-    staged = folder / ".flip-model"
-    try:
-        with folder_aside(staged) as aside:
-            pipeline.save_pretrained(aside, safe_serialization=True)
-        for file in _model_files(folder):
-            file.unlink()
-        # The index last: without it the folder is no model.
-        move_files(staged, folder, last=INDEX_FILE)
-    except OSError as e:
-        raise ConfigError(f"{folder} cannot be written ({e.strerror or e}); pass a folder that can") from e
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
-
-
-def _model_files(folder: Path) -> list[Path]:
-    """Return the files of a diffusers folder, its index first, and none that diffusers does not write."""
-    index = folder / INDEX_FILE
-    if not index.is_file():
-        return []
-    try:
-        content = json.loads(index.read_text(encoding="utf-8"))
-        parts = [name for name, value in content.items() if isinstance(value, list) and Path(name).name == name]
-    except (ValueError, AttributeError, RecursionError):
-        parts = []
-    files = [file for part in parts for file in (folder / part).glob("*") if _PART_FILE.fullmatch(file.name)]
-    return [index, *files]
 
 
 def _brief(text: object, most: int = 200) -> str:

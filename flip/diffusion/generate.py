@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flip.device import resolve_device, resolve_precision
+from flip.diffusion.background import in_the_background
 from flip.diffusion.checkpoint import Loaded, load_pipeline
 from flip.diffusion.metadata import ImageMetadata
 from flip.diffusion.painter import Painter, Picture, picture_seed
@@ -27,11 +27,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Done = TypeVar("Done")
+
 #: In a folder of generated images: the settings of the last run, and the mark of such a folder.
 MARK_FILE = "generate.json"
-
-#: Images that may wait for a slow disk before drawing does.
-_MOST_WAITING = 64
 
 
 @dataclass(frozen=True)
@@ -108,27 +107,21 @@ def generate(
     ConfigError, CheckpointError
     """
     at_least("-n", n, 1)
-    at_least("--batch-size", batch_size, 1)
-    loaded = ckpt if isinstance(ckpt, Loaded) else load_pipeline(ckpt)
-    folder, drawing = Path(folder), settings_from(settings or DrawSettings(), DrawSettings)
+    drawing, folder = settings_from(settings or DrawSettings(), DrawSettings), Path(folder)
     if drawing.strength is not None:
         raise ConfigError("generate draws from noise; for images that begin from photos use augment with --strength")
-    placement = resolve_device(device)
+    loaded, painter = open_painter(ckpt, drawing, device=device, precision=precision, batch_size=batch_size)
+    placement = painter.placement
     if placement.is_main:
         prepare_folder(folder, loaded, drawing, overwrite=overwrite)
     placement.wait_for_everyone()
-    number_format = resolve_precision(precision, placement, "draw")
-    painter = Painter(loaded.pipeline, placement, drawing, precision=number_format, batch_size=batch_size)
     log_cut_prompts(painter, prompts)
     planned = plan_pictures(prompts, n, folder, seed=seed, settings=drawing, fingerprint=loaded.fingerprint)
     images: list[GeneratedImage] = []
 
     def done(image: GeneratedImage) -> None:
         images.append(image)
-        if on_image:
-            on_image(image)
-        if progress:
-            progress(1)
+        report(image, on_image, progress)
 
     origin = ImageMetadata(ckpt=loaded.name, fingerprint=loaded.fingerprint)
     draw_planned(painter, [planned[i] for i in placement.share(len(planned))], origin, done, overwrite=overwrite)
@@ -136,6 +129,24 @@ def generate(
     if grid is not None and placement.is_main:
         save_grid(grid, planned)
     return images
+
+
+def open_painter(
+    ckpt: str | Path | Loaded, settings: DrawSettings, *, device: str, precision: str, batch_size: int
+) -> tuple[Loaded, Painter]:
+    """Load a model, if it is not yet, and put it on a device."""
+    at_least("--batch-size", batch_size, 1)
+    loaded, placement = ckpt if isinstance(ckpt, Loaded) else load_pipeline(ckpt), resolve_device(device)
+    number_format = resolve_precision(precision, placement, "draw")
+    return loaded, Painter(loaded.pipeline, placement, settings, precision=number_format, batch_size=batch_size)
+
+
+def report(image: Done, on_image: Callable[[Done], None] | None, progress: Progress | None) -> None:
+    """Tell the caller of a finished image."""
+    if on_image:
+        on_image(image)
+    if progress:
+        progress(1)
 
 
 def plan_pictures(
@@ -204,33 +215,6 @@ def _missing(planned: Sequence[Planned], *, overwrite: bool) -> list[int]:
             missing.append(i)
         seen.add(p.file)
     return missing
-
-
-def in_the_background(write: Callable[..., None], calls: Iterable[tuple[Any, ...]]) -> None:
-    """Make calls one after another in a thread of their own, so that the next batch is drawn while files are written.
-
-    An error in a call is raised here, before the next item is asked for.
-    """
-    with ThreadPoolExecutor(1) as pool:
-        waiting: list[Future[None]] = []
-        try:
-            for arguments in calls:
-                waiting.append(pool.submit(write, *arguments))
-                waiting = list(_unfinished(waiting))
-                if len(waiting) > _MOST_WAITING:
-                    waiting.pop(0).result()
-        finally:
-            pool.shutdown(wait=True)
-        for future in waiting:
-            future.result()
-
-
-def _unfinished(futures: Iterable[Future[None]]) -> Iterator[Future[None]]:
-    for future in futures:
-        if future.done():
-            future.result()
-        else:
-            yield future
 
 
 def prepare_folder(folder: Path, loaded: Loaded, settings: DrawSettings, *, overwrite: bool) -> None:

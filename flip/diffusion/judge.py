@@ -118,8 +118,6 @@ def open_filter(
         Opens the CLIP model.
     required : bool
         Raise for ``auto`` too where the model is not at hand.
-    progress : callable, optional
-        Called with the number of photos that were just embedded.
 
     Raises
     ------

@@ -73,7 +73,7 @@ class Layer:
     alpha: float | None
 
     def fits(self, shape: Sequence[int]) -> bool:
-        """Whether the product can be added to a weight of this shape: (out, in) or (out, in, kh, kw)."""
+        """True if the product can be added to a weight of this shape: (out, in) or (out, in, kh, kw)."""
         down, up = self.down.shape, self.up.shape
         if len(down) < 2 or len(up) < 2 or not down[0] == up[1] > 0 or up[0] != shape[0]:
             return False
@@ -87,7 +87,7 @@ class Layer:
 
 
 def is_lora(state: Mapping[str, object]) -> bool:
-    """Whether weights change another model: a LoRA of any kind."""
+    """True for weights that change another model: a LoRA of any kind."""
     expressions = [*_OTHER_KINDS, r"\blora_|_lora\.|\.lora\.|^lycoris_"]
     return any(re.search(expression, name) for name in state for expression in expressions)
 
@@ -95,17 +95,7 @@ def is_lora(state: Mapping[str, object]) -> bool:
 def add_lora(
     pipeline: Pipeline, state: Mapping[str, torch.Tensor], file: Path, base: str, metadata: Mapping[str, str]
 ) -> None:
-    """Add a LoRA to the weights of a pipeline, in place.
-
-    Parameters
-    ----------
-    pipeline : diffusers pipeline
-    state : mapping
-        The file's tensors.
-    file, base : Path and str
-        For messages.
-    metadata : mapping
-        Of the safetensors header; diffusers keeps the scale there.
+    """Add a LoRA to the weights of a pipeline, in place; ``metadata`` is the header of its file.
 
     Raises
     ------

@@ -78,7 +78,7 @@ class ImageMetadata:
     arm: str | None = None
 
     def to_dict(self) -> dict[str, Value]:
-        """Return what the PNG holds as JSON beside the prompt."""
+        """Return the JSON that the PNG holds beside the prompt."""
         values: dict[str, Value] = {}
         for key, name in _OTHERS.items():
             if getattr(self, name) is not None:

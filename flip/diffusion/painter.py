@@ -85,6 +85,7 @@ class Painter:
 
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         self.settings = settings
+        self.placement = placement
         self.batch_size = batch_size
         self._pipeline: Pipeline = pipeline.to(placement.device, dtype)
         self._pipeline.scheduler = _scheduler(settings.sampler, pipeline.scheduler.config)
@@ -95,8 +96,9 @@ class Painter:
     @property
     def size(self) -> tuple[int, int]:
         """Width and height in pixels of an image."""
-        side = self._pipeline.unet.config.sample_size * self._pipeline.vae_scale_factor
-        return self.settings.width or side, self.settings.height or side
+        latents, scale = self._pipeline.unet.config.sample_size, self._pipeline.vae_scale_factor
+        height, width = latents if isinstance(latents, (list, tuple)) else (latents, latents)
+        return self.settings.width or width * scale, self.settings.height or height * scale
 
     def count_cut(self, prompts: Iterable[str]) -> tuple[int, int]:
         """Count the prompts that are longer than the model reads; returns (count, tokens that it reads)."""
@@ -207,7 +209,7 @@ def fit_photo(photo: Path, size: tuple[int, int]) -> Image:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error means out of memory, on a GPU or on the computer."""
+    """True for an error of running out of memory, on a GPU or on the computer."""
     import torch
 
     signs = ("out of memory", "can't allocate memory", "not enough memory")

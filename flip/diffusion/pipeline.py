@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Drawn(Protocol):
-    """What a pipeline returns: the images of a batch."""
+    """The images of a batch."""
 
     images: list[Image]
 

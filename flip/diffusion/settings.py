@@ -20,7 +20,7 @@ AUTO, CAPTIONS = "auto", "captions"
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointSettings:
-    """Which diffusion model, and how its file is read."""
+    """The diffusion model and the reading of its file."""
 
     ckpt: str | None = option(
         None, "A .ckpt or .safetensors file, a diffusers folder, a LoRA file with --base, ORG/NAME, or sample."
@@ -41,7 +41,7 @@ class CheckpointSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerSettings:
-    """How an image is drawn from a prompt."""
+    """Settings of drawing an image from a prompt."""
 
     sampler: str = option("dpm++", "How noise is turned into an image.", choices=SAMPLERS)
     steps: int = option(25, "Denoising steps of each image.")
@@ -82,7 +82,7 @@ class SamplerSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class DrawSettings(SamplerSettings):
-    """How an image is drawn, from noise alone or from a photo under noise (SDEdit: Meng et al., ICLR 2022)."""
+    """Settings of drawing, from noise alone or from a photo under noise (SDEdit: Meng et al., ICLR 2022)."""
 
     strength: float | None = option(
         None,
@@ -96,7 +96,7 @@ class DrawSettings(SamplerSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentSettings(DrawSettings):
-    """Which images a generated training set holds."""
+    """Settings of a generated training set."""
 
     per_class: int = option(20, "Images per class.")
     prompts: str = option(

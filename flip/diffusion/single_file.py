@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flip.device import parameters_without_memory
-from flip.diffusion import ldm
+from flip.diffusion import ldm, ldm_config
 from flip.diffusion.original_config import OriginalConfig, read_original_config
 from flip.diffusion.tokenizer import make_tokenizer
 from flip.errors import CheckpointError
@@ -35,13 +35,11 @@ def make_pipeline(state: ldm.State, file: Path, base: Pipeline | None, predictio
     base : diffusers pipeline, optional
         Gives what the file lacks, and the configuration of what it has.
     prediction : {"epsilon", "v_prediction"}, optional
-        What the U-Net predicts; from the ``.yaml``, the base or the family without it.
 
     Raises
     ------
     CheckpointError
-        If the model is of a family that flip does not draw with, weights are missing or do not fit, or what the model
-        predicts cannot be told.
+        If it is of another family, weights are missing or do not fit, or what it predicts cannot be told.
     """
     from flip.diffusion.diffusers_api import diffusers
 
@@ -93,7 +91,7 @@ def _prediction(
     file: Path,
     base: Pipeline | None,
 ) -> str:
-    """Return what the U-Net predicts: as given, as the .yaml, the base or the weights say, else as the family does."""
+    """Return the prediction type: as given, else of the .yaml, a key among the weights, the base, or the family."""
     said = given or original.prediction or (_V_PREDICTION if "v_pred" in state else None)
     if said is None and base is not None:
         said = base.scheduler.config.get("prediction_type")
@@ -153,11 +151,11 @@ def _config(
         return base.components[kind].config
     try:
         if kind == "vae":
-            return ldm.vae_config(state, family, original)
+            return ldm_config.vae_config(state, family, original)
         if kind != "unet":
             text = next(text for text in family.texts if text.kind == kind)
-            return ldm.text_config(state, text, original)
-        config = ldm.unet_config(state, family, original, file)
+            return ldm_config.text_config(state, text, original)
+        config = ldm_config.unet_config(state, family, original, file)
     except (KeyError, IndexError, ValueError) as e:
         raise _cut(kind, family, file, e) from e
     larger = family is ldm.V2 and predicts == _V_PREDICTION

@@ -41,42 +41,44 @@ def read_text_tower(folder: Path, context_length: int | None = None) -> Any:
     ConfigError
         If the folder holds no such model, or its text tower is of another kind.
     """
-    from transformers import CLIPTextConfig, CLIPTextModel
-
     try:
         model_cfg = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))["model_cfg"]
-        weights = _text_weights(folder)
-        layers = len({name.split(".")[2] for name in weights if name.startswith("transformer.resblocks.")})
-        state, places = rename_open_clip(weights, layers), weights["positional_embedding"]
-        if model_cfg["text_cfg"].get("no_causal_mask"):
-            raise ValueError("its texts are read in both directions")
-        words, width = weights["token_embedding.weight"].shape
-        length = context_length or len(places)
-        tower = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=words,
-                hidden_size=width,
-                intermediate_size=len(weights["transformer.resblocks.0.mlp.c_fc.bias"]),
-                num_hidden_layers=layers,
-                num_attention_heads=model_cfg["text_cfg"].get("heads", _HEADS),
-                max_position_embeddings=length,
-                hidden_act="quick_gelu" if model_cfg.get("quick_gelu") else "gelu",
-                bos_token_id=words - 2,
-                eos_token_id=words - 1,
-                pad_token_id=0,
-            )
-        )
-        more = places[-1:].expand(max(0, length - len(places)), -1)
-        state["embeddings.position_embedding.weight"] = torch.cat([places[:length], more])
-        # Some versions of transformers have the tower's parts below "text_model", and some at the top.
-        below = "text_model." if any(name.startswith("text_model.") for name in tower.state_dict()) else ""
-        missing, _ = tower.load_state_dict({below + name: value for name, value in state.items()}, strict=False)
+        return _make_tower(model_cfg, _text_weights(folder), context_length)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as e:
         reason = " ".join(f"{type(e).__name__}: {e}".split())[:200]
         raise ConfigError(
             f"{folder} is no open_clip model with a text transformer of its own ({reason}); it needs {CONFIG_FILE} and "
             f"{WEIGHTS_FILE}, as flip finetune writes them"
         ) from e
+
+
+def _make_tower(model_cfg: Mapping[str, Any], weights: Mapping[str, torch.Tensor], context_length: int | None) -> Any:
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    if model_cfg["text_cfg"].get("no_causal_mask"):
+        raise ValueError("its texts are read in both directions")
+    layers = len({name.split(".")[2] for name in weights if name.startswith("transformer.resblocks.")})
+    state, places = rename_open_clip(weights, layers), weights["positional_embedding"]
+    words, width = weights["token_embedding.weight"].shape
+    length = context_length or len(places)
+    config = CLIPTextConfig(
+        vocab_size=words,
+        hidden_size=width,
+        intermediate_size=len(weights["transformer.resblocks.0.mlp.c_fc.bias"]),
+        num_hidden_layers=layers,
+        num_attention_heads=model_cfg["text_cfg"].get("heads", _HEADS),
+        max_position_embeddings=length,
+        hidden_act="quick_gelu" if model_cfg.get("quick_gelu") else "gelu",
+        bos_token_id=words - 2,
+        eos_token_id=words - 1,
+        pad_token_id=0,
+    )
+    tower = CLIPTextModel(config)
+    more = places[-1:].expand(max(0, length - len(places)), -1)
+    state["embeddings.position_embedding.weight"] = torch.cat([places[:length], more])  # (length, width)
+    # Some versions of transformers have the tower's parts below "text_model", and some at the top.
+    below = "text_model." if any(name.startswith("text_model.") for name in tower.state_dict()) else ""
+    missing, _ = tower.load_state_dict({below + name: value for name, value in state.items()}, strict=False)
     assert all(name.endswith("position_ids") for name in missing), missing
     return tower
 

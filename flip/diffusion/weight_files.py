@@ -56,7 +56,7 @@ def read_state(file: Path, digest: str, ema: bool, cache: Path) -> Mapping[str, 
 
 
 def is_safetensors(file: Path) -> bool:
-    """Whether a file is of safetensors, by its content."""
+    """True for a safetensors file, by its content."""
     with file.open("rb") as stream:
         head = stream.read(9)
     return head[8:9] == b"{" or (file.suffix == ".safetensors" and not head.startswith((b"PK", b"\x80")))

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from flip.diffusion import ldm
+from flip.diffusion import ldm, ldm_config
 from flip.diffusion.checkpoint import load_pipeline
 from flip.diffusion.original_config import OriginalConfig
 from flip.diffusion.pickles import read_pickled_tensors
@@ -68,12 +68,12 @@ def test_folder_and_single_file_safetensors_draw_the_same(
 
 def test_configs_are_read_from_the_weights(state: Any, pipeline: Any) -> None:
     nothing, file = OriginalConfig(), Path("a.ckpt")
-    unet, vae = ldm.unet_config(state, ldm.V1, nothing, file), ldm.vae_config(state, ldm.V1, nothing)
+    unet, vae = ldm_config.unet_config(state, ldm.V1, nothing, file), ldm_config.vae_config(state, ldm.V1, nothing)
     for found, model in ((unet, pipeline.unet), (vae, pipeline.vae)):
         for key in found.keys() - {"sample_size"}:
             value = model.config[key]
             assert found[key] == (list(value) if isinstance(value, tuple) else value), key
-    found = ldm.text_config(ldm.select_weights(state, ema=True), ldm.V1.texts[0], nothing)
+    found = ldm_config.text_config(ldm.select_weights(state, ema=True), ldm.V1.texts[0], nothing)
     assert all(found[key] == getattr(pipeline.text_encoder.config, key) for key in found)
 
 
@@ -93,7 +93,7 @@ def test_config_of_stable_diffusion_v1() -> None:
         if i < 9:
             state[f"{u}input_blocks.{i}.1.proj_in.weight"] = empty(width, width, 1, 1)
             state[f"{u}input_blocks.{i}.1.transformer_blocks.0.attn2.to_k.weight"] = empty(width, 768)
-    assert ldm.unet_config(state, ldm.V1, OriginalConfig(), Path()) == {
+    assert ldm_config.unet_config(state, ldm.V1, OriginalConfig(), Path()) == {
         "sample_size": 64,
         "in_channels": 4,
         "out_channels": 4,

@@ -12,7 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from flip.device import resolve_device
+from flip.diffusion import ldm, ldm_config
 from flip.diffusion.checkpoint import load_pipeline
+from flip.diffusion.original_config import OriginalConfig
 from flip.diffusion.painter import Painter, Picture
 from flip.diffusion.settings import CheckpointSettings, DrawSettings
 from flip.errors import CheckpointError, ConfigError
@@ -82,6 +84,13 @@ def test_with_a_base_its_configuration_counts(tmp_path: Path, kept: Path) -> Non
     mixed = load_pipeline(write(tmp_path / "unet.safetensors", unet_alone), base=tmp_path / "base", cache=kept)
     theirs.unet = changed.unet
     assert same(mixed.pipeline, theirs)
+    wide = make_xl()
+    wide.save_pretrained(tmp_path / "xl")
+    other = make_xl(seed=1)
+    unet_alone = {n: v for n, v in xl_state(other).items() if n.startswith("model.diffusion_model.")}
+    mixed = load_pipeline(write(tmp_path / "xl.safetensors", unet_alone), base=tmp_path / "xl", cache=kept)
+    wide.unet = other.unet
+    assert same(mixed.pipeline, wide)
     with pytest.raises(CheckpointError, match="another shape than --base"):
         load_pipeline(
             write(tmp_path / "v1.safetensors", ldm_state(make_pipeline())), base=tmp_path / "base", cache=kept
@@ -121,6 +130,43 @@ def test_an_xl_folder(tmp_path: Path, kept: Path) -> None:
     theirs = make_xl()
     theirs.save_pretrained(tmp_path / "xl")
     assert same(load_pipeline(tmp_path / "xl", cache=kept).pipeline, theirs)
+
+
+def published(levels: dict[int, int], cross: int, labels: int | None) -> Any:
+    """Shapes of a published U-Net of width 320; for each level its number of attention blocks."""
+
+    def empty(*shape: int) -> torch.Tensor:
+        return torch.empty(shape, device="meta")
+
+    u = "model.diffusion_model."
+    state = {u + "input_blocks.0.0.weight": empty(320, 4, 3, 3), u + "out.2.weight": empty(4, 320, 3, 3)}
+    if labels:
+        state[u + "label_emb.0.0.weight"] = empty(1280, labels)
+        state["conditioner.embedders.1.model.text_projection"] = empty(1280, 1280)
+    for i in range(1, 3 * len(levels)):
+        level, layer = divmod(i - 1, 3)
+        width = (320, 640, 1280, 1280)[level]
+        if layer == 2:
+            state[f"{u}input_blocks.{i}.0.op.weight"] = empty(width, width, 3, 3)
+            continue
+        state[f"{u}input_blocks.{i}.0.out_layers.3.weight"] = empty(width, width, 3, 3)
+        for depth in range(levels[level]):
+            state[f"{u}input_blocks.{i}.1.proj_in.weight"] = empty(width, width)
+            state[f"{u}input_blocks.{i}.1.transformer_blocks.{depth}.attn2.to_k.weight"] = empty(width, cross)
+    return state
+
+
+def test_configurations_of_the_published_models() -> None:
+    # As unet/config.json of stable-diffusion-2-1 and of stable-diffusion-xl-base-1.0 have them.
+    nothing, file = OriginalConfig(), Path("a.safetensors")
+    two = ldm_config.unet_config(published({0: 1, 1: 1, 2: 1, 3: 0}, 1024, None), ldm.V2, nothing, file)
+    assert (two["attention_head_dim"], two["cross_attention_dim"]) == ([5, 10, 20, 20], 1024)
+    assert (two["use_linear_projection"], two.get("transformer_layers_per_block")) == (True, None)
+    xl = ldm_config.unet_config(published({0: 0, 1: 2, 2: 10}, 2048, 2816), ldm.XL, nothing, file)
+    assert (xl["attention_head_dim"], xl["transformer_layers_per_block"]) == ([5, 10, 20], [1, 2, 10])
+    assert xl["down_block_types"] == ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"]
+    assert (xl["addition_embed_type"], xl["addition_time_embed_dim"]) == ("text_time", 256)
+    assert (xl["projection_class_embeddings_input_dim"], xl["sample_size"]) == (2816, 128)
 
 
 def without_level(state: Any) -> Any:

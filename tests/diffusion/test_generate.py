@@ -13,8 +13,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from flip.device import resolve_device, resolve_precision
+from flip.diffusion.background import in_the_background
 from flip.diffusion.checkpoint import Loaded, save_pipeline
-from flip.diffusion.generate import GeneratedImage, draw_planned, generate, in_the_background, plan_pictures, save_grid
+from flip.diffusion.generate import GeneratedImage, draw_planned, generate, plan_pictures, save_grid
 from flip.diffusion.metadata import ImageMetadata
 from flip.diffusion.painter import SCHEDULERS, Painter, Picture, picture_seed
 from flip.diffusion.pictures import contact_sheet, read_metadata, save_picture, save_sheet, slug
