@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flip.data.dataset import Dataset
 from flip.diffusion.augment_folder import Tally, append_rejected, begin, finish, read_rejected, resume_key
@@ -42,7 +42,7 @@ class Kept:
     metadata: ImageMetadata
     drawn: bool
 
-    def to_row(self) -> dict[str, Any]:
+    def to_row(self) -> dict[str, object]:
         """Return the row that ``flip augment`` prints."""
         m = self.metadata
         own = {"path": str(self.path), "label": m.classname, "prompt": m.prompt, "seed": m.seed, "source": m.source}

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flip.data.dataset import Dataset
 from flip.diffusion.metadata import ImageMetadata, dump_json
@@ -91,7 +91,7 @@ def read_rejected(folder: Path) -> dict[tuple[str, int], str]:
     return rows
 
 
-def begin(folder: Path, key: Mapping[str, Any], *, overwrite: bool) -> None:
+def begin(folder: Path, key: Mapping[str, object], *, overwrite: bool) -> None:
     """Make the folder, or check that what it holds was drawn in the same way, so that it can be resumed.
 
     Raises
@@ -108,7 +108,7 @@ def begin(folder: Path, key: Mapping[str, Any], *, overwrite: bool) -> None:
     write_json(folder / REPORT_FILE, {"command": "augment", "format": FORMAT, "drawn_with": key})
 
 
-def _read_key(file: Path) -> dict[str, Any]:
+def _read_key(file: Path) -> dict[str, object]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         require_format(content, str(file))
@@ -128,7 +128,7 @@ def _clear(folder: Path) -> None:
     (folder / METADATA_FILE).unlink(missing_ok=True)
 
 
-def finish(folder: Path, slots: Sequence[Slot], key: Mapping[str, Any], *, write: bool = True) -> Tally:
+def finish(folder: Path, slots: Sequence[Slot], key: Mapping[str, object], *, write: bool = True) -> Tally:
     """Count what all runs into this folder drew, and write ``metadata.jsonl`` and the report.
 
     Raises
@@ -182,7 +182,7 @@ def resume_key(
     seed: int,
     prompts: Sequence[Sequence[str]],
     filter: str,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return the settings that must match for a run to be resumed: all but the number of images."""
     texts = hashlib.sha256(json.dumps(prompts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
     own = {"data": dataset.fingerprint(), "ckpt": fingerprint, "seed": seed, "prompts": texts, "filter": filter}

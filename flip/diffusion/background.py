@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
 #: Calls that may wait for a slow disk before drawing does.
 _MOST_WAITING = 64
 
 
-def in_the_background(write: Callable[..., None], calls: Iterable[tuple[Any, ...]]) -> None:
+def in_the_background(write: Callable[..., None], calls: Iterable[tuple[object, ...]]) -> None:
     """Make calls one after another in a thread of their own, so that the next batch is drawn while files are written.
 
     An error in a call is raised here, before the next item is asked for.

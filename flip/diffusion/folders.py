@@ -8,17 +8,18 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flip.clip.weights import weights_hash
 from flip.diffusion.saving import INDEX_FILE
 from flip.diffusion.weight_files import require_finite, tensor_names
 from flip.errors import CheckpointError
+from flip.files import JsonObject
 
 if TYPE_CHECKING:
-    from flip.diffusion.pipeline import Pipeline
+    from flip.diffusion.pipeline import Component, Pipeline
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ def load_folder(folder: Path) -> Pipeline:
     return made
 
 
-def read_index(folder: Path) -> dict[str, Any]:
+def read_index(folder: Path) -> JsonObject:
     """Read ``model_index.json``.
 
     Raises
@@ -123,14 +124,14 @@ def read_index(folder: Path) -> dict[str, Any]:
     return index
 
 
-def _read_json(file: Path) -> Any:
+def _read_json(file: Path) -> object:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as e:
         raise CheckpointError(f"{file} is not JSON ({_brief(e, 120)}); fetch the folder again") from e
 
 
-def _require_known_classes(folder: Path, index: Mapping[str, Any]) -> str:
+def _require_known_classes(folder: Path, index: JsonObject) -> str:
     """Refuse a folder that names another class than the allowed ones; return the pipeline that draws with it."""
     file, pipeline = folder / INDEX_FILE, index.get("_class_name")
     if not isinstance(pipeline, str) or pipeline not in PIPELINES:
@@ -200,7 +201,7 @@ def _variant(file: Path) -> str | None:
     return matched[2] if matched else None
 
 
-def _require_all_weights(part: Any, file: Path) -> None:
+def _require_all_weights(part: Component, file: Path) -> None:
     """Raise a CheckpointError if a weight of a network is not in its file: it would be random."""
     names = {_plain_name(name) for name in tensor_names(file)}
     missing = [name for name, _ in part.named_parameters() if _plain_name(name) not in names]
@@ -231,7 +232,7 @@ def _require_vocabularies(folder: Path, tokenizers: Iterable[str]) -> None:
             )
 
 
-def _require_matching_vocabularies(pipeline: Any, folder: Path, tokenizers: Iterable[str]) -> None:
+def _require_matching_vocabularies(pipeline: Component, folder: Path, tokenizers: Iterable[str]) -> None:
     for kind in tokenizers:
         has, known = len(getattr(pipeline, kind)), getattr(pipeline, _TOKENIZERS[kind]).config.vocab_size
         if has > known:
@@ -241,7 +242,7 @@ def _require_matching_vocabularies(pipeline: Any, folder: Path, tokenizers: Iter
             )
 
 
-def _require_text_to_image(pipeline: Any, folder: Path) -> None:
+def _require_text_to_image(pipeline: Component, folder: Path) -> None:
     channels, latents = pipeline.unet.config.in_channels, pipeline.vae.config.latent_channels
     if channels != latents:
         what = "an inpainting model" if channels == 2 * latents + 1 else "a model that reads an image too"

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from flip.device import resolve_device, resolve_precision
 from flip.diffusion.background import in_the_background
@@ -50,7 +50,7 @@ class GeneratedImage:
     metadata: ImageMetadata
     drawn: bool
 
-    def to_row(self) -> dict[str, Any]:
+    def to_row(self) -> dict[str, object]:
         """Return the row that ``flip generate`` prints."""
         own = {"path": str(self.path), "prompt": self.metadata.prompt, "index": self.metadata.index}
         settings = {key: value for key, value in self.metadata.settings.items() if key != "strength"}

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from flip.diffusion.ldm import UNET, UNET_IN, V2, VAE, VAE_IN, XL, Family, State, TextEncoder, has_linear_projection
 from flip.diffusion.original_config import OriginalConfig
 from flip.errors import CheckpointError
+from flip.files import JsonObject
 
 _HEAD_WIDTH = 64
 #: Width of the first level of every published model.
 _PUBLISHED_WIDTH = 320
 
 
-def unet_config(state: State, family: Family, original: OriginalConfig, file: Path) -> dict[str, Any]:
+def unet_config(state: State, family: Family, original: OriginalConfig, file: Path) -> JsonObject:
     """Read the configuration of diffusers' ``UNet2DConditionModel`` from the weights.
 
     Raises
@@ -72,7 +72,7 @@ def _heads(widths: list[int], family: Family, original: OriginalConfig, file: Pa
     return [width // _HEAD_WIDTH for width in widths]
 
 
-def _addition_config(state: State) -> dict[str, Any]:
+def _addition_config(state: State) -> JsonObject:
     """Configuration of what an XL model reads beside the text: its pooled embedding, and six numbers of sizes."""
     pooled = state.get(XL.texts[1].prefix + "text_projection")
     read = int(state[UNET + "label_emb.0.0.weight"].shape[1])
@@ -83,7 +83,7 @@ def _addition_config(state: State) -> dict[str, Any]:
     }
 
 
-def vae_config(state: State, family: Family, original: OriginalConfig) -> dict[str, Any]:
+def vae_config(state: State, family: Family, original: OriginalConfig) -> JsonObject:
     """Read the configuration of diffusers' ``AutoencoderKL`` from the weights."""
     levels = _indices(state, VAE + r"encoder\.down\.(\d+)\.")
     widths = [int(state[f"{VAE}encoder.down.{i}.block.0.conv2.weight"].shape[0]) for i in levels]
@@ -100,12 +100,12 @@ def vae_config(state: State, family: Family, original: OriginalConfig) -> dict[s
     }
 
 
-def text_config(state: State, text: TextEncoder, original: OriginalConfig) -> dict[str, Any]:
+def text_config(state: State, text: TextEncoder, original: OriginalConfig) -> JsonObject:
     """Read the configuration of transformers' ``CLIPTextModel`` from the weights."""
     return _open_clip_config(state, text, original) if text.open_clip else _clip_config(state, text)
 
 
-def _clip_config(state: State, text: TextEncoder) -> dict[str, Any]:
+def _clip_config(state: State, text: TextEncoder) -> JsonObject:
     embeddings = text.prefix + "text_model.embeddings."
     words = state[embeddings + "token_embedding.weight"]
     layer = text.prefix + "text_model.encoder.layers."
@@ -120,7 +120,7 @@ def _clip_config(state: State, text: TextEncoder) -> dict[str, Any]:
     }
 
 
-def _open_clip_config(state: State, text: TextEncoder, original: OriginalConfig) -> dict[str, Any]:
+def _open_clip_config(state: State, text: TextEncoder, original: OriginalConfig) -> JsonObject:
     words = state[text.prefix + "token_embedding.weight"]
     block = text.prefix + "transformer.resblocks."
     layers = len(_indices(state, re.escape(block) + r"(\d+)\."))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from flip.diffusion.lora_names import module_table
 from flip.errors import CheckpointError
+from flip.files import JsonObject
 
 if TYPE_CHECKING:
     import torch
@@ -158,7 +159,7 @@ def read_layers(state: Mapping[str, torch.Tensor]) -> tuple[list[Layer], list[st
 class _Scales:
     """The scale of each layer, where the header or a configuration beside the file gives it."""
 
-    configs: Mapping[str, Mapping[str, Any]]
+    configs: Mapping[str, JsonObject]
 
     @classmethod
     def read(cls, file: Path, metadata: Mapping[str, str]) -> _Scales:
@@ -177,7 +178,7 @@ class _Scales:
                 flat = {f".{key}": value for key, value in json.loads(beside.read_text(encoding="utf-8")).items()}
             else:
                 flat = {}
-            configs: dict[str, dict[str, Any]] = {}
+            configs: dict[str, JsonObject] = {}
             for key, value in flat.items():
                 component, _, name = key.partition(".")
                 configs.setdefault(component, {})[name] = value

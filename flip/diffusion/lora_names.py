@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from flip.diffusion.pipeline import Pipeline
+    from flip.diffusion.pipeline import Component, Pipeline
 
 #: Component and the prefixes that files give it.
 _PREFIXES = {
@@ -32,9 +32,9 @@ _TOP = {
 }
 
 
-def module_table(pipeline: Pipeline) -> dict[str, tuple[str, Any]]:
+def module_table(pipeline: Pipeline) -> dict[str, tuple[str, Component]]:
     """Return every name of each layer with a weight, underscores for dots: name → (component, module)."""
-    table: dict[str, tuple[str, Any]] = {}
+    table: dict[str, tuple[str, Component]] = {}
     for component, prefixes in _PREFIXES.items():
         network = pipeline.components.get(component)
         if network is None:
@@ -49,7 +49,7 @@ def module_table(pipeline: Pipeline) -> dict[str, tuple[str, Any]]:
     return table
 
 
-def _names(name: str, component: str, network: Any) -> Iterator[str]:
+def _names(name: str, component: str, network: Component) -> Iterator[str]:
     yield name
     if component == "unet":
         yield from _ldm_names(name, int(network.config.layers_per_block) if _is_number(network) else None)
@@ -59,7 +59,7 @@ def _names(name: str, component: str, network: Any) -> Iterator[str]:
         yield from (plain, f"text_model.{plain}")
 
 
-def _is_number(network: Any) -> bool:
+def _is_number(network: Component) -> bool:
     return isinstance(network.config.layers_per_block, int)
 
 

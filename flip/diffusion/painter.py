@@ -5,16 +5,17 @@ from __future__ import annotations
 import gc
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flip.device import Placement
 from flip.diffusion.metadata import ImageMetadata
 from flip.diffusion.settings import DrawSettings
 from flip.errors import ConfigError
+from flip.files import JsonObject
 
 if TYPE_CHECKING:
     import torch
@@ -155,7 +156,7 @@ class Painter:
         width, height = self.size
         # On the CPU, so that every device begins from the same noise.
         generators = [torch.Generator("cpu").manual_seed(picture.seed) for picture in batch]
-        where: dict[str, Any] = {"width": width, "height": height, "latents": self._noise(generators)}
+        where: JsonObject = {"width": width, "height": height, "latents": self._noise(generators)}
         if self.settings.strength is not None:
             photos = [fit_photo(picture.source, (width, height)) for picture in batch if picture.source]
             where = {"image": photos, "strength": self.settings.strength}
@@ -189,7 +190,7 @@ class Painter:
         return ImageMetadata(prompt=picture.prompt, seed=picture.seed, settings=settings)
 
 
-def _scheduler(sampler: str, config: Mapping[str, Any]) -> Scheduler:
+def _scheduler(sampler: str, config: JsonObject) -> Scheduler:
     from flip.diffusion.diffusers_api import diffusers
 
     kind, spacing = SCHEDULERS[sampler]

@@ -93,7 +93,7 @@ def read_pickled_tensors(file: Path) -> dict[str, torch.Tensor]:
     return _plain_tensors(file, state)
 
 
-def _load_zip(file: Path) -> Any:
+def _load_zip(file: Path) -> object:
     import torch
 
     _require_plain_zip(file)
@@ -128,7 +128,7 @@ def _require_plain_zip(file: Path) -> None:
         )
 
 
-def _load_old(file: Path) -> Any:
+def _load_old(file: Path) -> object:
     """Load a pickle from before PyTorch 1.6, which cannot be listed or mapped: PyTorch's own names or nothing."""
     import torch
 
@@ -210,7 +210,7 @@ def _broken(file: Path, error: Exception) -> str:
     return f"{file} is truncated or no checkpoint ({reason}); fetch it again and compare its size or sha256"
 
 
-def _plain_tensors(file: Path, state: Mapping[Any, Any]) -> dict[str, torch.Tensor]:
+def _plain_tensors(file: Path, state: Mapping[object, object]) -> dict[str, torch.Tensor]:
     import torch
 
     most = file.stat().st_size

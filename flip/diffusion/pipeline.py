@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from flip.files import JsonObject
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from PIL.Image import Image
+
+#: A network, tokenizer or noise schedule of a pipeline: diffusers and transformers publish theirs without types.
+Component = Any
 
 
 class Drawn(Protocol):
@@ -19,21 +25,21 @@ class Drawn(Protocol):
 class Scheduler(Protocol):
     """A noise schedule with the steps of a sampler."""
 
-    config: Mapping[str, Any]
+    config: JsonObject
 
 
 class Pipeline(Protocol):
     """A text-to-image pipeline: ``StableDiffusionPipeline``, ``StableDiffusionXLPipeline``, or like them."""
 
-    unet: Any
-    vae: Any
-    text_encoder: Any
-    tokenizer: Any
-    scheduler: Any
+    unet: Component
+    vae: Component
+    text_encoder: Component
+    tokenizer: Component
+    scheduler: Component
     vae_scale_factor: int
 
     @property
-    def components(self) -> dict[str, Any]:
+    def components(self) -> dict[str, Component]:
         """The networks and tokenizers by name."""
         ...
 
@@ -41,14 +47,14 @@ class Pipeline(Protocol):
         """Move the networks to a device, in a number format."""
         ...
 
-    def save_pretrained(self, folder: Any, *, safe_serialization: bool = True) -> None:
+    def save_pretrained(self, folder: str | Path, *, safe_serialization: bool = True) -> None:
         """Write a diffusers folder."""
         ...
 
-    def set_progress_bar_config(self, **options: Any) -> None:
+    def set_progress_bar_config(self, **options: object) -> None:
         """Set how its own progress bar looks."""
         ...
 
-    def __call__(self, **options: Any) -> Drawn:
+    def __call__(self, **options: object) -> Drawn:
         """Draw the images of a batch of prompts."""
         ...

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flip.device import parameters_without_memory
 from flip.diffusion import ldm, ldm_config
 from flip.diffusion.original_config import OriginalConfig, read_original_config
 from flip.diffusion.tokenizer import make_tokenizer
 from flip.errors import CheckpointError
+from flip.files import JsonObject
 
 if TYPE_CHECKING:
     import torch
 
-    from flip.diffusion.pipeline import Pipeline
+    from flip.diffusion.pipeline import Component, Pipeline
 
 _V_PREDICTION = "v_prediction"
 
@@ -69,17 +70,17 @@ def make_pipeline(state: ldm.State, file: Path, base: Pipeline | None, predictio
 
 #: What a pipeline is made with beside its networks.
 _UNCHECKED = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-_OPTIONS: dict[str, dict[str, Any]] = {
+_OPTIONS: dict[str, JsonObject] = {
     ldm.V1.name: _UNCHECKED,
     ldm.V2.name: _UNCHECKED,
     ldm.XL.name: {"add_watermarker": False},
 }
 
 
-def _base_options(base: Pipeline) -> dict[str, Any]:
+def _base_options(base: Pipeline) -> JsonObject:
     if "safety_checker" in base.components:
         return {"requires_safety_checker": base.components["safety_checker"] is not None}
-    config: Mapping[str, Any] = getattr(base, "config", {})
+    config: JsonObject = getattr(base, "config", {})
     return {"force_zeros_for_empty_prompt": config.get("force_zeros_for_empty_prompt", True), "add_watermarker": False}
 
 
@@ -103,10 +104,10 @@ def _prediction(
     return said or "epsilon"
 
 
-def _scheduler(state: ldm.State, family: ldm.Family, original: OriginalConfig, prediction: str) -> Any:
+def _scheduler(state: ldm.State, family: ldm.Family, original: OriginalConfig, prediction: str) -> Component:
     from flip.diffusion.diffusers_api import diffusers
 
-    config: dict[str, Any] = {**ldm.SCHEDULER, "prediction_type": prediction}
+    config: JsonObject = {**ldm.SCHEDULER, "prediction_type": prediction}
     if original.beta_start and original.beta_end:
         config |= {"beta_start": original.beta_start, "beta_end": original.beta_end}
     if "ztsnr" in state:
@@ -117,7 +118,7 @@ def _scheduler(state: ldm.State, family: ldm.Family, original: OriginalConfig, p
     return diffusers.DDIMScheduler.from_config(config)
 
 
-def _tokenizers(parts: Mapping[str, Any], family: ldm.Family) -> dict[str, Any]:
+def _tokenizers(parts: Mapping[str, Component], family: ldm.Family) -> dict[str, Component]:
     """Make the tokenizer of each text encoder; OpenCLIP fills short texts with ``!``."""
     return {
         text.kind.replace("text_encoder", "tokenizer"): make_tokenizer(
@@ -127,7 +128,7 @@ def _tokenizers(parts: Mapping[str, Any], family: ldm.Family) -> dict[str, Any]:
     }
 
 
-def _require_matching_texts(parts: Mapping[str, Any], family: ldm.Family, file: Path) -> None:
+def _require_matching_texts(parts: Mapping[str, Component], family: ldm.Family, file: Path) -> None:
     widths = [parts[text.kind].config.hidden_size for text in family.texts]
     reads = parts["unet"].config.cross_attention_dim
     if sum(widths) != reads:
@@ -145,7 +146,7 @@ def _config(
     predicts: str,
     file: Path,
     base: Pipeline | None,
-) -> Any:
+) -> Component:
     """Return the configuration of a component: of the base where there is one, else as the weights have it."""
     if base is not None and base.components.get(kind) is not None:
         return base.components[kind].config
@@ -162,7 +163,7 @@ def _config(
     return config | {"sample_size": _V2_LATENT_SIZE, "upcast_attention": True} if larger else config
 
 
-def _build(kind: str, state: ldm.State, family: ldm.Family, file: Path, config: Any) -> Any:
+def _build(kind: str, state: ldm.State, family: ldm.Family, file: Path, config: Component) -> Component:
     """Build one component of this configuration."""
     from flip.diffusion.diffusers_api import convert, diffusers
 
@@ -187,12 +188,14 @@ def _cut(kind: str, family: ldm.Family, file: Path, error: Exception) -> Checkpo
     return CheckpointError(f"{file} holds no whole {kind} of {family.name} ({reason}); fetch it again")
 
 
-def _text_model(text: ldm.TextEncoder, state: ldm.State, config: Any) -> tuple[Any, dict[str, torch.Tensor]]:
+def _text_model(
+    text: ldm.TextEncoder, state: ldm.State, config: Component
+) -> tuple[Component, dict[str, torch.Tensor]]:
     """Return an empty text encoder, and its weights."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     own = CLIPTextConfig(**config) if isinstance(config, dict) else config
-    model: Any = (CLIPTextModelWithProjection if text.kind == "text_encoder_2" else CLIPTextModel)(own)
+    model: Component = (CLIPTextModelWithProjection if text.kind == "text_encoder_2" else CLIPTextModel)(own)
     found = {name.removeprefix(text.prefix): value for name, value in state.items() if name.startswith(text.prefix)}
     projection = found.pop("text_projection", None)
     if text.open_clip:
@@ -209,7 +212,7 @@ def _text_model(text: ldm.TextEncoder, state: ldm.State, config: Any) -> tuple[A
     return model, weights
 
 
-def fill(model: Any, weights: Mapping[str, torch.Tensor], kind: str, file: Path) -> Any:
+def fill(model: Component, weights: Mapping[str, torch.Tensor], kind: str, file: Path) -> Component:
     """Give a model its weights, each of them, and put it in ``eval()``.
 
     Raises

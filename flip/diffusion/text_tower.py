@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from flip.clip.folder import CONFIG_FILE, WEIGHTS_FILE
 from flip.errors import ConfigError
+from flip.files import JsonObject
+
+if TYPE_CHECKING:
+    from flip.diffusion.pipeline import Component
 
 #: open_clip's default.
 _HEADS = 8
@@ -26,7 +30,7 @@ _BLOCK = {
 }
 
 
-def read_text_tower(folder: Path, context_length: int | None = None) -> Any:
+def read_text_tower(folder: Path, context_length: int | None = None) -> Component:
     """Read the text transformer of an open_clip folder as a ``transformers.CLIPTextModel``, in float32.
 
     Parameters
@@ -52,7 +56,7 @@ def read_text_tower(folder: Path, context_length: int | None = None) -> Any:
         ) from e
 
 
-def _make_tower(model_cfg: Mapping[str, Any], weights: Mapping[str, torch.Tensor], context_length: int | None) -> Any:
+def _make_tower(model_cfg: JsonObject, weights: Mapping[str, torch.Tensor], context_length: int | None) -> Component:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     if model_cfg["text_cfg"].get("no_causal_mask"):

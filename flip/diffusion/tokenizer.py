@@ -6,14 +6,17 @@ import functools
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from flip.clip.vocabulary import clip_vocabulary
+
+if TYPE_CHECKING:
+    from flip.diffusion.pipeline import Component
 
 CONTEXT_LENGTH = 77
 
 
-def make_tokenizer(context_length: int = CONTEXT_LENGTH, pad_token: str | None = None) -> Any:
+def make_tokenizer(context_length: int = CONTEXT_LENGTH, pad_token: str | None = None) -> Component:
     """Return a ``transformers.CLIPTokenizer`` with the vocabulary of OpenAI's CLIP, which Stable Diffusion reads.
 
     Parameters

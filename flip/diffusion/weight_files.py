@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flip.diffusion import ldm
 from flip.diffusion.pickles import read_pickled_tensors
@@ -145,7 +145,7 @@ def _keep(tensors: Mapping[str, torch.Tensor], kept: Path, digest: str) -> None:
 
 def _unshared(tensors: Mapping[str, torch.Tensor]) -> Iterable[tuple[str, torch.Tensor]]:
     """Yield tensors with memory of their own where two names share it, which safetensors does not write."""
-    seen: set[Any] = set()
+    seen: set[object] = set()
     for name, value in tensors.items():
         place = (value.untyped_storage().data_ptr(), value.storage_offset())
         yield name, value.clone() if place in seen else value

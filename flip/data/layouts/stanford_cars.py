@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from flip.arrays import Array
 from flip.data.archives import Archive, Entry, archive_dataset, corners, find_base, require_base
 from flip.data.dataset import Dataset
 from flip.data.files import list_files
@@ -79,7 +79,7 @@ def _photo_folder(base: Path, split: str) -> str:
     return inner if (base / inner).is_dir() else f"cars_{split}/"
 
 
-def _entries(file: Path, folder: str, rows: Iterable[Any], column: str, split: str = "") -> Iterator[Entry]:
+def _entries(file: Path, folder: str, rows: Array, column: str, split: str = "") -> Iterator[Entry]:
     for number, row in enumerate(rows, 1):
         x1, y1, x2, y2 = (float(row[name]) for name in _CORNERS)
         part = split or ("test" if int(row["test"]) else "train")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,7 +14,9 @@ from flip.arrays import PixelArray
 from flip.errors import DataError
 from flip.files import JsonObject
 from flip.training.diffusion.examples import Views
-from flip.training.diffusion.types import Autoencoder, Posterior
+
+if TYPE_CHECKING:
+    from flip.training.diffusion.types import Autoencoder, Posterior
 
 log = logging.getLogger(__name__)
 

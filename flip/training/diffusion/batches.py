@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
 from flip.arrays import IntArray
 from flip.training.diffusion.examples import Example, Latents
-from flip.training.diffusion.types import NoiseSchedule
 from flip.training.settings import DiffusionSettings
+
+if TYPE_CHECKING:
+    from flip.training.diffusion.types import NoiseSchedule
 
 
 class Batch(NamedTuple):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,8 +20,10 @@ from flip.diffusion.texts import caption_prompt
 from flip.errors import DataError
 from flip.settings import Progress
 from flip.training.crops import random_square
-from flip.training.diffusion.types import Autoencoder, TextEncoder, Tokenizer
 from flip.training.prefetch import prefetch
+
+if TYPE_CHECKING:
+    from flip.training.diffusion.types import Autoencoder, TextEncoder, Tokenizer
 
 #: More views than fit into this are not kept, and more texts than fit into that are encoded each time.
 _MOST_LATENT_BYTES = 8 << 30

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flip.device import Placement
 from flip.diffusion.checkpoint import INDEX_FILE, save_pipeline
@@ -13,7 +14,9 @@ from flip.diffusion.pictures import contact_sheet, save_sheet
 from flip.diffusion.settings import DrawSettings
 from flip.files import move_files, written_aside
 from flip.training.diffusion.trainer import DiffusionTrainer
-from flip.training.diffusion.types import Pipeline
+
+if TYPE_CHECKING:
+    from flip.diffusion.pipeline import Pipeline
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 

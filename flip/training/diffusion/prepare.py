@@ -17,13 +17,14 @@ from flip.training.diffusion.autoencoder import train_autoencoder
 from flip.training.diffusion.examples import Example, TextBank, Views, affordable_views, encode_views
 from flip.training.diffusion.scratch import build_pipeline, read_scratch_config
 from flip.training.diffusion.trainer import DiffusionTrainer
-from flip.training.diffusion.types import Pipeline
 from flip.training.listener import Listener
 from flip.training.resume import CHECKPOINTS
 from flip.training.settings import DiffusionSettings, Hardware
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+    from flip.diffusion.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -15,7 +16,10 @@ from flip.errors import ConfigError
 from flip.files import JsonObject
 from flip.sample import weights as sample
 from flip.training.diffusion.autoencoder import VAE_DEFAULTS
-from flip.training.diffusion.types import Autoencoder, Pipeline, TextEncoder, Tokenizer
+
+if TYPE_CHECKING:
+    from flip.diffusion.pipeline import Pipeline
+    from flip.training.diffusion.types import Autoencoder, TextEncoder, Tokenizer
 
 _PARTS = ("unet", "vae", "text_encoder")
 
@@ -89,7 +93,7 @@ def build_pipeline(config: JsonObject, seed: int) -> Pipeline:
     for network in (unet, vae):
         _silence_residuals(network)
     _pass_on(vae)
-    return diffusers.StableDiffusionPipeline(
+    pipeline: Pipeline = diffusers.StableDiffusionPipeline(
         unet=unet,
         vae=vae,
         text_encoder=text_encoder,
@@ -99,6 +103,7 @@ def build_pipeline(config: JsonObject, seed: int) -> Pipeline:
         feature_extractor=None,
         requires_safety_checker=False,
     )
+    return pipeline
 
 
 def _require_fitting(cross: int, text_encoder: TextEncoder, tokenizer: Tokenizer) -> None:
@@ -119,8 +124,10 @@ def _text_encoder(config: JsonObject) -> TextEncoder:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     if OPEN_CLIP in config:
-        return read_text_tower(Path(config[OPEN_CLIP]), config.get("max_position_embeddings"))
-    return CLIPTextModel(CLIPTextConfig(**{"vocab_size": 49408, **config}))
+        tower = read_text_tower(Path(config[OPEN_CLIP]), config.get("max_position_embeddings"))
+    else:
+        tower = CLIPTextModel(CLIPTextConfig(**{"vocab_size": 49408, **config}))
+    return cast("TextEncoder", tower)
 
 
 def _silence_residuals(network: torch.nn.Module) -> None:
@@ -151,5 +158,7 @@ def _tokenizer(folder: str | None, context_length: int) -> Tokenizer:
     from transformers import CLIPTokenizer
 
     if folder is None:
-        return make_tokenizer(context_length)
-    return CLIPTokenizer.from_pretrained(folder, model_max_length=context_length, local_files_only=True)
+        tokenizer: Tokenizer = make_tokenizer(context_length)
+    else:
+        tokenizer = CLIPTokenizer.from_pretrained(folder, model_max_length=context_length, local_files_only=True)
+    return tokenizer

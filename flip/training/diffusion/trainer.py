@@ -17,12 +17,14 @@ from flip.errors import ConfigError
 from flip.training.checkpoints import Checkpoint, CheckpointFolder, Tensors, optimizer_tensors, restore_optimizer
 from flip.training.diffusion.batches import Batch, Batches, snr_weights
 from flip.training.diffusion.examples import Example, Latents, TextBank
-from flip.training.diffusion.types import AveragedModel, Pipeline
 from flip.training.schedule import lr_factor
 from flip.training.settings import DiffusionSettings
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+    from flip.diffusion.pipeline import Pipeline
+    from flip.training.diffusion.types import AveragedModel
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +89,7 @@ class DiffusionTrainer:
         if not self.settings.ema:
             return None
         # diffusers' average follows quickly at first: its decay is at most (1 + step) / (10 + step).
-        ema = training_utils.EMAModel(self.parameters, decay=self.settings.ema)
+        ema: AveragedModel = training_utils.EMAModel(self.parameters, decay=self.settings.ema)
         ema.to(self.accelerator.device)
         return ema
 
