@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+#: Whole commands in fresh processes: minutes on a busy machine.
+pytestmark = pytest.mark.timeout(1200)
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 CONTRIBUTING = (ROOT / "docs" / "contributing.md").read_text()

@@ -164,7 +164,7 @@ def values(name):
 
 
 OF_CLIP = ["crop", "holdout_classes", "keep", "model", "no_scores", "patience", "retain", "train", "tta", "wise"]
-OF_CLIP += ["augmented", "augmented_weight", "val_fraction"]
+OF_CLIP += ["arch", "augmented", "augmented_weight", "val_fraction"]
 OF_DIFFUSION = ["base", "caption_dropout", "ckpt", "ema", "no_ema", "sample_every", "size", "snr_gamma", "views"]
 
 
