@@ -39,3 +39,11 @@ INDEXES = ("auto", "flat", "ivf", "hnsw")
 SAMPLERS = ("ddim", "dpm++", "euler")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+#: What ``flip data check`` looks for, in the order in which it lists them.
+CHECKS = (
+    *("unreadable", "truncated", "copies-across-splits", "copies-across-classes", "copies"),
+    *("near-copies-across-splits", "near-copies-across-classes", "near-copies"),
+    *("labels-in-doubt", "outliers", "flat", "dark", "blurred", "tiny", "huge", "wrong-suffix"),
+    *("few-photos", "class-names", "captions"),
+)
