@@ -23,10 +23,11 @@ from flip.errors import DataError
 from flip.files import claim_folder, plain, require_same_key, write_json
 from flip.results import FORMAT
 from flip.settings import Progress
-from flip.training.checkpoints import CHECKPOINTS, Checkpoint, CheckpointFolder, optimizer_tensors, restore_optimizer
+from flip.training.checkpoints import Checkpoint, CheckpointFolder, optimizer_tensors, restore_optimizer
 from flip.training.clip.averaging import state_of
 from flip.training.clip.output import save_model
 from flip.training.prefetch import prefetch
+from flip.training.resume import CHECKPOINTS
 from flip.training.settings import DEFAULT_HARDWARE, Hardware
 
 if TYPE_CHECKING:
