@@ -27,6 +27,7 @@ from flip.settings import Progress, settings_from
 from flip.studies.protocol import Description
 from flip.studies.settings import ReproduceSettings
 from flip.studies.training_data import Generated, read_features, read_generated, take_splits
+from flip.training.settings import ClipSettings, Hardware
 
 #: The protocols: the paper's own, and one that takes nothing from the test photos.
 PAPER, CLEAN = "paper", "clean"
@@ -126,6 +127,34 @@ class Bench:
         """The photos that train and are scored."""
         return take_splits(self.dataset, ("train", "test"))
 
+    @property
+    def captioned(self) -> int:
+        """Number of photos with a caption, of all splits."""
+        return sum(bool(record.captions) for record in self.dataset.records)
+
+    def needs(self, tuned: bool, protocol: str, *, raw: bool, drawn: bool) -> dict[str, float]:
+        """Return what a row needs to be made first, each with its cost in encoded photos.
+
+        A training step on a photo costs as much as three encodings; the cost of drawing is not known.
+        """
+        photos, model = len(self.used), f" of the {protocol} model" if tuned else ""
+        found: dict[str, float] = {}
+        if tuned:
+            epochs, each = (
+                (self.settings.epochs, self.captioned)
+                if protocol == PAPER
+                else (self.tuning.epochs, self.used.splits.get("train", 0))
+            )
+            found[f"fine-tuning{model}, {epochs} × {each:,} photos"] = 3.0 * epochs * each
+        known = 0 if tuned else self.extractor.count_known(self.used)
+        if known < photos:
+            found[f"embedding{model}, {photos - known:,} photos"] = photos - known
+        if raw and protocol == PAPER:
+            found[f"unnormalised embedding{model}, {photos:,} photos"] = photos
+        if drawn and self.settings.augmented is None:
+            found[f"drawing {self.settings.per_class * len(self.dataset.classnames):,} images"] = 0.0
+        return found
+
     @once("fine-tuning")
     def model(self, tuned: str | None = None) -> FeatureExtractor:
         """Return the extractor of a model, fine-tuning it first where that was not done before."""
@@ -198,11 +227,9 @@ class Bench:
 
     def _tune_as_paper(self, folder: Path) -> None:
         from flip.studies.paper_finetune import finetune_as_paper
-        from flip.training.settings import Hardware
 
         stock, epochs = self.extractor, self.settings.epochs
-        captioned = sum(bool(record.captions) for record in self.dataset.records)
-        with self.bars("the paper's fine-tuning", epochs * captioned) as advance:
+        with self.bars("the paper's fine-tuning", epochs * self.captioned) as advance:
             finetune_as_paper(
                 self.dataset,
                 load_model(stock.model.name, cache=stock.cache),
@@ -212,26 +239,29 @@ class Bench:
                 progress=advance,
             )
 
+    @property
+    def tuning(self) -> ClipSettings:
+        """Settings of the clean fine-tuning."""
+        settings, small = self.settings, self.extractor.model.name == SAMPLE
+        return ClipSettings(
+            epochs=settings.tune_epochs or (SAMPLE_EPOCHS if small else ClipSettings().epochs),
+            batch_size=min(64, max(2, self.used.splits.get("train", 0) // 4)),
+            lr=settings.tune_lr or (SAMPLE_LR if small else None),
+            seed=self.seed,
+            no_scores=True,
+        )
+
     def _tune(self, folder: Path) -> None:
         from flip.training.clip.finetune import finetune
-        from flip.training.settings import ClipSettings, Hardware
 
         if (folder / "result.json").is_file():
             return
-        stock, settings = self.extractor, self.settings
-        small = stock.model.name == SAMPLE
-        epochs = settings.tune_epochs or (SAMPLE_EPOCHS if small else ClipSettings().epochs)
+        stock = self.extractor
         finetune(
             self.dataset,
             stock.model.name,
             folder,
-            ClipSettings(
-                epochs=epochs,
-                batch_size=min(64, max(2, len(self.features().split("train")) // 4)),
-                lr=settings.tune_lr or (SAMPLE_LR if small else None),
-                seed=self.seed,
-                no_scores=True,
-            ),
+            self.tuning,
             hardware=settings_from(stock.settings, Hardware),
             crop=stock.settings.crop,
             cache=stock.cache,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from flip.clip.encoder import OpenClipEncoder
 from flip.clip.tower import split_preprocess
-from flip.data.dataset import Dataset, Record
+from flip.data.dataset import Dataset
 from flip.data.images import decode_image
 from flip.device import Placement, keep_freed_memory, resolve_device
 from flip.errors import DataError
@@ -95,32 +95,38 @@ def finetune_as_paper(
     ConfigError
         If the folder holds a run with other settings, data or model.
     """
-    records = [record for record in dataset.records if record.captions]
-    if len(records) < 2:
-        raise DataError(
-            f"{dataset.root} has {len(records)} photos with a caption, and the paper's fine-tuning needs two"
-        )
-    key = plain({"data": dataset.fingerprint(), "model": model.fingerprint, "epochs": epochs, **ADAM})
-    begun = claim_folder(folder, RESULT)
-    state = _read(folder / RESULT) if begun else {}
-    if begun:
-        require_same_key(folder, state["key"], key, "remove the folder to begin again")
-    if state.get("finished"):
-        return state
-    about = {"command": "reproduce", "format": FORMAT, "key": key, "photos": len(records), "epochs": epochs}
-    about["test_photos"] = sum(record.split == "test" for record in records)
-    write_json(folder / RESULT, about)
-    log.info(
-        "fine-tuning as the paper does: %d photos with their first caption, %d of them test photos, %d epochs",
-        *(len(records), about["test_photos"], epochs),
-    )
-    trainer = _Trainer(model, [_pair(dataset, record) for record in records], folder, hardware)
+    pairs = [_Pair(dataset.file(r), r.captions[0]) for r in dataset.records if r.captions]
+    if len(pairs) < 2:
+        raise DataError(f"{dataset.root} has {len(pairs)} photos with a caption, and the paper's fine-tuning needs two")
+    about = _begin(dataset, model, folder, epochs)
+    if about.get("finished"):
+        return about
+    trainer = _Trainer(model, pairs, folder, hardware)
     loss = trainer.train(epochs, progress)
     save_model(model, state_of(model), folder)
     result = {**about, "loss": loss, "unreadable": len(trainer.unreadable), "finished": True}
     write_json(folder / RESULT, result)
     CheckpointFolder(folder / CHECKPOINTS).remove()
     return result
+
+
+def _begin(dataset: Dataset, model: OpenClipEncoder, folder: Path, epochs: int) -> dict[str, Any]:
+    """Return what a finished run in the folder wrote, or begin one, or resume it where it has the same key."""
+    key = plain({"data": dataset.fingerprint(), "model": model.fingerprint, "epochs": epochs, **ADAM})
+    if claim_folder(folder, RESULT):
+        before: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        require_same_key(folder, before["key"], key, "remove the folder to begin again")
+        if before.get("finished"):
+            return before
+    captioned = [record.split for record in dataset.records if record.captions]
+    counts = {"photos": len(captioned), "test_photos": captioned.count("test"), "epochs": epochs}
+    about = {"command": "reproduce", "format": FORMAT, "key": key, **counts}
+    write_json(folder / RESULT, about)
+    log.info(
+        "fine-tuning as the paper does: %d photos with their first caption, %d of them test photos, %d epochs",
+        *counts.values(),
+    )
+    return about
 
 
 class _Trainer:
@@ -240,12 +246,3 @@ def half_parameters(network: torch.nn.Module) -> Iterator[torch.nn.Parameter]:
             if (whole or in_attention or name in ("text_projection", "proj")) and id(parameter) not in seen:
                 seen.add(id(parameter))
                 yield parameter
-
-
-def _pair(dataset: Dataset, record: Record) -> _Pair:
-    return _Pair(dataset.file(record), record.captions[0])
-
-
-def _read(file: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return content

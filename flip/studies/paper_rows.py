@@ -32,6 +32,9 @@ HEADS = {"logreg": "linear", "svm-linear": "svm-linear", "svm-rbf": "svm-rbf"}
 
 TITLES = {"logreg": "logistic regression", "knn": "kNN", "svm-linear": "linear SVM", "svm-rbf": "RBF SVM"}
 
+#: Products of all training rows by all class weights in a fit under each protocol, roughly.
+PASSES = {"logreg": (200, 600), "knn": (20, 100), "svm-linear": (100, 300), "svm-rbf": (100, 300)}
+
 #: How much a generated image counts beside a photo in the clean row of augmentation.
 GENERATED_WEIGHT = 0.3
 
@@ -57,8 +60,12 @@ class Row:
         Run it under the paper's protocol, and clean.
     tuned : bool
         Whether the models are fine-tuned first.
+    drawn : bool
+        Whether it needs generated images.
     fits : tuple of (int, int)
-        Fits under each protocol; a few-shot row's are multiplied by the number of draws.
+        Fits under each protocol; a clean few-shot row's are multiplied by the number of draws.
+    passes : tuple of (int, int)
+        Products of all training rows by all class weights in a fit, roughly.
     """
 
     name: str
@@ -68,7 +75,9 @@ class Row:
     paper: Run | None
     clean: Run | None
     tuned: bool = False
+    drawn: bool = False
     fits: tuple[int, int] = (1, 1)
+    passes: tuple[int, int] = (200, 600)
 
     def runs(self) -> Iterator[tuple[str, Run]]:
         """Yield each protocol that the row has, with what runs it."""
@@ -228,6 +237,7 @@ def _estimators(
                 paper=partial(estimator_paper, name=kind, shots=shots, captions=captions, tuned=tuned),
                 clean=partial(classifier_clean, name=kind, shots=shots, text=captions, tuned=tuned),
                 tuned=tuned,
+                passes=PASSES[kind],
             )
 
 
@@ -239,6 +249,7 @@ def _pair(
     paper: Callable[..., Outcome] | None,
     clean: Callable[..., Outcome],
     fits: tuple[int, int] = (1, 1),
+    passes: tuple[int, int] = (200, 600),
 ) -> Iterator[Row]:
     """Yield a row on the stock model, and the same on the fine-tuned ones."""
     for tuned, own in zip((False, True), quoted, strict=True):
@@ -251,6 +262,7 @@ def _pair(
             clean=partial(clean, tuned=tuned),
             tuned=tuned,
             fits=fits,
+            passes=passes,
         )
 
 
@@ -287,6 +299,7 @@ ROWS: tuple[Row, ...] = (
         knn_paper,
         _KNN,
         fits=(18, 1),
+        passes=(20, 100),
     ),
     *_estimators("shots10", "10 shots, image", _SHOTS_10, 10, False),
     *_estimators("shots5-captions", "5 shots, image + caption", _SHOTS_5_CAPTIONS, 5, True),
@@ -300,11 +313,13 @@ ROWS: tuple[Row, ...] = (
         ),
         mlp_paper,
         _MLP,
+        passes=(2000, 2000),
     ),
     Row(
         name="augmentation",
         title="logistic regression with generated images",
         family="augmentation",
+        drawn=True,
         quoted=Quoted(note="“did not lead to an improvement”; no number"),
         paper=augmentation_paper,
         clean=augmentation_clean,
@@ -315,6 +330,7 @@ ROWS: tuple[Row, ...] = (
         (Quoted(note="not in the paper"), Quoted(75.18, note="the paper's best number")),
         None,
         _AUTO,
-        fits=(0, 8),
+        fits=(0, 1),
+        passes=(0, 5000),
     ),
 )

@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 #: The mark of a reproduction's folder, and the tables in it.
 MARK, TABLE_JSON, TABLE_MARKDOWN, TABLE_CSV = "reproduce.json", "table.json", "table.md", "table.csv"
 
+#: Seconds of a multiplication and what goes with it in a fit, on one core.
+SECONDS_PER_PRODUCT = 2e-9
+
 #: Settings that change no row that was run.
 FREE_SETTINGS = frozenset(["only"])
 
@@ -94,14 +97,44 @@ class Reproduction:
         return self._table(rows, began, len(test))
 
     def plan(self) -> list[dict[str, Any]]:
-        """Return a line for each row and protocol: whether it was run, its fits, and what it needs first."""
-        lines = []
+        """Return a line for each row and protocol that is still to be run: its cost, and what it shares with others.
+
+        ``seconds`` is a rough estimate, from the time that this machine takes for a few photos; what several rows share
+        counts for the first of them, and the drawing of images for none.
+        """
+        lines, shared = [], set[str]()
+        second = self._second_per_photo()
         for row in self.rows:
             for protocol, _ in row.runs():
-                there = self._finished(row, protocol) is not None
-                cost = {"fits": 0, "needs": "nothing: it is there"} if there else self._cost(row, protocol)
+                if self._finished(row, protocol) is not None:
+                    continue
+                needs = self.bench.needs(row.tuned, protocol, raw=row.family != "zero-shot", drawn=row.drawn)
+                passes = sum(count for what, count in needs.items() if what not in shared)
+                shared.update(needs)
+                fits = self._fits(row, protocol)
+                seconds = passes * second + fits * self._second_per_fit(row, protocol)
+                cost = {"fits": fits, "needs": "; ".join(needs), "seconds": round(seconds, 1)}
                 lines.append({"row": row.name, "protocol": protocol, "paper": row.quoted.top1, **cost})
         return lines
+
+    def _fits(self, row: Row, protocol: str) -> int:
+        fits = row.fits[protocol == CLEAN]
+        return fits * self.bench.settings.seeds if row.family == "few-shot" and protocol == CLEAN else fits
+
+    def _second_per_photo(self) -> float:
+        """Return the seconds in which this machine encodes a photo; 0 where that cannot be measured."""
+        from flip.clip.encoder import PlaceableEncoder
+        from flip.clip.precision import seconds_per_batch
+
+        extractor = self.bench.extractor
+        if not isinstance(extractor.model, PlaceableEncoder):
+            return 0.0
+        return seconds_per_batch(extractor.model, extractor.placement, extractor.precision) / 8
+
+    def _second_per_fit(self, row: Row, protocol: str) -> float:
+        bench = self.bench
+        train, width = bench.used.splits.get("train", 0), bench.extractor.model.dim
+        return train * width * len(bench.dataset.classnames) * row.passes[protocol == CLEAN] * SECONDS_PER_PRODUCT
 
     def _cell(self, row: Row, protocol: str) -> dict[str, Any]:
         evaluation = self._finished(row, protocol)
@@ -142,26 +175,6 @@ class Reproduction:
         made = {"data": bench.dataset.fingerprint(), "model": bench.extractor.fingerprint, "seed": bench.seed}
         key: dict[str, Any] = plain({**settings, **made})
         return key
-
-    def _cost(self, row: Row, protocol: str) -> dict[str, Any]:
-        """Return the fits of a row, and the work that the first of several rows does for all of them."""
-        bench, settings = self.bench, self.bench.settings
-        photos, train = len(bench.used), bench.used.splits.get("train", 0)
-        captioned = sum(bool(record.captions) for record in bench.dataset.records)
-        needs = []
-        if row.tuned and protocol == PAPER:
-            needs.append(f"fine-tuning: {settings.epochs} × {captioned:,} photos; embedding: {photos:,} photos")
-        elif row.tuned:
-            epochs = settings.tune_epochs or "10 (sample: 15)"
-            needs.append(f"fine-tuning: {epochs} × {train:,} photos; embedding: {photos:,} photos")
-        if protocol == PAPER and row.family != "zero-shot":
-            needs.append(f"unnormalised embedding: {photos:,} photos")
-        if row.family == "augmentation" and settings.augmented is None:
-            needs.append(f"drawing: {settings.per_class * len(bench.dataset.classnames):,} images")
-        fits = row.fits[protocol == CLEAN]
-        if row.family == "few-shot" and protocol == CLEAN:
-            fits *= settings.seeds
-        return {"fits": fits, "needs": "; ".join(needs) or "embedding"}
 
     def _table(self, rows: Sequence[Mapping[str, Any]], began: float, n: int) -> dict[str, Any]:
         bench = self.bench

@@ -55,11 +55,15 @@ def test_rows_that_are_there_are_not_run_again(flip, captioned, tmp_path):
 
 
 def test_a_dry_run_lists_rows_with_their_cost_and_runs_none(flip, captioned, tmp_path):
-    lines = read_json(flip("reproduce", "--data", captioned, "--dry-run", "--format", "json", "--run", "runs"))
+    result = flip("reproduce", "--data", captioned, "--dry-run", "--format", "json", "--run", "runs")
+    assert "minutes in all" in result.stderr
+    lines = read_json(result)
     assert len(lines) > 70
     by_row = {(line["row"], line["protocol"]): line for line in lines}
     assert by_row["knn", "paper"]["fits"] == 18
-    assert by_row["knn-finetuned", "paper"]["needs"].startswith("fine-tuning: 30 × 48 photos")
+    assert by_row["knn-finetuned", "paper"]["needs"].startswith("fine-tuning of the paper model, 30 × 48 photos")
+    first, second = (by_row["zeroshot-finetuned", p]["seconds"] for p in ("paper", "clean"))
+    assert first > second > 0
     assert not (tmp_path / "runs").exists()
 
 

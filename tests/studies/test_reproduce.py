@@ -183,7 +183,7 @@ def test_finished_rows_are_not_run_again(bench, tmp_path):
     with pytest.raises(ConfigError, match="holds a reproduction; pass --resume"):
         both.claim(resume=False, overwrite=False)
     both.claim(resume=True, overwrite=False)
-    assert [line["needs"] == "nothing: it is there" for line in both.plan()] == [True, True, False, False]
+    assert [(line["row"], line["protocol"]) for line in both.plan()] == [("b", PAPER), ("b", CLEAN)]
     again = both.run()
     assert calls == ["a", "a", "b", "b"]
     assert again["rows"][0]["paper"] == table["rows"][0]["paper"]
@@ -246,6 +246,40 @@ def test_raw_features_hold_the_first_caption_beside_the_photo(bench):
     without = replace(bench, dataset=plain, made={})
     with pytest.raises(DataError, match="48 of 48 photos have no caption"):
         without.raw(None, True)
+
+
+def test_paper_rows_equal_scikit_learn_on_open_clip_s_own_features(bench, tiny_model, tmp_path):
+    """From the files on: open_clip encodes, scikit-learn fits, and the row has the same number."""
+    import open_clip
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for file in (tmp_path / "birds").rglob("*.png"):
+        # Hard to tell apart, so that the numbers are not all 100.
+        pixels = np.asarray(Image.open(file)).astype(float) / 12 + rng.normal(120, 60, (40, 48, 3))
+        Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(file)
+    network, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{tiny_model}")
+    tokenize = open_clip.get_tokenizer(f"local-dir:{tiny_model}")
+    network.eval()
+    records = bench.dataset.records
+    with torch.inference_mode():
+        pixels = torch.stack([preprocess(Image.open(bench.dataset.file(r)).convert("RGB")) for r in records])
+        image = network.encode_image(pixels).double().numpy()
+        text = network.encode_text(tokenize([r.captions[0] for r in records])).double().numpy()
+    train = np.array([r.split == "train" for r in records])
+    labels = bench.dataset.labels
+    estimators = {"logreg": LogisticRegression(), "knn": KNeighborsClassifier(), "svm-linear": SVC(kernel="linear")}
+    estimators["svm-rbf"] = SVC()
+    found = []
+    for kind, x in (("full", image), ("full-captions", np.concatenate([image, text], axis=1))):
+        for name, estimator in estimators.items():
+            expected = 100 * estimator.fit(x[train], labels[train]).score(x[~train], labels[~train])
+            (row,) = select(ROWS, f"{kind}-{name}")
+            assert row.paper is not None
+            assert row.paper(bench).evaluation.top1 == pytest.approx(expected, abs=0.1), row.name
+            found.append(expected)
+    assert min(found) < 80
+    assert len(set(found)) > 3
 
 
 def test_clean_rows_never_see_a_test_caption_or_label(bench):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import typer
 
 from flip.cli.config import FileOutput, ReadOptions
-from flip.cli.context import Context, implied_model, progress
+from flip.cli.context import Context, finish, implied_model, progress
 from flip.cli.options import command
 from flip.diffusion.settings import CheckpointSettings
 from flip.errors import ConfigError
@@ -62,8 +62,11 @@ def reproduce(options: ReproduceOptions) -> None:
     chosen on the test photos, fine-tuning on them; what was chosen on test is marked. The clean rows take nothing from
     the test photos. With --run an interrupted table is resumed row by row.
     """
+    from flip.device import has_siblings
     from flip.studies.paper_rows import ROWS, select
 
+    if has_siblings():
+        raise ConfigError("flip reproduce runs in one process; start it without accelerate launch")
     rows = select(ROWS, options.only)
     context = Context(options)
     dataset = context.dataset
@@ -75,13 +78,16 @@ def reproduce(options: ReproduceOptions) -> None:
     with kept as folder:
         reproduction = _reproduction(options, context, Path(folder), rows)
         if options.dry_run:
-            _write_plan(options, reproduction.plan())
+            lines = reproduction.plan()
+            _write_plan(options, lines)
+            log.info("about %.0f minutes in all", sum(line["seconds"] for line in lines) / 60)
             return
         reproduction.claim(resume=options.resume, overwrite=options.overwrite)
         total = sum(1 for row in rows for _ in row.runs())
         with progress(options, "rows", total) as advance:
             table = reproduction.run(advance)
         _write(options, table)
+    finish(options, reproduction.bench.features().unreadable)
 
 
 def _reproduction(options: ReproduceOptions, context: Context, folder: Path, rows: list[Any]) -> Reproduction:
