@@ -37,6 +37,8 @@ class Evaluation:
 
     Attributes
     ----------
+    top5 : float or None
+        None with five classes or fewer, where every answer would be right.
     ci95 : (float, float)
         95 % Wilson interval of top1.
     protocol : dict
@@ -57,7 +59,7 @@ class Evaluation:
     n: int
     classes: int
     top1: float
-    top5: float
+    top5: float | None
     mean_per_class: float
     ci95: tuple[float, float]
     protocol: JsonObject
@@ -163,7 +165,7 @@ class _Numbers(TypedDict):
     n: int
     classes: int
     top1: float
-    top5: float
+    top5: float | None
     mean_per_class: float
     ci95: tuple[float, float]
     per_class: list[ClassAccuracy]
@@ -178,7 +180,7 @@ def _numbers(scores: Array, labels: Array, classnames: Sequence[str]) -> _Number
         "n": len(labels),
         "classes": len(classnames),
         "top1": 100.0 * float(correct.mean()),
-        "top5": metrics.topk_accuracy(scores, labels, 5),
+        "top5": metrics.topk_accuracy(scores, labels, 5) if len(classnames) > 5 else None,
         "mean_per_class": metrics.mean_per_class(predicted, labels),
         "ci95": metrics.wilson_interval(int(correct.sum()), len(labels)),
         "per_class": [

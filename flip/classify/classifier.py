@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from flip.arrays import Array, FloatArray
+from flip.arrays import Array, FloatArray, UIntArray
 from flip.classify.base import Classifier, HeldOutPredictions
 from flip.classify.calibration import softmax
 from flip.classify.heads import Head, Inputs, SavedHead, build_head, head_from_arrays
@@ -25,6 +26,7 @@ from flip.results import FORMAT, require_format, versions
 
 HEAD_FILE, ARRAYS_FILE = "head.json", "head.safetensors"
 CLASS_EMBEDDINGS = "class_embeddings"
+LEARNED_FROM = "learned_from"
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,8 @@ class HeadClassifier(Classifier):
         self.origin = origin or Origin()
         self.name, self.text = settings.head, settings.text
         self._head: Head | None = None
-        self._saved_protocol: dict[str, object] | None = None
+        self._saved_protocol: JsonObject | None = None
+        self._learned_from = np.empty(0, np.uint64)
 
     @property
     def head(self) -> Head:
@@ -149,6 +152,11 @@ class HeadClassifier(Classifier):
         embeddings, scale = self.zero_shot.class_embeddings, self.zero_shot.logit_scale
         return build_text_side(features.image_features, embeddings, scale, captions)
 
+    def count_learned(self, features: Features) -> int:
+        """Return how many of n readable photos the head learned from, as their features tell."""
+        keys = photo_keys(features.readable().image_features)
+        return int(np.isin(keys, self._learned_from).sum())
+
     def held_out(self) -> HeldOutPredictions | None:
         """Return the calibrated out-of-fold probabilities of training rows; None where nothing could be held out."""
         held = self.head.out_of_fold
@@ -189,6 +197,7 @@ class HeadClassifier(Classifier):
             "protocol": {**self.protocol, **(protocol or {})},
             "versions": versions(),
         }
+        arrays[LEARNED_FROM] = self._learned_from
         claim_folder(folder, overwrite=overwrite, flag="--save")
         with written_aside(folder / ARRAYS_FILE, "pass --save with a folder that can", kind="weights") as aside:
             aside.write_bytes(save(arrays))
@@ -204,6 +213,7 @@ class HeadClassifier(Classifier):
         if self.zero_shot is not None:
             self.zero_shot.require_model(features.fingerprint)
         head = build_head(self.name, len(features.classnames), self.seed, **self.options)
+        self._learned_from = np.unique(photo_keys(features.image_features[train.real]))
         self._head = head.fit(self.inputs(features), train.labels, train.weight, train.real, train.group)
         self.origin = replace(self.origin, fingerprint=features.fingerprint)
 
@@ -225,6 +235,7 @@ class HeadClassifier(Classifier):
         """Return the classifier that ``save`` described; KeyError or TypeError where something is absent."""
         origin, protocol = Origin(**about["origin"]), dict(about.get("protocol", {}))
         embeddings = arrays.pop(CLASS_EMBEDDINGS, None)
+        learned_from = arrays.pop(LEARNED_FROM, np.empty(0, np.uint64))
         text = None
         if embeddings is not None:
             prompts = str(protocol.get("prompts", ""))
@@ -233,8 +244,16 @@ class HeadClassifier(Classifier):
         settings = HeadSettings(head=head.name, text=about["text"])
         classifier = cls(settings, text, seed=head.seed, origin=origin)
         classifier._head, classifier._saved_protocol = head, protocol
+        classifier._learned_from = learned_from
         classifier.classes_, classifier.fingerprint = tuple(about["classnames"]), origin.fingerprint
         return classifier
+
+
+def photo_keys(image_features: FloatArray) -> UIntArray:
+    """Return a hash of each row in half precision, uint64 of shape (n,): the same photo has the same."""
+    rows = np.ascontiguousarray(image_features, np.float16)
+    digests = (hashlib.sha256(row.tobytes()).digest()[:8] for row in rows)
+    return np.array([int.from_bytes(digest, "little") for digest in digests], np.uint64)
 
 
 def make_head(

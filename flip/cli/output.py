@@ -197,7 +197,7 @@ def _evaluation_tables(e: Evaluation) -> list[Table]:
         "data": f"{e.data} ({e.split}: {e.n} photos, {e.classes} classes)",
         "model": e.model,
         "top-1": f"{e.top1:.1f} %   95 % interval {low:.1f} to {high:.1f}",
-        "top-5": f"{e.top5:.1f} %",
+        **({} if e.top5 is None else {"top-5": f"{e.top5:.1f} %"}),
         "mean per class": f"{e.mean_per_class:.1f} %",
         **({"calibration error": f"{e.details['ece']:.3f}"} if "ece" in e.details else {}),
         **_flat(e.protocol),

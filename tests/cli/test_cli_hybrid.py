@@ -196,3 +196,19 @@ def test_a_head_on_real_birds_is_far_above_chance(shared, flip, tmp_path, monkey
     evaluation = run(flip, "hybrid", "--data", manifest, "--head", "gda", "--prompts", "bird")
     assert evaluation["n"] == 16
     assert evaluation["ci95"][0] > 50
+
+
+def test_a_saved_head_is_not_scored_on_what_it_learned_from(flip, squares, tmp_path):
+    assert flip("hybrid", "--data", squares, "--head", "gda", "--save", tmp_path / "head").exit_code == 0
+    used = ("hybrid", "--data", squares, "--load", tmp_path / "head")
+    assert "learned from 24 of the 24 photos of split 'train'" in one_line(flip(*used, "--split", "train"), 1)
+    assert "learned from 24 of the 48 photos of split 'all'" in one_line(flip(*used, "--split", "all"), 1)
+    assert read_json(flip(*used))["n"] == 24
+
+
+@pytest.mark.parametrize("command", [("knn",), ("hybrid", "--head", "gda")])
+def test_training_photos_are_scored_by_what_did_not_see_them(flip, squares, command):
+    result = read_json(flip(*command, "--data", squares, "--split", "train", "--format", "json"))
+    assert result["n"] == 24
+    assert result["protocol"]["training_photos_scored_by"] in ("leave-one-out", "out-of-fold")
+    assert result["top5"] is None, "four classes have no top-5"

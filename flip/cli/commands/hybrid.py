@@ -14,7 +14,7 @@ from flip.cli.config import TrainedOptions
 from flip.cli.context import Context
 from flip.cli.options import command
 from flip.cli.predicting import describe, draw_plot, name_photos, require_meaning, run_fit, show
-from flip.errors import ConfigError
+from flip.errors import ConfigError, DataError
 from flip.settings import option
 
 if TYPE_CHECKING:
@@ -94,6 +94,14 @@ def use_saved(options: HybridOptions, folder: Path) -> None:
     features = context.features(dataset)
     if not context.is_main:
         return
+    learned = classifier.count_learned(features)
+    if learned > len(features) // 10:
+        raise DataError(
+            f"the head in {folder} learned from {learned} of the {len(features)} photos of split {options.split!r}, "
+            "and its accuracy on them means nothing; pass --split test"
+        )
+    if learned:
+        log.warning("the head in %s learned from %d of the %d photos that are scored", folder, learned, len(features))
     if classifier.text == "captions":
         features = with_caption_features(features, context.extractor)
     about = describe(options, context, "hybrid", loaded=str(folder))
