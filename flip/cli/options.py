@@ -24,7 +24,7 @@ FLAGS = {
     "null": ("-0", "--null"),
 }
 
-ARGUMENTS = {"images": "IMAGE", "prompt": "PROMPT", "runs": "RUN"}
+ARGUMENTS = {"images": "IMAGE", "prompt": "PROMPT", "runs": "RUN", "folder": "DATA", "archive": "NAME"}
 
 _Field = Field[Any]
 

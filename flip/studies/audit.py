@@ -232,3 +232,8 @@ MODEL_CHECKS = (
     Check("labels-in-doubt", "warning", True, "features", _labels_in_doubt),
     Check("outliers", "warning", True, "photos", _outliers),
 )
+
+#: Checks that embeddings make possible, or find more with.
+LOOK_AT_FEATURES = frozenset(
+    ("labels-in-doubt", "outliers", "near-copies", "near-copies-across-splits", "near-copies-across-classes")
+)

@@ -38,12 +38,13 @@ def _captions(subject: Subject) -> Iterator[Finding]:
     for i, record in enumerate(dataset.records):
         rows[record.label].append(i)
     without = {label: [i for i in own if not dataset.records[i].captions] for label, own in rows.items()}
-    bare = [label for label, absent in without.items() if len(absent) == len(rows[label])]
+    bare = [label for label, absent in without.items() if len(absent) >= len(rows[label]) / 2]
     for label, absent in without.items():
-        if 0 < len(absent) < len(rows[label]) / 2:
+        if label not in bare:
             yield from (subject.finding(i, "no caption, and most of its class have one") for i in absent)
-        elif label in bare and len(bare) < len(rows) / 2:
-            yield Finding("", None, dataset.classnames[label], None, "no photo has a caption, and most classes have")
+        elif len(bare) < len(rows) / 2:
+            count, name = len(absent), dataset.classnames[label]
+            yield Finding("", None, name, None, f"{count} of {len(rows[label])} without, and most classes have captions")
 
 
 CHECKS = (

@@ -1,0 +1,117 @@
+"""An audit as a person or a program reads it, and as a contact sheet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flip.cli.config import FileOutput
+from flip.cli.output import output_file, result_format, write_rows, write_summary
+from flip.results import FORMAT
+
+if TYPE_CHECKING:
+    from flip.data.audit import Finding
+    from flip.results import Prediction
+    from flip.studies.audit import Audit
+
+#: Findings of a kind that a table lists, and paths that a summary names.
+SHOWN, EXAMPLES = 5, 3
+
+
+def write_audit(options: FileOutput, data: str, model: str | None, audit: Audit) -> None:
+    """Write an audit to stdout or ``-o``: json whole, jsonl and csv as a row per finding, tables as both in short."""
+    form = result_format(options, "json")
+    if form == "json":
+        write_summary(options, "", audit_report(data, model, audit))
+    elif form == "table":
+        write_rows(options, f"flip data check {data}", kinds(audit))
+        shown = [row for check in audit.checks for row in map(finding_row, audit.of(check.name)[:SHOWN])]
+        if shown and output_file(options) is None:
+            more = f", at most {SHOWN} of a kind" if len(shown) < len(audit.findings) else ""
+            write_rows(
+                options, f"\nfindings{more}", [{k: v for k, v in row.items() if k != "severity"} for row in shown]
+            )
+    else:
+        write_rows(options, "findings", [finding_row(finding) for finding in audit.findings])
+
+
+def audit_report(data: str, model: str | None, audit: Audit) -> dict[str, object]:
+    """Return everything that was found, as JSON has it."""
+    return {
+        "command": "data check",
+        "format": FORMAT,
+        "data": data,
+        "model": model,
+        "photos": len(audit.dataset),
+        "classes": len(audit.dataset.classnames),
+        "found": len(audit.findings),
+        "photos_found": len({finding.path for finding in audit.findings if finding.path is not None}),
+        "dropped": len(audit.dropped),
+        "checks": kinds(audit),
+        "rows": [finding_row(finding) for finding in audit.findings],
+    }
+
+
+def kinds(audit: Audit) -> list[dict[str, object]]:
+    """Return one row per check that ran: its count, the first photos or classes, and what there is to know of it."""
+    rows: list[dict[str, object]] = []
+    for check in audit.checks:
+        found = audit.of(check.name)
+        rows.append(
+            {
+                "check": check.name,
+                "severity": check.severity,
+                "count": len(found),
+                "examples": [finding.path or finding.label for finding in found[:EXAMPLES]],
+                "note": audit.notes.get(check.name, ""),
+            }
+        )
+    return rows
+
+
+def finding_row(finding: Finding) -> dict[str, object]:
+    """Return one finding as a row."""
+    names = ("kind", "path", "label", "split", "why", "score", "other")
+    return {name: getattr(finding, name) for name in names}
+
+
+def _in_short(row: dict[str, object]) -> dict[str, object]:
+    """Return a row with photos by their names alone, for a table that is as wide as a terminal."""
+
+    def name(value: object) -> object:
+        return [name(item) for item in value] if isinstance(value, list) else Path(str(value)).name if value else None
+
+    return {key: name(value) if key in ("examples", "path", "other") else value for key, value in row.items()}
+
+
+def write_ranking(file: Path, audit: Audit) -> None:
+    """Write the photos in the order of the doubt in their labels, as csv where the name ends so, else as jsonl."""
+    from flip.files import written_aside
+    from flip.results import RowWriter
+
+    columns = ("path", "label", "suggested", "split", "score", "wrong", "in_doubt")
+    with written_aside(file, kind="text") as aside, aside.open("w", encoding="utf-8", newline="") as stream:
+        writer = RowWriter(stream, file.suffix.lower().removeprefix("."), columns)
+        for row in audit.ranking:
+            writer.write(row._asdict())
+        writer.close()
+
+
+def draw_findings(file: Path, audit: Audit) -> int:
+    """Draw the photos that were found into one picture, the other of a pair beside it; return how many are on it."""
+    from flip.report.sheet import contact_sheet_of
+
+    rows = [row for finding in audit.findings if finding.path is not None for row in _cells(finding, audit)]
+    return contact_sheet_of(rows, audit.dataset.root, file) if rows else 0
+
+
+def _cells(finding: Finding, audit: Audit) -> list[Prediction]:
+    from flip.results import Prediction
+
+    path = str(finding.path)
+    if finding.kind in ("unreadable", "truncated"):
+        return [Prediction(path, error=finding.why)]
+    if finding.kind == "labels-in-doubt":
+        return [Prediction(path, finding.other, truth=finding.label)]
+    first = Prediction(path, finding.kind)
+    return [first] if finding.other is None else [first, Prediction(finding.other, f"{finding.kind}: the other")]

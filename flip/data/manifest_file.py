@@ -1,0 +1,76 @@
+"""Datasets as manifests: one row per photo, which ``--data`` reads back."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+from flip.data.classnames import clean_class_names
+from flip.data.dataset import Dataset, Record
+from flip.errors import ConfigError, DataError
+from flip.files import write_text
+
+
+def write_manifest(dataset: Dataset, file: Path) -> None:
+    """Write a dataset as a manifest: path, label, split, captions, box and source.
+
+    Paths are relative to the manifest where the photo lies below its folder, else absolute. Labels are as folders or
+    columns wrote them where reading cleans them to the same names, else the clean names.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    file : Path
+        Ends in .jsonl or .csv.
+
+    Raises
+    ------
+    ConfigError
+        If the name has another suffix, or the file cannot be written.
+    DataError
+        If the dataset has no photo.
+    """
+    require_manifest_name(file)
+    if not dataset.records:
+        raise DataError(f"no photo is left of {dataset.root}, so {file} is not written")
+    same = clean_class_names(dataset.raw_names) == dataset.classnames
+    labels = dataset.raw_names if same else dataset.classnames
+    folder = file.absolute().parent
+    rows = [_row(dataset, record, labels, folder) for record in dataset.records]
+    if file.suffix == ".jsonl":
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    else:
+        text = _csv(rows)
+    write_text(file, text)
+
+
+def require_manifest_name(file: Path) -> None:
+    """Raise a ConfigError unless a manifest can have this name."""
+    if file.suffix not in (".jsonl", ".csv"):
+        raise ConfigError(f"{file} is no manifest; pass a name that ends in .jsonl or .csv")
+
+
+def _row(dataset: Dataset, record: Record, labels: tuple[str, ...], folder: Path) -> dict[str, object]:
+    photo = dataset.file(record).absolute()
+    path = photo.relative_to(folder) if photo.is_relative_to(folder) else photo
+    row: dict[str, object] = {"path": path.as_posix(), "label": labels[record.label], "split": record.split}
+    if record.captions:
+        row["captions"] = list(record.captions)
+    if record.box is not None:
+        row |= dict(zip("xywh", record.box, strict=True))
+    if record.source is not None:
+        row["source"] = record.source
+    return row
+
+
+def _csv(rows: list[dict[str, object]]) -> str:
+    columns = dict.fromkeys(name for row in rows for name in row)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        cells = {"captions": json.dumps(row["captions"], ensure_ascii=False)} if "captions" in row else {}
+        writer.writerow(row | cells)
+    return text.getvalue()
