@@ -53,6 +53,21 @@ def test_stable_diffusion_2_with_its_yaml(suffix: str, tmp_path: Path, kept: Pat
     assert same(loaded.pipeline, theirs)
 
 
+@pytest.mark.parametrize(
+    ("make", "name", "says"), [(make_pipeline, ldm_state, None), (make_v2, v2_state, "v")], ids=["1", "2"]
+)
+def test_diffusers_own_reader_of_files_draws_the_same(
+    make: Any, name: Any, says: str | None, tmp_path: Path, kept: Path
+) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    source = make()
+    source.save_pretrained(tmp_path / "config")
+    file = write(tmp_path / "a.safetensors", name(source), says)
+    theirs = StableDiffusionPipeline.from_single_file(str(file), config=str(tmp_path / "config"), local_files_only=True)
+    assert same(load_pipeline(file, cache=kept).pipeline, theirs)
+
+
 def test_what_stable_diffusion_2_predicts_is_asked_for(tmp_path: Path, kept: Path) -> None:
     theirs = make_v2()
     file = write(tmp_path / "v2.safetensors", v2_state(theirs))
