@@ -16,6 +16,7 @@ from flip.errors import CheckpointError
 from flip.files import JsonObject
 
 _HEAD_WIDTH = 64
+_MOST_WIDTH, _MOST_WORDS = 16_384, 1_000_000
 #: Width of the first level of every published model.
 _PUBLISHED_WIDTH = 320
 
@@ -53,6 +54,7 @@ def unet_config(state: State, family: Family, original: OriginalConfig, file: Pa
         "attention_head_dim": _heads(widths, family, original, file),
         "use_linear_projection": has_linear_projection(state),
     }
+    _require_plain_sizes(config)
     if max(depths) > 1:
         config["transformer_layers_per_block"] = [max(1, depth) for depth in depths]
     return config | _addition_config(state) if family is XL else config
@@ -61,6 +63,11 @@ def unet_config(state: State, family: Family, original: OriginalConfig, file: Pa
 def _heads(widths: list[int], family: Family, original: OriginalConfig, file: Path) -> int | list[int]:
     """Attention heads of each level, which diffusers calls ``attention_head_dim``."""
     if original.head_width:
+        if any(width % original.head_width for width in widths):
+            raise CheckpointError(
+                f"{file}: its .yaml has attention heads of {original.head_width} channels, which do not divide the "
+                f"widths {', '.join(map(str, widths))}; correct it"
+            )
         return [width // original.head_width for width in widths]
     if original.heads or family.heads:
         return int(original.heads or family.heads or 0)
@@ -87,7 +94,7 @@ def vae_config(state: State, family: Family, original: OriginalConfig) -> JsonOb
     """Read the configuration of diffusers' ``AutoencoderKL`` from the weights."""
     levels = _indices(state, VAE + r"encoder\.down\.(\d+)\.")
     widths = [int(state[f"{VAE}encoder.down.{i}.block.0.conv2.weight"].shape[0]) for i in levels]
-    return {
+    config = {
         "in_channels": int(state[VAE + "encoder.conv_in.weight"].shape[1]),
         "out_channels": int(state[VAE + "decoder.conv_out.weight"].shape[0]),
         "block_out_channels": widths,
@@ -98,6 +105,7 @@ def vae_config(state: State, family: Family, original: OriginalConfig) -> JsonOb
         "scaling_factor": original.latent_scale or family.latent_scale,
         "sample_size": family.latent_size * 2 ** (len(widths) - 1),
     }
+    return _require_plain_sizes(config)
 
 
 def text_config(state: State, text: TextEncoder, original: OriginalConfig) -> JsonObject:
@@ -109,7 +117,7 @@ def _clip_config(state: State, text: TextEncoder) -> JsonObject:
     embeddings = text.prefix + "text_model.embeddings."
     words = state[embeddings + "token_embedding.weight"]
     layer = text.prefix + "text_model.encoder.layers."
-    return {
+    config = {
         "vocab_size": int(words.shape[0]),
         **_text_widths(int(words.shape[1])),
         "projection_dim": int(words.shape[1]),
@@ -118,6 +126,7 @@ def _clip_config(state: State, text: TextEncoder) -> JsonObject:
         "intermediate_size": int(state[layer + "0.mlp.fc1.weight"].shape[0]),
         "hidden_act": "quick_gelu",
     }
+    return _require_plain_sizes(config)
 
 
 def _open_clip_config(state: State, text: TextEncoder, original: OriginalConfig) -> JsonObject:
@@ -127,7 +136,7 @@ def _open_clip_config(state: State, text: TextEncoder, original: OriginalConfig)
     # Stable Diffusion 2 reads the last layer but one, which diffusers does by leaving out the last.
     cut = text in V2.texts and not original.last_layer
     projection = state.get(text.prefix + "text_projection")
-    return {
+    config = {
         "vocab_size": int(words.shape[0]),
         **_text_widths(int(words.shape[1])),
         "projection_dim": int(words.shape[1] if projection is None else projection.shape[1]),
@@ -136,6 +145,17 @@ def _open_clip_config(state: State, text: TextEncoder, original: OriginalConfig)
         "intermediate_size": int(state[block + "0.mlp.c_fc.weight"].shape[0]),
         "hidden_act": "gelu",
     }
+    return _require_plain_sizes(config)
+
+
+def _require_plain_sizes(config: dict[str, Any]) -> dict[str, Any]:
+    """Raise a ValueError for sizes that no published model has: a network of them could fill the memory."""
+    for name, value in config.items():
+        sizes = value if isinstance(value, list) else [value]
+        most = _MOST_WORDS if name == "vocab_size" else _MOST_WIDTH
+        if any(type(size) is int and not 1 <= size <= most for size in sizes):
+            raise ValueError(f"{name} is {value}")
+    return config
 
 
 def _text_widths(width: int) -> dict[str, int]:

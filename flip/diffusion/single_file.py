@@ -42,6 +42,14 @@ def make_pipeline(state: ldm.State, file: Path, base: Pipeline | None, predictio
     CheckpointError
         If it is of another family, weights are missing or do not fit, or what it predicts cannot be told.
     """
+    try:
+        return _make(state, file, base, prediction)
+    except (LookupError, ArithmeticError, ValueError, TypeError, AttributeError, RuntimeError) as e:
+        # A configuration read from weights of odd shapes fails anywhere in the libraries.
+        raise CheckpointError(f"{file} holds weights of odd shapes ({_brief(e)}); fetch it again") from e
+
+
+def _make(state: ldm.State, file: Path, base: Pipeline | None, prediction: str | None) -> Pipeline:
     from flip.diffusion.diffusers_api import diffusers
 
     family, original = ldm.family_of(state, file), read_original_config(file)
@@ -184,8 +192,11 @@ def _build(kind: str, state: ldm.State, family: ldm.Family, file: Path, config: 
 
 
 def _cut(kind: str, family: ldm.Family, file: Path, error: Exception) -> CheckpointError:
-    reason = " ".join(str(error).split())[:120]
-    return CheckpointError(f"{file} holds no whole {kind} of {family.name} ({reason}); fetch it again")
+    return CheckpointError(f"{file} holds no whole {kind} of {family.name} ({_brief(error)}); fetch it again")
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:120]
 
 
 def _text_model(
@@ -225,7 +236,7 @@ def fill(model: Component, weights: Mapping[str, torch.Tensor], kind: str, file:
     wanted = model.state_dict()
     missing = [name for name in wanted if name not in weights]
     extra = [name for name in weights if name not in wanted]
-    wrong = [n for n, value in wanted.items() if n in weights and value.shape != weights[n].shape]
+    wrong = [name for name, value in wanted.items() if name in weights and not _fits(weights[name], value)]
     if missing or extra or wrong:
         first = f"{missing[0]} is missing" if missing else f"{(wrong or extra)[0]} does not fit"
         count = len(missing) + len(extra) + len(wrong)
@@ -240,3 +251,7 @@ def fill(model: Component, weights: Mapping[str, torch.Tensor], kind: str, file:
     }
     model.load_state_dict(wide, assign=True)
     return model.eval().requires_grad_(False)
+
+
+def _fits(weight: torch.Tensor, parameter: torch.Tensor) -> bool:
+    return weight.shape == parameter.shape and weight.is_floating_point() == parameter.is_floating_point()

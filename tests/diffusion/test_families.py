@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from flip.device import resolve_device
-from flip.diffusion import ldm, ldm_config
+from flip.diffusion import ldm, ldm_config, single_file
 from flip.diffusion.checkpoint import load_pipeline
 from flip.diffusion.original_config import OriginalConfig
 from flip.diffusion.painter import Painter, Picture
@@ -51,6 +51,21 @@ def test_stable_diffusion_2_with_its_yaml(suffix: str, tmp_path: Path, kept: Pat
     assert loaded.pipeline.scheduler.config.prediction_type == "v_prediction"
     assert loaded.pipeline.text_encoder.config.num_hidden_layers == 2  # of three: the last is not read
     assert same(loaded.pipeline, theirs)
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "says"), [(make_pipeline, ldm_state, None), (make_v2, v2_state, "v")], ids=["1", "2"]
+)
+def test_diffusers_own_reader_of_files_draws_the_same(
+    make: Any, name: Any, says: str | None, tmp_path: Path, kept: Path
+) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    source = make()
+    source.save_pretrained(tmp_path / "config")
+    file = write(tmp_path / "a.safetensors", name(source), says)
+    theirs = StableDiffusionPipeline.from_single_file(str(file), config=str(tmp_path / "config"), local_files_only=True)
+    assert same(load_pipeline(file, cache=kept).pipeline, theirs)
 
 
 def test_what_stable_diffusion_2_predicts_is_asked_for(tmp_path: Path, kept: Path) -> None:
@@ -269,6 +284,44 @@ def test_an_odd_yaml_is_one_line_and_runs_nothing(
     with pytest.raises(CheckpointError, match=said):
         load_pipeline(file, cache=kept)
     assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda v: v.reshape(-1),
+        lambda v: torch.zeros(()),
+        lambda v: v[:0],
+        lambda v: v.to(torch.int64),
+        lambda v: v.to(torch.complex64),
+        lambda v: torch.zeros(1, device="meta").expand(3, 70_000),
+    ],
+    ids=["flat", "scalar", "empty", "integers", "complex", "huge"],
+)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.diffusion_model.input_blocks.0.0.weight",
+        "model.diffusion_model.input_blocks.1.0.out_layers.3.weight",
+        "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight",
+        "first_stage_model.encoder.down.0.block.0.conv2.weight",
+        "first_stage_model.decoder.conv_in.weight",
+        "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight",
+        "cond_stage_model.transformer.text_model.embeddings.position_embedding.weight",
+        "cond_stage_model.transformer.text_model.encoder.layers.0.mlp.fc1.weight",
+    ],
+)
+def test_weights_of_odd_shapes_are_one_line(name: str, change: Any, state: Any) -> None:
+    odd = ldm.select_weights({**state, name: change(state[name])}, ema=True)
+    with pytest.raises(CheckpointError) as error:
+        single_file.make_pipeline(odd, Path("a.safetensors"), None, None)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 400
+
+
+def test_heads_of_a_yaml_that_do_not_divide_are_told(state: Any, tmp_path: Path, kept: Path) -> None:
+    with pytest.raises(CheckpointError, match="heads of 64 channels, which do not divide the widths 32, 64"):
+        load_pipeline(write(tmp_path / "a.safetensors", state, "eps"), cache=kept)
 
 
 def test_a_text_encoder_of_another_model_is_told(state: Any, tmp_path: Path, kept: Path) -> None:
