@@ -148,7 +148,7 @@ def _open_clip_config(state: State, text: TextEncoder, original: OriginalConfig)
     return _require_plain_sizes(config)
 
 
-def _require_plain_sizes(config: dict[str, Any]) -> dict[str, Any]:
+def _require_plain_sizes(config: JsonObject) -> JsonObject:
     """Raise a ValueError for sizes that no published model has: a network of them could fill the memory."""
     for name, value in config.items():
         sizes = value if isinstance(value, list) else [value]

@@ -44,7 +44,7 @@ def _captions(subject: Subject) -> Iterator[Finding]:
             yield from (subject.finding(i, "no caption, and most of its class have one") for i in absent)
         elif len(bare) < len(rows) / 2:
             count, name = len(absent), dataset.classnames[label]
-            yield Finding("", None, name, None, f"{count} of {len(rows[label])} without, and most classes have captions")
+            yield Finding("", None, name, None, f"{count} of {len(rows[label])} without; most classes have some")
 
 
 CHECKS = (
