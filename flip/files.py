@@ -22,6 +22,9 @@ JsonObject = dict[str, Any]
 #: Temporary files are named ``.flip-tmp-<host>-<process>-<random>-<name>``, so that those of a killed run can be told.
 ASIDE_PREFIX = ".flip-tmp-"
 
+#: Options whose folder is never replaced: there is no ``--overwrite`` for them.
+_NEVER_REPLACED = ("--run", "--copy-to")
+
 _WRITABLE = "pass a file in a folder that can be written"
 
 #: What a file of each kind begins with. Text is told by its bytes.
@@ -228,14 +231,16 @@ def claim_folder(folder: Path, mark: str | None = None, *, overwrite: bool = Fal
         ours = mark is not None and (folder / mark).is_file()
         holds = folder.is_dir() and any(not path.name.startswith(ASIDE_PREFIX) for path in folder.iterdir())
         if holds and not ours and not overwrite:
-            raise ConfigError(
-                f"{flag} {folder} already holds files; pass another folder, or --overwrite to replace flip's own"
-            )
+            raise ConfigError(f"{flag} {folder} already holds files; pass {_advice(flag)}")
         folder.mkdir(parents=True, exist_ok=True)
         remove_stale_asides(folder)
     except OSError as e:
         raise ConfigError(f"{flag} {folder} cannot be made ({e.strerror or e}); pass a folder that can") from e
     return ours
+
+
+def _advice(flag: str) -> str:
+    return "a new folder" if flag in _NEVER_REPLACED else "another folder, or --overwrite to replace flip's own"
 
 
 def require_same_key(folder: Path, before: Mapping[str, object], key: Mapping[str, object], advice: str) -> None:
