@@ -170,7 +170,7 @@ def _classes(runs: Sequence[ScoredRun], features: Sequence[Features | None]) -> 
 
 
 def _groups(classes: Sequence[str], file: Path | None) -> tuple[str, ...]:
-    """Return the group of each class: the finest of a file, else its name's last word where most classes share theirs."""
+    """Return the group of each class: the finest of a file, else its last word where most classes share theirs."""
     if file is not None:
         return read_groups(file, classes).ranks[0].groups
     last = last_words(classes).ranks[0].groups

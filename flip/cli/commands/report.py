@@ -21,7 +21,7 @@ class ReportConfig(MessageOptions):
     """``flip report``."""
 
     runs: list[str] | None = option(None, "Folders that --run wrote, of the same test photos.")
-    output: Path = option(Path("report.html"), "The page to write.")
+    output: Path = option(Path("report.html"), "The page to write.", writes="text")
     groups: Path | None = option(
         None, "Table of class and group, as other commands take it. [default: the names' last words, where shared]"
     )
