@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple, Self, TextIO, TypedDict
 
 from flip.errors import DataError
 from flip.files import JsonObject, plain, write_json, written_aside
+from flip.machine import surroundings, versions
 
 if TYPE_CHECKING:
     from flip.arrays import Array
-
-#: The packages whose versions decide a number.
-PACKAGES = ("flip-clip", "torch", "torchvision", "open_clip_torch", "timm", "numpy", "scikit-learn", "pillow")
 
 #: The form of every result file; a reader refuses a newer one.
 FORMAT = 1
@@ -385,20 +383,6 @@ def write_predictions(file: Path, rows: Sequence[Prediction], root: Path | None 
         writer.close()
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide a number."""
-    import platform
-    from importlib import metadata
-
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
 @dataclass(frozen=True)
 class Run:
     """A folder that ``--run`` wrote: what it takes to trust and repeat a number.
@@ -411,6 +395,8 @@ class Run:
         The command's options.
     versions : dict of str to str
     data_fingerprint, model_fingerprint : str
+    made : dict
+        When, where and how: see :func:`flip.machine.surroundings`, and ``device`` and ``precision`` as they were used.
     """
 
     folder: Path
@@ -419,6 +405,7 @@ class Run:
     versions: dict[str, str]
     data_fingerprint: str
     model_fingerprint: str
+    made: JsonObject = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
@@ -436,7 +423,8 @@ class Run:
         try:
             evaluation = Evaluation.from_dict(result)
             data, model = str(environment["data_fingerprint"]), str(environment["model_fingerprint"])
-            return cls(folder, evaluation, config, dict(environment["versions"]), data, model)
+            made = {k: v for k, v in environment.items() if k not in _NOT_MADE}
+            return cls(folder, evaluation, config, dict(environment["versions"]), data, model, made)
         except DataError as e:
             raise DataError(f"{folder}: {e}") from e
         except (KeyError, TypeError, ValueError) as e:
@@ -462,6 +450,10 @@ class Run:
             raise DataError(f"{file} cannot be read ({e}); run the command again with --run") from e
 
 
+#: Keys of ``environment.json`` that a run has under names of its own.
+_NOT_MADE = frozenset(("command", "format", "versions", "data_fingerprint", "model_fingerprint"))
+
+
 def write_run(
     folder: Path,
     evaluation: Evaluation,
@@ -469,11 +461,21 @@ def write_run(
     config: Mapping[str, object],
     data_fingerprint: str,
     model_fingerprint: str,
+    made: Mapping[str, object] | None = None,
 ) -> Run:
-    """Write a run into a folder: rows, config, versions and fingerprints, and the result last."""
+    """Write a run into a folder: rows, config, versions and fingerprints, and the result last.
+
+    ``made`` is what is known besides :func:`flip.machine.surroundings`: the device and precision that were used.
+    """
     write_predictions(folder / ROWS_FILE, rows)
     write_json(folder / CONFIG_FILE, {"command": evaluation.command, "format": FORMAT, **config})
-    environment = {"versions": versions(), "data_fingerprint": data_fingerprint, "model_fingerprint": model_fingerprint}
+    environment = {
+        "versions": versions(),
+        "data_fingerprint": data_fingerprint,
+        "model_fingerprint": model_fingerprint,
+        **surroundings(),
+        **(made or {}),
+    }
     write_json(folder / ENVIRONMENT_FILE, {"command": evaluation.command, "format": FORMAT, **environment})
     write_json(folder / RESULT_FILE, evaluation.to_dict())
     return Run.open(folder)

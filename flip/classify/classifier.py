@@ -22,7 +22,8 @@ from flip.classify.zeroshot import ZeroShotClassifier
 from flip.errors import CheckpointError, ConfigError, DataError, FeatureMismatchError
 from flip.features import Features
 from flip.files import JsonObject, claim_folder, write_json, written_aside
-from flip.results import FORMAT, require_format, versions
+from flip.machine import versions
+from flip.results import FORMAT, require_format
 
 HEAD_FILE, ARRAYS_FILE = "head.json", "head.safetensors"
 CLASS_EMBEDDINGS = "class_embeddings"

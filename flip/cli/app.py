@@ -92,20 +92,31 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"flip {__version__}")
-        raise typer.Exit
-
-
 @app.callback()
 def _root(
     context: typer.Context,
-    version: Annotated[
-        bool, typer.Option("-V", "--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    version: Annotated[bool, typer.Option("-V", "--version", help="Print the version and exit.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="With --version: also the packages and the machine.")
     ] = False,
 ) -> None:
+    if version:
+        typer.echo(f"flip {__version__}")
+        if verbose:
+            _print_details()
+        raise typer.Exit
     help_without_command(context)
+
+
+def _print_details() -> None:
+    """Print the versions of packages and what is known of the machine, as ``--run`` keeps them."""
+    from flip.machine import surroundings, versions
+
+    importlib.import_module("torch")
+    about = surroundings()
+    del about["command_line"]
+    for name, value in {**versions(), **about}.items():
+        typer.echo(f"{name} {value if value is not None else 'none'}")
 
 
 @app.command("help")

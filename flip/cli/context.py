@@ -160,6 +160,12 @@ class Context:
         log.debug("model %s (%s), precision %s", self.encoder.name, self.encoder.fingerprint, extractor.precision)
         return extractor
 
+    @property
+    def used(self) -> dict[str, object]:
+        """The device and the precision of the embeddings; empty where no model was needed."""
+        extractor: FeatureExtractor | None = self.__dict__.get("extractor")
+        return {} if extractor is None else {"device": extractor.device, "precision": extractor.precision}
+
     def zero_shot(self, prompts: ClassPrompts) -> ZeroShotClassifier:
         """Return the zero-shot classifier of these prompts."""
         from flip.embed.settings import EmbedSettings

@@ -92,15 +92,23 @@ def write_rows(options: FormatOptions, title: str, rows: Sequence[Mapping[str, o
 
 
 def report_outcome(
-    options: PredictOptions, outcome: Outcome, rows: Sequence[Prediction], dataset: Dataset, root: Path
+    options: PredictOptions,
+    outcome: Outcome,
+    rows: Sequence[Prediction],
+    dataset: Dataset,
+    root: Path,
+    made: Mapping[str, object],
 ) -> None:
-    """Write an evaluation, and its prediction rows where the options ask for them."""
+    """Write an evaluation, and its prediction rows where the options ask for them.
+
+    ``made`` is what a run keeps of how it was made: see :func:`flip.results.write_run`.
+    """
     if options.predictions:
         write_predictions(options.predictions, rows, root)
     if options.run:
         claim_folder(options.run, flag="--run")
         fingerprints = dataset.fingerprint(), outcome.features.fingerprint
-        write_run(options.run, outcome.evaluation, rows, asdict(options), *fingerprints)
+        write_run(options.run, outcome.evaluation, rows, asdict(options), *fingerprints, made)
         log.info("saved in %s", options.run)
     show_photos(options, rows, root)
     write_evaluation(options, outcome.evaluation)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from flip.errors import CheckpointError, ConfigError
 from flip.files import claim_folder, require_same_key, write_json
-from flip.results import FORMAT, versions
+from flip.machine import versions
+from flip.results import FORMAT
 
 log = logging.getLogger(__name__)
 
