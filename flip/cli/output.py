@@ -235,7 +235,7 @@ def _grid(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for key in rows[0] if rows else ():
-        table.add_column(key.replace("_", " "))
+        table.add_column(key.replace("_", " "), overflow="fold")
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
     return table

@@ -63,8 +63,8 @@ class Check(NamedTuple):
         Errors break training or make its numbers wrong.
     drops : bool
         Whether the photos that it finds are left out of a clean manifest.
-    needs : {"names", "files", "photos", "features"}
-        The most expensive thing that it looks at.
+    needs : tuple of {"names", "files", "photos", "features"}
+        The most expensive thing that it looks at; of several, one has to be there.
     find : callable
         Yields the findings of a subject; their ``kind`` is filled in.
     """
@@ -72,7 +72,7 @@ class Check(NamedTuple):
     name: str
     severity: str
     drops: bool
-    needs: str
+    needs: tuple[str, ...]
     find: Callable[[Subject], Iterator[Finding]]
 
 
