@@ -100,7 +100,7 @@ def draw_findings(file: Path, audit: Audit) -> int:
     from flip.report.sheet import contact_sheet_of
 
     rows = [row for finding in audit.findings if finding.path is not None for row in _cells(finding, audit)]
-    return contact_sheet_of(rows, audit.dataset.root, file) if rows else 0
+    return contact_sheet_of(rows, audit.dataset.root, file, frames=audit.dataset.frames) if rows else 0
 
 
 def _cells(finding: Finding, audit: Audit) -> list[Prediction]:

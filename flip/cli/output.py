@@ -27,7 +27,7 @@ from flip.results import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from flip.data.dataset import Dataset
+    from flip.data.dataset import Box, Dataset
     from flip.studies.protocol import Outcome
 
 log = logging.getLogger("flip.cli")
@@ -91,27 +91,28 @@ def write_rows(options: FormatOptions, title: str, rows: Sequence[Mapping[str, o
     _write(file, text)
 
 
-def report_outcome(
-    options: PredictOptions, outcome: Outcome, rows: Sequence[Prediction], dataset: Dataset, root: Path
-) -> None:
+def report_outcome(options: PredictOptions, outcome: Outcome, rows: Sequence[Prediction], dataset: Dataset) -> None:
     """Write an evaluation, and its prediction rows where the options ask for them."""
     if options.predictions:
-        write_predictions(options.predictions, rows, root)
+        write_predictions(options.predictions, rows, dataset.root)
     if options.run:
         claim_folder(options.run, flag="--run")
         fingerprints = dataset.fingerprint(), outcome.features.fingerprint
         write_run(options.run, outcome.evaluation, rows, asdict(options), *fingerprints)
         log.info("saved in %s", options.run)
-    show_photos(options, rows, root)
+    show_photos(options, rows, dataset.root, dataset.frames)
     write_evaluation(options, outcome.evaluation)
 
 
-def show_photos(options: PredictOptions, rows: Sequence[Prediction], root: Path) -> None:
+def show_photos(
+    options: PredictOptions, rows: Sequence[Prediction], root: Path, frames: Mapping[str, Box] | None = None
+) -> None:
     """Draw the contact sheet of ``--sheet``, and sort photos into the folders of ``--copy-to``."""
     if options.sheet is not None:
         from flip.report.sheet import contact_sheet_of
 
-        log.info("%s shows %d photos", options.sheet, contact_sheet_of(rows, root, options.sheet))
+        count = contact_sheet_of(rows, root, options.sheet, frames=frames)
+        log.info("%s shows %d photos", options.sheet, count)
     if options.copy_to is not None:
         from flip.report.sorting import copy_to
 

@@ -109,7 +109,7 @@ def show(options: PredictOptions, context: Context, outcome: Outcome, dataset: D
         )
     wanted = options.predictions or options.run or options.sheet or options.copy_to
     rows = outcome.rows(top=options.top, reject=options.reject) if wanted else []
-    report_outcome(options, outcome, rows, dataset.select(options.split), dataset.root)
+    report_outcome(options, outcome, rows, dataset.select(options.split))
     finish(options, outcome.evaluation.unreadable)
 
 
