@@ -139,7 +139,7 @@ def run_fit(
     dataset = context.dataset
     dataset.require_training_photos()
     if not options.images:
-        require_meaning(dataset, options.split)
+        require_meaning(context, options.split)
     splits = {"train"} if options.images else {"train", options.split}
     with_model = with_model or options.augmented is not None or not context.needs_no_model
     features = context.features(take_splits(dataset, splits), with_model=with_model)
@@ -167,18 +167,21 @@ def run_fit(
     show(options, context, outcome, dataset)
 
 
-def require_meaning(dataset: Dataset, split: str) -> None:
+def require_meaning(context: Context, split: str) -> None:
     """Refuse an evaluation that means nothing, and say where test photos are training photos as well.
 
     Raises
     ------
     DataError
-        If the split has no photo, or there is one class only.
+        If the split has no photo, there is one class only, or the model learned from the photos.
     """
+    from flip.clip.learned import require_unlearned_by_model
     from flip.data.same_photos import copies_of_training_photos, describe_copies
 
+    dataset = context.dataset
     dataset.select(split)
     dataset.require_classes()
+    require_unlearned_by_model(context.model_name, dataset, split)
     copied = None if dataset.embeddings is not None else describe_copies(copies_of_training_photos(dataset))
     if copied:
         log.warning("%s", copied)

@@ -26,7 +26,8 @@ def copies_of_training_photos(dataset: Dataset) -> list[Copy]:
     dataset : Dataset
         All splits.
     """
-    records, copies = dataset.records, {}
+    records = dataset.records
+    copies: dict[int, Copy] = {}
     for group in same_content(dataset.files):
         training = next((records[i] for i in group if records[i].split == "train"), None)
         if training is not None:

@@ -25,7 +25,7 @@ from flip.results import FORMAT
 from flip.settings import Progress
 from flip.training.checkpoints import Checkpoint, CheckpointFolder, optimizer_tensors, restore_optimizer
 from flip.training.clip.averaging import state_of
-from flip.training.clip.output import save_model
+from flip.training.clip.output import save_learned, save_model
 from flip.training.prefetch import prefetch
 from flip.training.resume import CHECKPOINTS
 from flip.training.settings import DEFAULT_HARDWARE, Hardware
@@ -103,6 +103,7 @@ def finetune_as_paper(
         return about
     trainer = _Trainer(model, pairs, folder, hardware)
     loss = trainer.train(epochs, progress)
+    save_learned(model, [dataset], folder)
     save_model(model, state_of(model), folder)
     result = {**about, "loss": loss, "unreadable": len(trainer.unreadable), "finished": True}
     write_json(folder / RESULT, result)

@@ -52,7 +52,7 @@ def zeroshot(options: ZeroShotOptions) -> None:
         name_photos(options, context, context.zero_shot(class_prompts(options.prompts, names, names)))
         return
     if not options.images:
-        require_meaning(context.dataset, options.split)
+        require_meaning(context, options.split)
     dataset = context.dataset if options.images else context.dataset.select(options.split)
     prompts = class_prompts(options.prompts, dataset.classnames, dataset.raw_names)
     if options.images:
