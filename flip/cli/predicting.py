@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flip.cli.config import PredictOptions, TrainedOptions
-from flip.cli.context import Context, finish, input_paths, progress
+from flip.cli.context import Context, finish, input_paths, is_there, progress
 from flip.cli.output import prediction_writer, report_outcome, show_photos
+from flip.errors import DataError
 from flip.studies.settings import parse_shots
 
 if TYPE_CHECKING:
@@ -51,7 +52,16 @@ def name_photos(options: PredictOptions, context: Context, classifier: Classifie
                 write(row)
             kept += rows if options.sheet or options.copy_to else ()
     show_photos(options, kept, Path())
+    _require_named(options.images or [])
     finish(options, unreadable)
+
+
+def _require_named(images: Sequence[str]) -> None:
+    """Raise a DataError where a photo that was named as an argument is not there; its row is written already."""
+    absent = [path for path in images if path != "-" and not is_there(path)]
+    if absent:
+        more = f", and {len(absent) - 1} more arguments are not there" if len(absent) > 1 else ""
+        raise DataError(f"no photo {absent[0]}{more}; its row says so, and all others are named; check the path")
 
 
 def describe(options: PredictOptions, context: Context, command: str, **protocol: object) -> Description:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from flip.data.text import read_text
-from flip.errors import DataError
+from flip.errors import DataError, reason_of
 from flip.files import write_text
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def read_learned(folder: Path) -> frozenset[str]:
     try:
         return frozenset(read_text(file).split()) if file.is_file() else frozenset()
     except OSError as error:
-        raise DataError(f"{file} cannot be read ({error.strerror or error}); check its permissions") from error
+        raise DataError(f"{file} cannot be read ({reason_of(error)}); check its permissions") from error
 
 
 def count_learned(learned: frozenset[str], files: Sequence[str]) -> int:

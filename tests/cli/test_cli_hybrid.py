@@ -203,8 +203,6 @@ def test_a_saved_head_is_not_scored_on_what_it_learned_from(flip, squares, tmp_p
     used = ("hybrid", "--data", squares, "--load", tmp_path / "head")
     line = one_line(flip(*used, "--split", "train"), 1)
     assert "was trained or chosen on 24 of the 24 photos of split 'train'" in line
-        flip(*used, "--split", "train"), 1
-    )
     assert "was trained or chosen on 24 of the 48 photos of split 'all'" in one_line(flip(*used, "--split", "all"), 1)
     assert read_json(flip(*used))["n"] == 24
 

@@ -13,6 +13,7 @@ from flip.cli.config import PredictOptions
 from flip.cli.context import Context
 from flip.cli.options import command
 from flip.cli.predicting import describe, name_photos, require_meaning, show
+from flip.errors import ConfigError
 from flip.settings import option
 
 if TYPE_CHECKING:
@@ -29,8 +30,16 @@ class ZeroShotOptions(PredictOptions):
         "plain", "plain, paper, bird, clip, a template with {}, a text file of templates, or JSON class → sentences."
     )
     classes: Path | None = option(
-        None, "File of class names, one per line; photos can then be predicted without --data."
+        None, "File of class names, one per line, to name IMAGES among; they can then be named without --data."
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.classes and not self.images:
+            raise ConfigError(
+                f"--classes {self.classes} names the classes of IMAGES, and a split of --data has its own; pass photos, "
+                "or --classnames FILE to rename the data's classes, --subset FILE to restrict the answers to some of them"
+            )
 
 
 def register(app: typer.Typer) -> None:
