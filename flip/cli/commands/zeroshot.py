@@ -37,8 +37,8 @@ class ZeroShotOptions(PredictOptions):
         super().__post_init__()
         if self.classes and not self.images:
             raise ConfigError(
-                f"--classes {self.classes} names the classes of IMAGES, and a split of --data has its own; pass photos, "
-                "or --classnames FILE to rename the data's classes, --subset FILE to restrict the answers to some of them"
+                f"--classes {self.classes} names the classes of IMAGES, and a split of --data has its own; pass photos,"
+                " or --classnames FILE to rename the data's classes, --subset FILE to restrict the answers"
             )
 
 
