@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from flip import names
 from flip.cli.config import PredictOptions
 from flip.cli.context import Context
 from flip.cli.options import command
@@ -27,7 +28,9 @@ class ZeroShotOptions(PredictOptions):
     """``flip zeroshot``."""
 
     prompts: str = option(
-        "plain", "plain, paper, bird, clip, a template with {}, a text file of templates, or JSON class → sentences."
+        "plain",
+        "plain, paper, bird, clip, a template with {}, a text file of templates, or JSON class → sentences.",
+        completes=names.PROMPTS,
     )
     classes: Path | None = option(
         None, "File of class names, one per line, to name IMAGES among; they can then be named without --data."
