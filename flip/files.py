@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from flip.errors import ConfigError
+from flip.errors import ConfigError, reason_of
 
 #: A JSON object whose keys others decide, such as a library's configuration or what a result file holds beside its
 #: numbers. Its values are read loosely; where flip decides the keys there is a class or a TypedDict.
@@ -130,7 +130,7 @@ def _writing(file: Path, advice: str) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        raise ConfigError(f"{file} cannot be written ({e.strerror or e}); {advice}") from e
+        raise ConfigError(f"{file} cannot be written ({reason_of(e)}); {advice}") from e
 
 
 def _aside_of(target: Path, through: bool) -> Path:
@@ -223,7 +223,7 @@ def open_special(file: Path) -> Iterator[TextIO]:
     except BrokenPipeError:
         raise
     except OSError as e:
-        raise ConfigError(f"{file} cannot be written ({e.strerror or e}); {_WRITABLE}") from e
+        raise ConfigError(f"{file} cannot be written ({reason_of(e)}); {_WRITABLE}") from e
 
 
 def write_text(file: Path, text: str, *, kind: str = "text") -> None:
@@ -282,7 +282,7 @@ def claim_folder(folder: Path, mark: str | None = None, *, overwrite: bool = Fal
         folder.mkdir(parents=True, exist_ok=True)
         remove_stale_asides(folder)
     except OSError as e:
-        raise ConfigError(f"{flag} {folder} cannot be made ({e.strerror or e}); pass a folder that can") from e
+        raise ConfigError(f"{flag} {folder} cannot be made ({reason_of(e)}); pass a folder that can") from e
     return ours
 
 

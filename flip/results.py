@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self, TextIO, TypedDict
 
-from flip.errors import DataError
+from flip.errors import DataError, reason_of
 from flip.files import JsonObject, plain, write_json, written_aside
 from flip.machine import surroundings, versions
 
@@ -447,7 +447,7 @@ class Run:
                         raise ValueError("a row is no object")
                     yield row
         except (OSError, ValueError) as e:
-            raise DataError(f"{file} cannot be read ({e}); run the command again with --run") from e
+            raise DataError(f"{file} cannot be read ({reason_of(e)}); run the command again with --run") from e
 
 
 #: Keys of ``environment.json`` that a run has under names of its own.
@@ -487,7 +487,7 @@ def _read_json(file: Path, folder: Path) -> JsonObject:
     except FileNotFoundError as e:
         raise DataError(f"{folder} is no run of flip: it has no {file.name}; pass a folder that --run wrote") from e
     except (OSError, ValueError, RecursionError) as e:
-        raise DataError(f"{file} cannot be read ({e}); run the command again with --run") from e
+        raise DataError(f"{file} cannot be read ({reason_of(e)}); run the command again with --run") from e
     if not isinstance(content, dict):
         raise DataError(f"{file} holds no object; run the command again with --run")
     return content

@@ -19,7 +19,7 @@ from flip.classify.settings import HeadSettings
 from flip.classify.text_side import ZeroShotText, build_text_side
 from flip.classify.training_set import TrainingSet
 from flip.classify.zeroshot import ZeroShotClassifier
-from flip.errors import CheckpointError, ConfigError, DataError, FeatureMismatchError
+from flip.errors import CheckpointError, ConfigError, DataError, FeatureMismatchError, reason_of
 from flip.features import Features
 from flip.files import JsonObject, claim_folder, write_json, written_aside
 from flip.machine import versions
@@ -315,4 +315,4 @@ def load_classifier(folder: Path | str) -> HeadClassifier:
         require_format(about, f"the head in {folder}")
         return HeadClassifier._restore(about, load_file(folder / ARRAYS_FILE))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ConfigError, SafetensorError) as e:
-        raise CheckpointError(f"the head in {folder} cannot be read ({e}); save it again with --save") from e
+        raise CheckpointError(f"the head in {folder} cannot be read ({reason_of(e)}); save it again with --save") from e

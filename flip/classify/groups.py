@@ -15,7 +15,7 @@ from typing import TypedDict
 import numpy as np
 
 from flip.arrays import Array, BoolArray, FloatArray, IntArray
-from flip.errors import DataError, near_names
+from flip.errors import DataError, near_names, reason_of
 from flip.results import Surest
 
 #: What ``--groups`` takes besides a file: the data's own ranks, else the last word of each class name.
@@ -290,7 +290,7 @@ def _read_rows(file: Path, least: int = 2) -> list[tuple[int, list[str]]]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as e:
-        raise DataError(f"{file} cannot be read as text ({e}); pass a CSV or TSV file") from e
+        raise DataError(f"{file} cannot be read as text ({reason_of(e)}); pass a CSV or TSV file") from e
     delimiter = "\t" if "\t" in text else ";" if ";" in text and "," not in text else ","
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:

@@ -235,6 +235,14 @@ def input_paths(images: list[str], *, null: bool) -> Iterator[str]:
             yield from _photos_of(path)
 
 
+def is_there(path: str) -> bool:
+    """Return whether something lies at a path."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
 def _photos_of(path: str) -> Iterator[str]:
     folder = Path(path)
     try:

@@ -15,7 +15,7 @@ from flip.cli.config import CacheOptions, FolderOutput
 from flip.cli.context import implied_model
 from flip.cli.output import result_format
 from flip.diffusion.settings import CheckpointSettings, DrawSettings, SamplerSettings
-from flip.errors import DataError
+from flip.errors import DataError, reason_of
 from flip.names import DEVICES, PRECISIONS
 from flip.settings import at_least, option, settings_from
 
@@ -67,7 +67,7 @@ def read_prompts(given: Sequence[str], file: Path | None) -> list[str]:
         try:
             prompts += _lines(file.read_text(encoding="utf-8-sig"))
         except (OSError, UnicodeDecodeError) as e:
-            raise DataError(f"{file} cannot be read as text ({e}); pass a UTF-8 text file of prompts") from e
+            raise DataError(f"{file} cannot be read as text ({reason_of(e)}); pass a UTF-8 text file of prompts") from e
     return [prompt for prompt in prompts if prompt.strip()]
 
 

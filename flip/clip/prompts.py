@@ -10,7 +10,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 from flip.data.table_files import READERS, read_table
-from flip.errors import ConfigError, DataError, near_names
+from flip.errors import ConfigError, DataError, near_names, reason_of
 from flip.names import PROMPTS
 
 #: A template is a string with one ``{}`` for the class name.
@@ -193,4 +193,4 @@ def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as e:
-        raise DataError(f"{file} cannot be read as text ({e}); pass a UTF-8 text file") from e
+        raise DataError(f"{file} cannot be read as text ({reason_of(e)}); pass a UTF-8 text file") from e

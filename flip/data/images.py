@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from flip.data.dataset import Box
+from flip.data.dataset import Box, Photo
 from flip.data.formats import FORMATS, PLUGINS, RAW_ADVICE, RAW_SUFFIXES, is_heif, why_unidentified
 from flip.errors import DataError
 
@@ -64,6 +64,11 @@ def decode_image(source: Path | bytes | BinaryIO, box: Box | None = None) -> Ima
         # Pillow's plugins let through whatever a broken file makes them stumble over, so every error is one of data.
         raise DataError(_reason(error)) from error
     return image if box is None else _crop(image, box)
+
+
+def decode_photo(photo: Photo) -> Image.Image:
+    """Return what a photo shows, as :func:`decode_image` does."""
+    return decode_image(photo.file, photo.region)
 
 
 def image_size(source: Path) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flip.data.dataset import Dataset
 from flip.data.text import nfc, read_text
-from flip.errors import DataError, near_names
+from flip.errors import DataError, near_names, reason_of
 
 # What the first column of a table of names may be called; any other first row counts as names.
 _HEADERS = frozenset({"class", "classname", "folder", "from", "label", "name", "old", "raw", "raw_name"})
@@ -34,7 +34,7 @@ def rename_classes(dataset: Dataset, file: Path) -> Dataset:
     try:
         text = read_text(file)
     except OSError as error:
-        raise DataError(f"cannot read class names from {file}: {error}") from error
+        raise DataError(f"cannot read class names from {file}: {reason_of(error)}") from error
     suffix = file.suffix.lower()
     ordered = True
     if suffix == ".json":

@@ -15,7 +15,7 @@ from flip.data.dataset import Dataset
 from flip.diffusion.metadata import ImageMetadata, dump_json
 from flip.diffusion.pictures import read_metadata
 from flip.diffusion.settings import DrawSettings
-from flip.errors import ConfigError, DataError
+from flip.errors import ConfigError, DataError, reason_of
 from flip.files import claim_folder, require_same_key, write_json, write_text
 from flip.results import FORMAT, require_format
 
@@ -114,7 +114,7 @@ def _read_key(file: Path) -> dict[str, object]:
         require_format(content, str(file))
         return dict(content.get("drawn_with", {}))
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as e:
-        reason = " ".join(str(e).split())[:120]
+        reason = reason_of(e)
         raise ConfigError(
             f"{file} is not what flip augment wrote ({reason}); pass -o with another folder, or --overwrite"
         ) from e

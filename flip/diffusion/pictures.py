@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flip.diffusion.metadata import ImageMetadata, dump_json
-from flip.errors import ConfigError, DataError
+from flip.errors import ConfigError, DataError, reason_of
 from flip.files import written_aside
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def read_metadata(file: Path) -> ImageMetadata:
             # Asking for the texts decodes the image, since they may stand at its end.
             text = image.text
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
-        reason = " ".join(str(e).split())[:120]
+        reason = reason_of(e)
         raise DataError(f"{file} cannot be read as an image ({reason}); delete it, and it is drawn again") from e
     return ImageMetadata.from_json(str(text.get("prompt", "")), str(text.get("flip", "{}")))
 

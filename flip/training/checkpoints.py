@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from flip.errors import CheckpointError, ConfigError
+from flip.errors import CheckpointError, ConfigError, reason_of
 from flip.files import JsonObject, folder_aside, plain, written_aside
 
 Tensors = dict[str, torch.Tensor]
@@ -86,7 +86,9 @@ class CheckpointFolder:
             state = json.loads((latest / _STATE).read_text(encoding="utf-8"))
             tensors = {file.stem: load_file(file) for file in sorted(latest.glob("*.safetensors"))}
         except (OSError, ValueError, SafetensorError) as e:
-            raise CheckpointError(f"{latest} is damaged ({e}); remove it, or start again with --overwrite") from e
+            raise CheckpointError(
+                f"{latest} is damaged ({reason_of(e)}); remove it, or start again with --overwrite"
+            ) from e
         return Checkpoint(tensors, state)
 
     def load_best(self, name: str) -> Tensors:
@@ -100,7 +102,9 @@ class CheckpointFolder:
         try:
             return load_file(self._folder / name)
         except (OSError, SafetensorError) as e:
-            raise CheckpointError(f"{self._folder / name} is damaged ({e}); start again with --overwrite") from e
+            raise CheckpointError(
+                f"{self._folder / name} is damaged ({reason_of(e)}); start again with --overwrite"
+            ) from e
 
     def remove(self) -> None:
         """Remove every checkpoint; the run is done."""
