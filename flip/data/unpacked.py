@@ -12,7 +12,7 @@ from typing import NamedTuple, TypedDict
 from flip.data.captions import parse_captions
 from flip.data.text import read_text
 from flip.errors import DataError
-from flip.files import cache_folder, folder_aside
+from flip.files import cache_folder, folder_aside, json_text
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def _unpack(files: Sequence[PhotoTable], folder: Path) -> None:
                 (folder / name).parent.mkdir(exist_ok=True)
                 (folder / name).write_bytes(content)
                 row = {"path": name, "label": cells.label, "split": file.split, "captions": cells.captions}
-                rows.write(json.dumps(row, ensure_ascii=False) + "\n")
+                rows.write(json_text(row) + "\n")
 
 
 def _cells(file: PhotoTable) -> Iterator[_Cells]:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flip.data.dataset import Dataset
-from flip.diffusion.metadata import ImageMetadata, dump_json
+from flip.diffusion.metadata import ImageMetadata
 from flip.diffusion.pictures import read_metadata
 from flip.diffusion.settings import DrawSettings
 from flip.errors import ConfigError, DataError
-from flip.files import claim_folder, require_same_key, write_json, write_text
+from flip.files import claim_folder, json_text, require_same_key, write_json, write_text
 from flip.results import FORMAT, require_format
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def finish(folder: Path, slots: Sequence[Slot], key: Mapping[str, object], *, wr
     tally.short = dict(Counter(slot.classname for slot in missing))
     tally.near_test = [{"file": str(r["file_name"]), "photo": str(r["near_test"])} for r in rows if r["near_test"]]
     if rows and write:
-        write_text(folder / METADATA_FILE, "".join(dump_json(row) + "\n" for row in rows))
+        write_text(folder / METADATA_FILE, "".join(json_text(row) + "\n" for row in rows))
     if write:
         report = {"command": "augment", "format": FORMAT, "drawn_with": key, **asdict(tally)}
         write_json(folder / REPORT_FILE, report)

@@ -113,17 +113,6 @@ class ImageMetadata:
         return cls(prompt=prompt, settings=settings, **found)
 
 
-def dump_json(values: Mapping[str, object]) -> str:
-    """Write a mapping as JSON in one line, readable where UTF-8 can hold it."""
-    text = json.dumps(values, ensure_ascii=False)
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        # Names that are not UTF-8 reach Python as lone surrogates, which only escapes can write.
-        return json.dumps(values)
-    return text
-
-
 def _fits(name: str, value: object) -> bool:
     if name in ("seed", "index", "attempt"):
         return isinstance(value, int) and not isinstance(value, bool)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from safetensors import SafetensorError
 from flip.clip.encoder import OpenClipEncoder
 from flip.clip.folder import CONFIG_FILE, TOKENIZER_FILES, WEIGHTS_FILE
 from flip.errors import CheckpointError, ConfigError
-from flip.files import plain, write_json, write_text, written_aside
+from flip.files import json_text, write_json, write_text, written_aside
 from flip.training.checkpoints import save_tensors, write_error
 
 METRICS, CONFIG, RESULT = "metrics.jsonl", "config.json", "result.json"
@@ -63,4 +62,4 @@ def _copy_tokenizer(model: OpenClipEncoder, folder: Path) -> None:
 
 def write_metrics(folder: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Write one line per epoch."""
-    write_text(folder / METRICS, "".join(json.dumps(plain(row)) + "\n" for row in rows))
+    write_text(folder / METRICS, "".join(json_text(row) + "\n" for row in rows))
