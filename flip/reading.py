@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import select
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 #: Seconds to wait for whoever writes into a FIFO.
 PATIENCE = 5.0
@@ -22,7 +23,7 @@ _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
 )
 
 
-def open_plain(file: str | Path) -> BinaryIO:
+def open_plain(file: str | Path) -> io.BufferedReader:
     """Open a plain file for reading; nothing else is waited for.
 
     Raises
@@ -59,29 +60,35 @@ def read_bytes(file: str | Path) -> bytes:
         return stream.read()
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, *, keys_once: bool = True) -> Any:
     """Return the value of a JSON text.
+
+    Parameters
+    ----------
+    text : str or bytes
+    keys_once : bool
+        Refuse an object that has a key twice, of which a reader would take either.
 
     Raises
     ------
     ValueError
-        If it is none, is nested too deep to be read, or an object in it has a key twice.
+        If it is none, or is nested too deep to be read.
     """
     try:
-        return json.loads(text, object_pairs_hook=_each_once)
+        return json.loads(text, object_pairs_hook=_each_once if keys_once else None)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
 
 
-def read_json(file: str | Path) -> Any:
-    """Return the value of a JSON file.
+def read_json(file: str | Path, *, keys_once: bool = True) -> Any:
+    """Return the value of a JSON file; see :func:`parse_json`.
 
     Raises
     ------
     OSError, ValueError
         If it cannot be read, or is no JSON.
     """
-    return parse_json(read_bytes(file).decode("utf-8-sig"))
+    return parse_json(read_bytes(file).decode("utf-8-sig"), keys_once=keys_once)
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from flip.data.hashing import perceptual_hash
 from flip.data.images import MAX_PIXELS, decode_image
 from flip.device import cpu_count
 from flip.errors import DataError
+from flip.reading import open_plain
 from flip.settings import Progress
 
 #: Longest side, in pixels, at which a photo is measured; JPEGs are decoded at the scale next above it.
@@ -114,7 +115,7 @@ def _open_grey(file: Path) -> tuple[Image.Image, str, tuple[int, int]]:
     """
     kind, size = "", (0, 0)
     try:
-        with file.open("rb") as stream:
+        with open_plain(file) as stream:
             opened = Image.open(stream, formats=FORMATS)
             kind, size = opened.format or "", opened.size
             plain = kind in ("JPEG", "MPO") and opened.mode in ("RGB", "L") and size[0] * size[1] <= MAX_PIXELS

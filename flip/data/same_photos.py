@@ -8,6 +8,7 @@ from collections import defaultdict
 from typing import NamedTuple
 
 from flip.data.dataset import Dataset, Record
+from flip.reading import read_bytes
 
 
 class Copy(NamedTuple):
@@ -59,7 +60,7 @@ def _copies(dataset: Dataset, records: list[Record]) -> list[Copy]:
     held_out: list[tuple[bytes, Record]] = []
     for record in records:
         try:
-            digest = hashlib.sha256(dataset.file(record).read_bytes()).digest()
+            digest = hashlib.sha256(read_bytes(dataset.file(record))).digest()
         except OSError:
             continue
         if record.split == "train":

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
+
+from flip.reading import parse_json
 
 Value = str | int | float | None
 
@@ -102,8 +103,8 @@ class ImageMetadata:
     def from_json(cls, prompt: str, text: str) -> Self:
         """Read what :meth:`to_dict` gave; what is no JSON object counts as empty, a value of another type as absent."""
         try:
-            values = json.loads(text)
-        except (ValueError, RecursionError):
+            values = parse_json(text)
+        except ValueError:
             return cls()
         if not isinstance(values, dict):
             return cls()
