@@ -5,9 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from flip.shown import one_line
+
 
 class FlipError(Exception):
-    """Base of everything flip raises on purpose; the command line prints it as one line and exits with 1."""
+    """Base of everything flip raises on purpose; the command line prints it as one line and exits with 1.
+
+    As text it is one line of bounded length, whatever names and libraries' messages are part of it.
+    """
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class DataError(FlipError):

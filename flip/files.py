@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import functools
@@ -9,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,6 +29,12 @@ ASIDE_PREFIX = ".flip-tmp-"
 _NEVER_REPLACED = ("--run", "--copy-to")
 
 _WRITABLE = "pass a file in a folder that can be written"
+
+#: The ``errors`` of text streams that results are written to: a name that is not UTF-8 gets its own bytes back, and
+#: what the stream's encoding lacks is written as JSON would.
+KEEP_NAMES = "flip.keep-names"
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 #: What a file of each kind begins with. Text is told by its bytes.
 _MAGIC = (
@@ -218,7 +226,7 @@ def open_special(file: Path) -> Iterator[TextIO]:
         If it cannot be written.
     """
     try:
-        with file.open("w", encoding="utf-8", newline="") as stream:
+        with open_to_write(file) as stream:
             yield stream
     except BrokenPipeError:
         raise
@@ -227,7 +235,7 @@ def open_special(file: Path) -> Iterator[TextIO]:
 
 
 def write_text(file: Path, text: str, *, kind: str = "text") -> None:
-    """Write a text file (UTF-8) atomically.
+    """Write a text file (UTF-8, names that are none as they are) atomically.
 
     Raises
     ------
@@ -235,12 +243,23 @@ def write_text(file: Path, text: str, *, kind: str = "text") -> None:
         If the file cannot be written, or would replace a file of another kind.
     """
     with written_aside(file, kind=kind) as aside:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_text(text, encoding="utf-8", errors=KEEP_NAMES)
 
 
 def write_json(file: Path, content: object) -> None:
     """Write JSON atomically; see :func:`plain` for what it may hold."""
-    write_text(file, json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n")
+    write_text(file, json_text(content, indent=2) + "\n")
+
+
+def open_to_write(file: Path) -> TextIO:
+    """Open a text file for results: UTF-8, names that are none as they are, line ends as they are written."""
+    return file.open("w", encoding="utf-8", errors=KEEP_NAMES, newline="")
+
+
+def json_text(content: object, indent: int | None = None) -> str:
+    """Return JSON that is UTF-8 whatever names are in it: a byte that is not is written as ``\\udcxx``."""
+    text = json.dumps(plain(content), indent=indent, ensure_ascii=False)
+    return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def plain(value: object) -> Any:
@@ -353,6 +372,24 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _keep_names(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Return what is written in place of characters that an encoding lacks, and where to go on."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    utf8 = codecs.lookup(error.encoding).name == "utf-8"
+    written = b""
+    for character in error.object[error.start : error.end]:
+        code = ord(character)
+        if utf8 and 0xDC80 <= code <= 0xDCFF:
+            written += bytes([code - 0xDC00])
+        else:
+            written += json.dumps(character)[1:-1].encode("ascii")
+    return written, error.end
+
+
+codecs.register_error(KEEP_NAMES, _keep_names)
 
 
 def _difference(name: str, before: object, now: object) -> str:

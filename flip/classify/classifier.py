@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from flip.errors import CheckpointError, ConfigError, DataError, FeatureMismatch
 from flip.features import Features
 from flip.files import JsonObject, claim_folder, write_json, written_aside
 from flip.machine import versions
+from flip.reading import read_json
 from flip.results import FORMAT, require_format
 
 HEAD_FILE, ARRAYS_FILE = "head.json", "head.safetensors"
@@ -311,7 +311,7 @@ def load_classifier(folder: Path | str) -> HeadClassifier:
     if not file.is_file():
         raise CheckpointError(f"{folder} holds no {HEAD_FILE}; pass a folder that flip hybrid --save wrote")
     try:
-        about = json.loads(file.read_text(encoding="utf-8"))
+        about = read_json(file)
         require_format(about, f"the head in {folder}")
         return HeadClassifier._restore(about, load_file(folder / ARRAYS_FILE))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ConfigError, SafetensorError) as e:

@@ -6,6 +6,7 @@ Nothing here imports torch, NumPy, scikit-learn, faiss or diffusers: ``flip --he
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
 import signal
@@ -20,6 +21,7 @@ from typer.core import TyperGroup
 from flip import __version__
 from flip.cli.options import help_without_command
 from flip.errors import FlipError, Interrupted
+from flip.shown import one_line
 
 #: Command modules under ``flip.cli.commands``, in the order in which ``--help`` lists them.
 COMMANDS = (
@@ -49,7 +51,7 @@ class ErrorBoundary(TyperGroup):
         except typer.TyperException as e:
             if not standalone_mode:
                 raise
-            typer.echo(f"flip: {_usage(e)}", err=True)
+            _say(_usage(e))
             sys.exit(e.exit_code)
         except typer.Abort:
             sys.exit(130)
@@ -62,16 +64,51 @@ class ErrorBoundary(TyperGroup):
         except FlipError as e:
             if os.environ.get("FLIP_DEBUG"):
                 raise
-            typer.echo(f"flip: {e}", err=True)
+            _say(str(e))
             raise typer.Exit(1) from e
         except KeyboardInterrupt as e:
-            with contextlib.suppress(OSError):
-                typer.echo("flip: interrupted; finished work is kept, and the same command resumes it", err=True)
+            _say("interrupted; finished work is kept, and the same command resumes it")
             raise typer.Exit(128 + getattr(e, "signal", signal.SIGINT)) from e
         except BrokenPipeError as e:
-            # The reader has seen enough. Python would complain once more when it closes stdout.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # The reader has seen enough.
+            _drop_output()
             raise typer.Exit(0) from e
+        except OSError as e:
+            if os.environ.get("FLIP_DEBUG"):
+                raise
+            _drop_output()
+            _say(_of_system(e))
+            raise typer.Exit(1) from e
+        except MemoryError as e:
+            _say("out of memory; try a smaller --batch-size, or fewer --workers")
+            raise typer.Exit(1) from e
+        except (typer.Exit, typer.Abort, typer.TyperException):
+            raise
+        except Exception as e:
+            if os.environ.get("FLIP_DEBUG"):
+                raise
+            _say(f"unexpected {type(e).__name__}: {one_line(e, 200)}; please report it, with what FLIP_DEBUG=1 prints")
+            raise typer.Exit(1) from e
+
+
+def _say(message: str) -> None:
+    """Print a message as one safe line on stderr, where there is one."""
+    with contextlib.suppress(OSError):
+        typer.echo(f"flip: {one_line(message)}", err=True)
+
+
+def _of_system(error: OSError) -> str:
+    """Return one line on what the system refused; without a file it was stdout."""
+    reason = error.strerror or str(error) or type(error).__name__
+    if error.filename is None and error.errno in (errno.EBADF, errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT):
+        return f"results cannot be written ({reason}); free space, or pass -o with a file that can be written"
+    return f"{os.fsdecode(error.filename)}: {reason}" if error.filename is not None else reason
+
+
+def _drop_output() -> None:
+    """Send what is still in stdout's buffer nowhere: Python would complain when it closes stdout."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _usage(error: typer.TyperException) -> str:
@@ -146,8 +183,26 @@ def _interrupt(number: int, frame: object) -> None:
     raise Interrupted(number)
 
 
+def _hold_standard_streams() -> None:
+    """Keep the numbers of stdin, stdout and stderr from files that are opened later, where they are closed (cron).
+
+    What is written to a closed stdout is an error then, as on any output that cannot be written.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest free number is taken, which is this one.
+            os.open(os.devnull, os.O_WRONLY if number == 2 else os.O_RDONLY)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - lives as long as the process
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; returns by raising SystemExit with the exit code."""
+    _hold_standard_streams()
     if not os.environ.get("FLIP_DEBUG"):
         # Libraries warn on stderr, of odd EXIF or coming changes of theirs; there each line is flip's to say.
         warnings.simplefilter("ignore")

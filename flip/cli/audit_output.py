@@ -84,11 +84,14 @@ def _in_short(row: dict[str, object]) -> dict[str, object]:
 
 def write_ranking(file: Path, audit: Audit) -> None:
     """Write the photos in the order of the doubt in their labels, as csv where the name ends so, else as jsonl."""
-    from flip.files import written_aside
+    from flip.files import open_to_write, written_aside
     from flip.results import RowWriter
 
     columns = ("path", "label", "suggested", "split", "score", "wrong", "in_doubt")
-    with written_aside(file, kind="text") as aside, aside.open("w", encoding="utf-8", newline="") as stream:
+    with (
+        written_aside(file, kind="text") as aside,
+        open_to_write(aside) as stream,
+    ):
         writer = RowWriter(stream, file.suffix.lower().removeprefix("."), columns)
         for row in audit.ranking:
             writer.write(row._asdict())

@@ -30,6 +30,9 @@ class FormatOptions(MessageOptions):
         None,
         "How results are written; table on a terminal, otherwise json for an evaluation and jsonl for predictions.",
     )
+    csv_safe: bool = option(
+        False, "Put an apostrophe before csv cells that begin with = + - or @, which spreadsheets would run."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from flip.data.dataset import Box, Photo
 from flip.data.formats import FORMATS, PLUGINS, RAW_ADVICE, RAW_SUFFIXES, is_heif, why_unidentified
 from flip.errors import DataError
+from flip.reading import open_plain
 
 #: More pixels than this are refused before any is decoded: the level at which Pillow itself speaks of a bomb.
 MAX_PIXELS = 178_956_970
@@ -54,7 +55,7 @@ def decode_image(source: Path | bytes | BinaryIO, box: Box | None = None) -> Ima
             image = _decode(io.BytesIO(source))
         elif isinstance(source, Path):
             # Opened here rather than by Pillow, which would map uncompressed files into memory and keep them mapped.
-            with source.open("rb") as file:
+            with open_plain(source) as file:
                 image = _decode(file, source.suffix.lower())
         else:
             image = _decode(source)
@@ -80,7 +81,7 @@ def image_size(source: Path) -> tuple[int, int]:
         If the header cannot be read.
     """
     try:
-        with source.open("rb") as file:
+        with open_plain(source) as file:
             return _opened(file).size
     except DataError:
         raise

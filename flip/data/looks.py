@@ -17,6 +17,7 @@ from flip.data.hashing import perceptual_hash
 from flip.data.images import MAX_PIXELS, decode_photo
 from flip.device import cpu_count
 from flip.errors import DataError
+from flip.reading import open_plain
 from flip.settings import Progress
 
 #: Longest side, in pixels, at which a photo is measured; JPEGs are decoded at the scale next above it.
@@ -114,7 +115,7 @@ def _open_grey(photo: Photo) -> tuple[Image.Image, str, tuple[int, int]]:
     """
     kind, size = "", (0, 0)
     try:
-        with photo.file.open("rb") as stream:
+        with open_plain(photo.file) as stream:
             opened = Image.open(stream, formats=FORMATS)
             kind, size = opened.format or "", opened.size
             plain = (

@@ -10,7 +10,7 @@ from pathlib import Path
 from flip.data.classnames import clean_class_names
 from flip.data.dataset import Dataset, Record
 from flip.errors import ConfigError, DataError
-from flip.files import write_text
+from flip.files import json_text, write_text
 
 
 def write_manifest(dataset: Dataset, file: Path) -> None:
@@ -40,7 +40,7 @@ def write_manifest(dataset: Dataset, file: Path) -> None:
     folder = file.absolute().parent
     rows = [_row(dataset, record, labels, folder) for record in dataset.records]
     if file.suffix == ".jsonl":
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        text = "".join(json_text(row) + "\n" for row in rows)
     else:
         text = _csv(rows)
     write_text(file, text)

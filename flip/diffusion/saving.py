@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from flip.errors import ConfigError, reason_of
 from flip.files import claim_folder, folder_aside, move_files
+from flip.reading import read_json
 
 if TYPE_CHECKING:
     from flip.diffusion.pipeline import Pipeline
@@ -60,9 +60,9 @@ def _model_files(folder: Path) -> list[Path]:
     if not index.is_file():
         return []
     try:
-        content = json.loads(index.read_text(encoding="utf-8"))
+        content = read_json(index)
         parts = [name for name, value in content.items() if isinstance(value, list) and Path(name).name == name]
-    except (ValueError, AttributeError, RecursionError):
+    except (ValueError, AttributeError):
         parts = []
     files = [file for part in parts for file in (folder / part).glob("*") if _PART_FILE.fullmatch(file.name)]
     return [index, *files]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from flip.errors import ConfigError, reason_of
 from flip.files import claim_folder
+from flip.reading import open_plain
 from flip.results import Prediction
 
 #: Folders for what has no label.
@@ -129,7 +130,7 @@ def _place(source: Path, folder: Path, link: bool) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    with source.open("rb") as photo, target.open("xb") as copy:
+    with open_plain(source) as photo, target.open("xb") as copy:
         try:
             shutil.copyfileobj(photo, copy, 1 << 20)
         except BaseException:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ from flip.diffusion.metadata import ImageMetadata
 from flip.diffusion.painter import Picture, picture_seed
 from flip.diffusion.pictures import read_metadata, save_picture, slug
 from flip.errors import DataError
-from flip.files import write_text
+from flip.files import json_text, write_text
 from flip.studies.augmentation import CONTROL, IMAGE
 from flip.training.crops import VIEW_AREA, random_view
 
@@ -95,7 +94,7 @@ def list_extras(dataset: Dataset, planned: Sequence[Planned], folder: Path) -> D
         {"file_name": path, "text": p.picture.prompt, "photo": owner.path}
         for path, p, owner in zip(paths, planned, owners, strict=True)
     )
-    write_text(folder / "metadata.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_text(folder / "metadata.jsonl", "".join(json_text(row) + "\n" for row in rows))
     records = tuple(Record(path, owner.label, "train") for path, owner in zip(paths, owners, strict=True))
     return Dataset(folder, "split-folders", dataset.classnames, dataset.raw_names, records)
 

@@ -7,7 +7,6 @@ to half precision after each step of at most 5e-7, so that most steps are lost. 
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from flip.data.images import decode_photo
 from flip.device import Placement, keep_freed_memory, resolve_device
 from flip.errors import DataError
 from flip.files import claim_folder, plain, require_same_key, write_json
+from flip.reading import read_json
 from flip.results import FORMAT
 from flip.settings import Progress
 from flip.training.checkpoints import Checkpoint, CheckpointFolder, optimizer_tensors, restore_optimizer
@@ -115,7 +115,7 @@ def _begin(dataset: Dataset, model: OpenClipEncoder, folder: Path, epochs: int) 
     """Return what a finished run in the folder wrote, or begin one, or resume it where it has the same key."""
     key = plain({"data": dataset.fingerprint(), "model": model.fingerprint, "epochs": epochs, **ADAM})
     if claim_folder(folder, RESULT):
-        before: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        before: dict[str, Any] = read_json(folder / RESULT)
         require_same_key(folder, before["key"], key, "remove the folder to begin again")
         if before.get("finished"):
             return before

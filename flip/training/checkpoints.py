@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from flip.errors import CheckpointError, ConfigError, reason_of
 from flip.files import JsonObject, folder_aside, plain, written_aside
+from flip.reading import read_json
 
 Tensors = dict[str, torch.Tensor]
 
@@ -83,7 +84,7 @@ class CheckpointFolder:
         if latest is None:
             return None
         try:
-            state = json.loads((latest / _STATE).read_text(encoding="utf-8"))
+            state = read_json(latest / _STATE)
             tensors = {file.stem: load_file(file) for file in sorted(latest.glob("*.safetensors"))}
         except (OSError, ValueError, SafetensorError) as e:
             raise CheckpointError(

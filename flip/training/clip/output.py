@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from flip.clip.learned import learned_by
 from flip.data.dataset import Dataset
 from flip.data.learned import LEARNED_FILE, write_learned
 from flip.errors import CheckpointError, ConfigError
-from flip.files import plain, write_json, write_text, written_aside
+from flip.files import json_text, write_json, write_text, written_aside
 from flip.training.checkpoints import save_tensors, write_error
 
 METRICS, CONFIG, RESULT = "metrics.jsonl", "config.json", "result.json"
@@ -71,4 +70,4 @@ def _copy_tokenizer(model: OpenClipEncoder, folder: Path) -> None:
 
 def write_metrics(folder: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Write one line per epoch."""
-    write_text(folder / METRICS, "".join(json.dumps(plain(row)) + "\n" for row in rows))
+    write_text(folder / METRICS, "".join(json_text(row) + "\n" for row in rows))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -14,6 +13,7 @@ from flip.diffusion.text_tower import read_text_tower
 from flip.diffusion.tokenizer import make_tokenizer
 from flip.errors import ConfigError, reason_of
 from flip.files import JsonObject
+from flip.reading import read_json
 from flip.sample import weights as sample
 from flip.training.diffusion.autoencoder import VAE_DEFAULTS
 
@@ -47,7 +47,7 @@ def read_scratch_config(file: Path) -> JsonObject:
     if str(file) == sample.NAME:
         file = sample.scratch_config("diffusion")
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
     except (OSError, ValueError) as e:
         raise ConfigError(
             f"--from-scratch {file} cannot be read ({reason_of(e)}); pass a JSON file with {', '.join(_PARTS)}"
