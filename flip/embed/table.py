@@ -12,7 +12,7 @@ import numpy as np
 from flip.arrays import FloatArray, IntArray
 from flip.data.dataset import Dataset
 from flip.data.layouts.embeddings import METADATA_KEY
-from flip.embed.cache import embedding_column, embedding_matrix
+from flip.embed.parts import embedding_column, embedding_matrix
 from flip.errors import DataError, FeatureMismatchError
 from flip.features import Features
 from flip.files import claim_folder, written_aside
