@@ -1,33 +1,23 @@
 """The index of a folder of parts: which row of which part holds a photo or a text, found in constant time.
 
-It is an SQLite file that any number of processes read and write, and an aid only: what it holds is in the parts, so it
-is made anew where it is lost or broken, and kept in memory where the folder cannot be written.
+It is an aid only: what it holds is in the parts too.
 """
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import sqlite3
-import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import quote
 
-log = logging.getLogger(__name__)
+from flip.embed.database import Database
 
-#: Raised when tables or the meaning of their columns change; an index of another format is made anew.
-FORMAT = 1
-
-#: Seconds to wait for another process's transaction.
-_PATIENCE = 30.0
+#: Raised when tables or the meaning of their columns change; an index of another version is made anew.
+VERSION = 1
 
 #: Numbers that one query asks for.
 _AT_ONCE = 500
-
-#: What SQLite says where a file is sound and cannot be written.
-_UNWRITABLE = tuple(f"SQLITE_{word}" for word in ("READONLY", "CANTOPEN", "FULL", "BUSY", "LOCKED", "PERM", "AUTH"))
 
 _SCHEMA = """
 CREATE TABLE parts(id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, rows INTEGER NOT NULL);
@@ -82,12 +72,8 @@ class Place(NamedTuple):
         return self.about.identity
 
 
-class IndexReplacedError(Exception):
-    """The index was broken or lost and is another now, which may know less; look at the folder and ask again."""
-
-
-class KeyIndex:
-    """An index in a file, or in memory where that file cannot be written.
+class KeyIndex(Database):
+    """The index of a folder of parts.
 
     Parameters
     ----------
@@ -95,18 +81,7 @@ class KeyIndex:
     """
 
     def __init__(self, file: Path) -> None:
-        self.file = file
-        self.is_shared = True
-        self._lock = threading.RLock()
-        try:
-            self._db = self._open()
-        except sqlite3.DatabaseError as e:
-            self._mend(e)
-
-    def close(self) -> None:
-        """Close the file."""
-        with self._lock, contextlib.suppress(sqlite3.Error):
-            self._db.close()
+        super().__init__(file, _SCHEMA, VERSION)
 
     def parts(self) -> dict[str, int]:
         """Return the rows of each part that is indexed, by its name."""
@@ -135,7 +110,8 @@ class KeyIndex:
             part = db.execute("INSERT INTO parts(name, rows) VALUES (?, ?)", (name, len(listed))).lastrowid
             db.executemany(
                 "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                sorted((*row, part, i) for i, row in enumerate(listed)),
+                # Neighbours in the tree are written together.
+                sorted(((*row, part, i) for i, row in enumerate(listed)), key=itemgetter(0)),
             )
             self._forget(db, replaces)
             db.executemany("INSERT OR IGNORE INTO replaced VALUES (?)", ((old,) for old in replaces))
@@ -186,40 +162,6 @@ class KeyIndex:
         with self.writing() as db:
             self._forget(db, names)
 
-    def discard(self) -> None:
-        """Begin an empty index: this one is wrong."""
-        with self._lock:
-            self._mend(sqlite3.DatabaseError("wrong"))
-
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        """Yield the connection for queries.
-
-        Raises
-        ------
-        IndexReplacedError
-            If the index had to be replaced.
-        """
-        with self._lock:
-            try:
-                yield self._db
-            except sqlite3.DatabaseError as e:
-                self._mend(e)
-                raise IndexReplacedError from e
-
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """Yield the connection for one transaction; raises as :meth:`reading` does."""
-        with self.reading() as db:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-                db.execute("COMMIT")
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):
-                    db.execute("ROLLBACK")
-                raise
-
     def _find(self, column: str, values: Sequence[int]) -> list[Place]:
         found: list[Place] = []
         with self.reading() as db:
@@ -242,35 +184,6 @@ class KeyIndex:
             db.execute(f"DELETE FROM rows WHERE part IN ({marks})", gone)
             db.execute(f"DELETE FROM parts WHERE id IN ({marks})", gone)
 
-    def _open(self) -> sqlite3.Connection:
-        db = _connect(self.file, "rwc")
-        try:
-            # What the index holds can be made again, so that nobody has to wait for the disk.
-            db.execute("PRAGMA synchronous = OFF")
-            db.execute("PRAGMA journal_mode = TRUNCATE")
-            _prepare(db)
-        except BaseException:
-            db.close()
-            raise
-        return db
-
-    def _mend(self, error: sqlite3.DatabaseError) -> None:
-        """Make a broken index anew; take one in memory where it cannot be written."""
-        with contextlib.suppress(AttributeError, sqlite3.Error):
-            self._db.close()
-        if self.is_shared and _is_broken(error):
-            log.debug("the index %s is made anew: %s", self.file, error)
-            try:
-                for name in (f"{self.file.name}-journal", self.file.name):
-                    self.file.with_name(name).unlink(missing_ok=True)
-                self._db = self._open()
-                return
-            except (OSError, sqlite3.DatabaseError) as e:
-                error = e if isinstance(e, sqlite3.DatabaseError) else error
-        log.debug("the index %s is kept in memory: %s", self.file, error)
-        self.is_shared = False
-        self._db = _in_memory(self.file)
-
 
 def _place(name: object, row: object, *about: object) -> Place:
     """Return a place; a damaged index may hold values of any type."""
@@ -279,49 +192,3 @@ def _place(name: object, row: object, *about: object) -> Place:
     if not (isinstance(name, str) and ints and optional):
         raise sqlite3.DatabaseError("malformed: a value of another type")
     return Place(name, row, IndexRow(*about))  # type: ignore[arg-type]
-
-
-def _connect(file: Path, mode: str) -> sqlite3.Connection:
-    address = f"file:{quote(str(file.absolute()).encode('utf-8', 'surrogateescape'))}?mode={mode}"
-    return sqlite3.connect(address, timeout=_PATIENCE, isolation_level=None, check_same_thread=False, uri=True)
-
-
-def _prepare(db: sqlite3.Connection) -> None:
-    """Make the tables where there are none; raise a DatabaseError where they are of another format."""
-    db.execute("PRAGMA cache_size = -65536")
-    if db.execute("PRAGMA user_version").fetchone()[0] == FORMAT:
-        return
-    db.execute("BEGIN IMMEDIATE")
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version == 0 and not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-        for statement in _SCHEMA.split(";"):
-            db.execute(statement)
-        db.execute(f"PRAGMA user_version = {FORMAT}")
-    elif version != FORMAT:
-        raise sqlite3.DatabaseError(f"malformed: format {version}")
-    db.execute("COMMIT")
-
-
-def _is_broken(error: sqlite3.DatabaseError) -> bool:
-    """Return whether a file holds no index, or a damaged or a deleted one, rather than one that cannot be written."""
-    name = getattr(error, "sqlite_errorname", "SQLITE_CORRUPT")
-    return name == "SQLITE_READONLY_DBMOVED" or not name.startswith(_UNWRITABLE)
-
-
-def _in_memory(file: Path) -> sqlite3.Connection:
-    """Return an index in memory, with what a file that can be read holds."""
-    memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-    with contextlib.suppress(sqlite3.Error):
-        on_disk = _connect(file, "ro")
-        try:
-            on_disk.backup(memory)
-        finally:
-            on_disk.close()
-    try:
-        _prepare(memory)
-        memory.execute("SELECT key FROM rows LIMIT 1").fetchone()
-    except sqlite3.Error:
-        memory.close()
-        memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-        _prepare(memory)
-    return memory

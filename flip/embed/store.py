@@ -15,7 +15,8 @@ import numpy as np
 
 from flip.arrays import BoolArray, FloatArray, IntArray
 from flip.embed.claims import Claims
-from flip.embed.index import IndexReplacedError, IndexRow, KeyIndex, Place
+from flip.embed.database import ReplacedError
+from flip.embed.index import IndexRow, KeyIndex, Place
 from flip.embed.parts import DamagedPartError, Part, Rows, check_sums, embedding_values, is_unit, write_part
 from flip.files import set_aside
 
@@ -101,7 +102,7 @@ class PartStore:
         for _ in range(_TRIES):
             try:
                 return work()
-            except IndexReplacedError:
+            except ReplacedError:
                 self._seen = None
         return work()
 
