@@ -356,13 +356,23 @@ def remove_stale_asides(folder: Path) -> None:
     """Remove temporary files and folders that killed processes of this machine left in a folder."""
     import shutil
 
-    host = _host()
+    host = host_id()
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
             if path.name.startswith(f"{ASIDE_PREFIX}{host}-"):
                 process = path.name[len(ASIDE_PREFIX) + len(host) + 1 :].partition("-")[0]
-                if process.isdigit() and not _is_alive(int(process)):
+                if process.isdigit() and not is_alive(int(process)):
                     shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def set_aside(file: Path) -> Path | None:
+    """Rename a damaged file so that nobody takes it for a sound one; return where it is, or None if it stays."""
+    place = file.with_name(f"{file.name}.damaged")
+    try:
+        file.replace(place)
+    except OSError:
+        return None
+    return place
 
 
 def sync(path: Path) -> None:
@@ -410,18 +420,19 @@ def _new_aside(folder: Path, name: str) -> Path:
 
 
 def _aside_prefix() -> str:
-    return f"{ASIDE_PREFIX}{_host()}-{os.getpid()}-"
+    return f"{ASIDE_PREFIX}{host_id()}-{os.getpid()}-"
 
 
 @functools.cache
-def _host() -> str:
+def host_id() -> str:
     """Return a short hash of the machine's name: processes of another machine cannot be asked whether they live."""
     import platform
 
     return hashlib.sha256(platform.node().encode()).hexdigest()[:6]
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Return whether a process of this machine runs."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,6 +26,8 @@ from flip.machine import versions
 from flip.reading import read_json
 from flip.results import FORMAT, require_format
 
+log = logging.getLogger(__name__)
+
 HEAD_FILE, ARRAYS_FILE = "head.json", "head.safetensors"
 CLASS_EMBEDDINGS = "class_embeddings"
 LEARNED_FROM = "learned_from"
@@ -40,15 +43,18 @@ class Origin:
         Name and fingerprint of the model.
     crop, tta : str
         As ``--crop`` and ``--tta``.
+    precision : str
+        Number format of the image network; empty where it is unknown.
     """
 
     model: str = ""
     fingerprint: str = ""
     crop: str = "none"
     tta: str = "none"
+    precision: str = ""
 
     def require(self, other: Origin) -> None:
-        """Raise a FeatureMismatchError unless the other features were made the same way."""
+        """Raise a FeatureMismatchError unless the other features were made the same way; log another precision."""
         if self.fingerprint != other.fingerprint:
             raise FeatureMismatchError(
                 f"the head was fitted on features of {self.model} ({self.fingerprint}), "
@@ -58,6 +64,12 @@ class Origin:
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
                 raise FeatureMismatchError(f"the head was fitted with --{name} {mine}; pass that, not {theirs}")
+        if self.precision and other.precision and self.precision != other.precision:
+            log.warning(
+                "the head was fitted on features in %s, and gets features in %s, which may move single photos; "
+                "pass --precision %s for the same",
+                *(self.precision, other.precision, self.precision),
+            )
 
 
 class HeadClassifier(Classifier):

@@ -205,6 +205,15 @@ class Context:
         return self.encoder.fingerprint
 
     @property
+    def features_precision(self) -> str:
+        """The number format that the features are made in; that of a table's own where they are read from one."""
+        if not getattr(self.options, "images", None) and self.dataset.embeddings is not None:
+            from flip.embed.table import table_metadata
+
+            return str(table_metadata(self.dataset).get("precision", ""))
+        return self.extractor.precision
+
+    @property
     def needs_no_model(self) -> bool:
         """Whether the data is a table of embeddings and no other model is asked for."""
         return not getattr(self.options, "model", None) and self.dataset.embeddings is not None

@@ -58,7 +58,7 @@ def decode_image(source: Path | bytes | BinaryIO, box: Box | None = None) -> Ima
             with open_plain(source) as file:
                 image = _decode(file, source.suffix.lower())
         else:
-            image = _decode(source)
+            image = _decode(source, Path(str(getattr(source, "name", ""))).suffix.lower())
     except DataError:
         raise
     except Exception as error:

@@ -110,4 +110,4 @@ def _origin(context: Context) -> Origin:
 
     options = context.options
     assert isinstance(options, HybridOptions)
-    return Origin(context.model_name, context.model_fingerprint, options.crop, options.tta)
+    return Origin(context.model_name, context.model_fingerprint, options.crop, options.tta, context.features_precision)
