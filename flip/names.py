@@ -46,6 +46,8 @@ PROMPTS = ("plain", "paper", "bird", "clip")
 VOTES = ("uniform", "softmax")
 INDEXES = ("auto", "flat", "ivf", "hnsw")
 SAMPLERS = ("ddim", "dpm++", "euler")
+#: What ``--plot`` draws of an evaluation.
+PLOTS = ("confusion", "calibration", "coverage", "few-shot")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 

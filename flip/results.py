@@ -265,6 +265,8 @@ class Prediction:
         row: JsonObject = {"path": self.path}
         row |= {"label": self.label, "score": self.score, "top": self.top} if self.error is None else {}
         row |= {} if self.error is None else {"error": self.error}
+        if self.label is None and self.top:
+            row["guess"] = self.top[0][0]
         if self.truth is not None:
             row["truth"] = self.truth
         if self.neighbors is not None:
@@ -289,11 +291,14 @@ PREDICTION_COLUMNS = ("path", "label", "score", "truth", "error")
 GROUP_COLUMNS = Surest._fields
 
 
-def prediction_columns(top: int, *, grouped: bool = False, linked: bool = False) -> tuple[str, ...]:
+def prediction_columns(
+    top: int, *, rejects: bool = False, grouped: bool = False, linked: bool = False
+) -> tuple[str, ...]:
     """Return the columns of prediction rows as csv that list ``top`` classes each."""
     ranked = [name for rank in range(2, top + 1) for name in (f"label{rank}", f"score{rank}")]
     more = (*(GROUP_COLUMNS if grouped else ()), *(("link",) if linked else ()))
-    return ("path", "label", "score", *ranked, "truth", "error", *more)
+    guess = ("guess",) if rejects else ()
+    return ("path", "label", "score", *guess, *ranked, "truth", "error", *more)
 
 
 def predict_row(
@@ -397,7 +402,10 @@ def write_predictions(
         open_to_write(aside) as stream,
     ):
         as_csv, most = file.suffix == ".csv", max((len(row.top) for row in rows), default=1)
-        columns = prediction_columns(most, grouped=any(row.surest for row in rows), linked=root is not None)
+        rejects = any(row.label is None and row.error is None for row in rows)
+        columns = prediction_columns(
+            most, rejects=rejects, grouped=any(row.surest for row in rows), linked=root is not None
+        )
         writer = RowWriter(stream, "csv" if as_csv else "jsonl", columns, csv_safe=csv_safe)
         for row in rows:
             writer.write(row.to_cells(root) if as_csv else row.to_dict())
