@@ -89,7 +89,7 @@ def test_the_clean_manifest_never_replaces_the_data(flip: Flip, photos: Path, tm
     line = one_line(
         flip("data", "check", tmp_path / "clean.jsonl", *MODEL_FREE, "--write-clean", tmp_path / "clean.jsonl"), 1
     )
-    assert "is the data itself" in line
+    assert "is what DATA names too" in line
     assert (tmp_path / "clean.jsonl").read_bytes() == before
 
 
