@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,12 +11,12 @@ import numpy as np
 
 from flip.arrays import FloatArray, IntArray
 from flip.data.dataset import Dataset
-from flip.data.layouts.embeddings import METADATA_KEY
+from flip.data.layouts.embeddings import read_about, sealed_metadata
+from flip.data.parquet import parquet_files, read_parquet
 from flip.embed.cache import embedding_column, embedding_matrix
 from flip.errors import DataError, FeatureMismatchError
 from flip.features import Features
 from flip.files import claim_folder, written_aside
-from flip.reading import parse_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -77,7 +77,7 @@ def write_table(
     columns = {**_columns(features), **(map_columns.to_arrow() if map_columns else {})}
     table = _table(columns, features, dataset, model)
     with written_aside(folder / TABLE_FILE, kind="table") as aside:
-        pq.write_table(table, aside, compression="zstd")
+        pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
     return folder / TABLE_FILE
 
 
@@ -110,18 +110,15 @@ def _table(columns: dict[str, pa.Array], features: Features, dataset: Dataset, m
         "root": str(dataset.root.absolute()),
         "layout": dataset.layout,
     }
-    return pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(about).encode()})
+    return pa.table(columns).replace_schema_metadata(sealed_metadata(about))
 
 
 def table_metadata(dataset: Dataset) -> dict[str, object]:
     """Return the metadata of an ``embeddings`` dataset's table: fingerprint, model, class names, root."""
-    import pyarrow.parquet as pq
-
-    metadata = pq.read_schema(_files(dataset)[0]).metadata or {}
-    about = parse_json(metadata.get(METADATA_KEY, b"{}"))
-    if "fingerprint" not in about:
+    about = read_about(_files(dataset)[0])
+    if about is None or "fingerprint" not in about:
         raise DataError(f"{dataset.embeddings} was not written by flip embed -o; write it again")
-    return dict(about)
+    return about
 
 
 def read_table_features(dataset: Dataset, fingerprint: str | None = None, model: str = "") -> Features:
@@ -132,8 +129,6 @@ def read_table_features(dataset: Dataset, fingerprint: str | None = None, model:
     FeatureMismatchError
         If ``fingerprint`` is given and the table was made by another model.
     """
-    import pyarrow.parquet as pq
-
     about = table_metadata(dataset)
     if fingerprint is not None and about["fingerprint"] != fingerprint:
         raise FeatureMismatchError(
@@ -141,19 +136,51 @@ def read_table_features(dataset: Dataset, fingerprint: str | None = None, model:
             f"not by {model} ({fingerprint}); "
             f"pass --model {about['model']}, or embed the photos again"
         )
-    tables = [pq.read_table(file, columns=["path", "embedding", "error"]) for file in _files(dataset)]
+    tables = [_checked(file, read_parquet(file, ["path", "embedding", "error"])) for file in _files(dataset)]
     # A selection of the dataset (one split) holds fewer records than the file has rows.
     row_of = {path: i for i, path in enumerate(p for t in tables for p in t["path"].to_pylist())}
-    width = tables[0].schema.field("embedding").type.list_size
+    widths = {table.schema.field("embedding").type.list_size for table in tables}
+    if len(widths) > 1:
+        raise DataError(f"{dataset.embeddings} has embeddings of {len(widths)} widths; embed the photos again")
+    width = widths.pop()
     matrix = np.concatenate([embedding_matrix(t["embedding"], width) for t in tables])
     errors = [e for t in tables for e in t["error"].to_pylist()]
     rows = [row_of[r.path] for r in dataset.records]
     return make_features(dataset, matrix[rows], [errors[i] for i in rows], str(about["fingerprint"]))
 
 
+def _checked(file: Path, table: pa.Table) -> pa.Table:
+    """Return a table whose columns have their types and whose embeddings are unit rows, each photo once.
+
+    Raises
+    ------
+    DataError
+        Otherwise; the message says which row.
+    """
+    import pyarrow as pa
+
+    kinds = (pa.string(), None, pa.string())
+    for name, kind in zip(("path", "embedding", "error"), kinds, strict=True):
+        found = table.schema.field(name).type
+        fits = found == kind if kind else pa.types.is_fixed_size_list(found) and pa.types.is_floating(found.value_type)
+        if not fits:
+            raise DataError(f"{file}: the column {name} holds {found}; write the table again with flip embed -o")
+    width = table.schema.field("embedding").type.list_size
+    norms = np.linalg.norm(embedding_matrix(table["embedding"], width), axis=1)
+    absent = np.array([error is not None for error in table["error"].to_pylist()], bool)
+    odd = np.flatnonzero(~(np.abs(norms - 1) < 0.05) & ~absent)
+    if len(odd):
+        raise DataError(f"{file}:{odd[0] + 1}: the embedding is no unit row; write the table again with flip embed -o")
+    paths = table["path"].to_pylist()
+    if len(set(paths)) < len(paths):
+        twice = next(path for path, n in Counter(paths).items() if n > 1)
+        raise DataError(f"{file} has the photo {twice!r} twice; write the table again with flip embed -o")
+    return table
+
+
 def _files(dataset: Dataset) -> list[Path]:
     assert dataset.embeddings is not None
-    files = [dataset.embeddings] if dataset.embeddings.is_file() else sorted(dataset.embeddings.glob("*.parquet"))
+    files = [dataset.embeddings] if dataset.embeddings.is_file() else parquet_files(dataset.embeddings)
     if not files:
         raise DataError(f"{dataset.embeddings} holds no .parquet file; write it with flip embed -o")
     return files
