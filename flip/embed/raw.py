@@ -21,6 +21,7 @@ from flip.embed.stream import Source, file_key
 from flip.errors import ConfigError
 from flip.features import Features
 from flip.files import written_aside
+from flip.reading import require_plain
 from flip.settings import Progress
 
 #: Folder inside the cache.
@@ -100,6 +101,7 @@ def _kept(extractor: FeatureExtractor, keys: Sequence[str], make: Callable[[], F
     digest = hashlib.sha256("\n".join([extractor.fingerprint, *keys]).encode("utf-8", "surrogatepass")).hexdigest()
     file = extractor.folder / FOLDER / f"{digest[:16]}.safetensors"
     try:
+        require_plain(file)
         rows: FloatArray = load_file(file)["features"]
         return rows
     except (OSError, KeyError, SafetensorError):

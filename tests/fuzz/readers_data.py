@@ -22,6 +22,7 @@ from flip.data.open import open_dataset
 from flip.data.table_files import read_table
 from flip.data.text import nfc, path_lines
 from flip.errors import DataError
+from flip.reading import read_bytes
 from tests.fuzz.campaign import Reader
 
 CLASSES = ("Sea Gull", "Red Wren", "Blue Jay")
@@ -227,8 +228,7 @@ def read_names(folder: Path) -> Any:
     from flip.data.renaming import rename_classes
 
     dataset = Dataset(folder, "", CLASSES, FOLDERS, ())
-    with (folder / "paths.list").open("rb") as stream:
-        paths = list(path_lines(stream))
+    paths = list(path_lines(io.BytesIO(read_bytes(folder / "paths.list")))) if (folder / "paths.list").is_file() else []
     return {
         "classes": read_class_list(folder / "classes.txt"),
         "table": read_class_list(folder / "table.csv"),
