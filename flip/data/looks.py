@@ -14,7 +14,8 @@ from PIL import Image, ImageOps
 from flip.arrays import Array, IntArray, PixelArray
 from flip.data.formats import FORMATS
 from flip.data.hashing import perceptual_hash
-from flip.data.images import MAX_PIXELS, decode_image
+from flip.data.images import decode_image
+from flip.data.limits import require_bounded
 from flip.device import cpu_count
 from flip.errors import DataError
 from flip.reading import open_plain
@@ -118,8 +119,9 @@ def _open_grey(file: Path) -> tuple[Image.Image, str, tuple[int, int]]:
         with open_plain(file) as stream:
             opened = Image.open(stream, formats=FORMATS)
             kind, size = opened.format or "", opened.size
-            plain = kind in ("JPEG", "MPO") and opened.mode in ("RGB", "L") and size[0] * size[1] <= MAX_PIXELS
+            plain = kind in ("JPEG", "MPO") and opened.mode in ("RGB", "L")
             if plain:
+                require_bounded(opened, stream)
                 opened.draft("L", (SIDE, SIDE))
                 opened.load()
                 return ImageOps.exif_transpose(opened).convert("L"), kind, size

@@ -128,6 +128,7 @@ def summary(dataset: Dataset) -> dict[str, Any]:
     return {
         "classes": dataset.classnames,
         "rows": [(r.path, dataset.classnames[r.label], r.split, r.captions, r.box) for r in dataset.records],
+        "notes": dataset.notes,
         "left out": [str(omission) for omission in dataset.left_out],
     }
 
@@ -266,7 +267,9 @@ def make_cub(folder: Path) -> None:
 
 def same_cub(folder: Path, value: Any, usual: Any) -> str | None:
     """Photos vanish only with their line."""
-    lines = sum(bool(line.strip()) for line in (folder / "images.txt").read_text("utf-8").split("\n"))
+    if not (folder / "images.txt").is_file():
+        return None if value["notes"] else "another layout, and no word of images.txt"
+    lines = sum(bool(line.strip()) for line in text_lines(folder / "images.txt"))
     return None if len(value["rows"]) == lines else f"{len(value['rows'])} photos of {lines} lines"
 
 
