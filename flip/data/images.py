@@ -15,7 +15,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from flip.arrays import Array, IntArray
 from flip.data.dataset import Box
 from flip.data.formats import FORMATS, PLUGINS, RAW_ADVICE, RAW_SUFFIXES, is_heif, why_unidentified
-from flip.data.limits import Timed, decoding, require_bounded
+from flip.data.limits import MAX_PIXELS, Timed, decoding, require_bounded
 from flip.errors import DataError
 from flip.reading import open_plain
 
@@ -271,6 +271,8 @@ def _crop(image: Image.Image, box: Box) -> Image.Image:
 
 def _reason(error: Exception) -> str:
     """Return one short line on what Pillow, or the system, stumbled over."""
+    if isinstance(error, Image.DecompressionBombError):
+        return f"image too large: it declares more than {MAX_PIXELS:,} pixels"
     if isinstance(error, MemoryError):
         return "image too large: out of memory"
     if isinstance(error, FileNotFoundError):

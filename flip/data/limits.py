@@ -60,9 +60,8 @@ def require_bounded(image: Image.Image, file: BinaryIO) -> None:
     pixels, kind = image.width * image.height, image.format or ""
     most = min(MAX_PIXELS, _SLOW.get(kind, MAX_PIXELS), MOST_BYTES // bytes_per_pixel(image))
     if pixels > most:
-        raise DataError(
-            f"image too large: it declares {pixels:,} pixels, more than the {most:,} of {kind} {image.mode}"
-        )
+        kinds = "" if most == MAX_PIXELS else f", the most of {kind} {image.mode}"
+        raise DataError(f"image too large: it declares more than {most:,} pixels{kinds}")
     scans = _count_scans(image, file) if kind in ("JPEG", "MPO", "TIFF") else 1
     if scans * pixels > MOST_SCANNED_PIXELS:
         raise DataError(f"image too slow: it goes over its {pixels:,} pixels {scans:,} times")
@@ -72,11 +71,8 @@ def bytes_per_pixel(image: Image.Image) -> int:
     """Return an upper bound of the memory for a pixel, from the file to RGB."""
     if image.format == "WEBP":  # its decoder keeps two canvases, and Pillow copies the pixels twice
         return 20
-    return (
-        8
-        if image.mode in ("RGB", "L", "P", "1", "CMYK", "YCbCr") and ";16" not in str(getattr(image, "tile", ""))
-        else 16
-    )
+    plain = image.mode in ("RGB", "L", "P", "1", "CMYK", "YCbCr") and ";16" not in str(getattr(image, "tile", ""))
+    return 8 if plain else 16
 
 
 def _count_scans(image: Image.Image, file: BinaryIO) -> int:

@@ -31,10 +31,7 @@ def rename_classes(dataset: Dataset, file: Path) -> Dataset:
     DataError
         If the file cannot be read, has a wrong number of names, or names a class that is unknown or was named before.
     """
-    try:
-        text = read_text(file)
-    except OSError as error:
-        raise DataError(f"cannot read class names from {file}: {error}") from error
+    text = read_text(file)
     suffix = file.suffix.lower()
     ordered = True
     if suffix == ".json":
