@@ -56,6 +56,13 @@ class Interrupted(KeyboardInterrupt):
         self.signal = signal
 
 
+def reason_of(error: BaseException) -> str:
+    """Return why something failed, in one line: of a system's error its words without number and path."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def near_names(given: str, allowed: Iterable[str], most: int = 3) -> str:
     """Return ``"; did you mean a, b?"`` for the names closest to ``given``, or ``""`` when none is close."""
     by_folded = {name.casefold(): name for name in allowed}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import errno
 import functools
 import hashlib
 import json
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from flip.errors import ConfigError
+from flip.errors import ConfigError, reason_of
 
 #: A JSON object whose keys others decide, such as a library's configuration or what a result file holds beside its
 #: numbers. Its values are read loosely; where flip decides the keys there is a class or a TypedDict.
@@ -82,12 +83,62 @@ def written_aside(file: Path, advice: str = _WRITABLE, *, durable: bool = False,
                 aside.unlink()
 
 
+def require_writable(file: Path, kind: str, flag: str) -> None:
+    """Check that a file may be written later, so that hours of work do not end in a refusal; nothing is made.
+
+    Parameters
+    ----------
+    file : Path
+    kind : str
+        As :func:`written_aside` takes it.
+    flag : str
+        The option that named the file, for messages.
+
+    Raises
+    ------
+    ConfigError
+        If it is a folder, its folder cannot be made or written, or it holds data of another kind.
+    """
+    with _writing(file, _WRITABLE):
+        target = file.resolve()
+        if target.is_dir():
+            raise ConfigError(f"{flag} {file} is a folder; pass the name of a file")
+        if is_special(target):
+            return
+        _require_kind(file, target, kind)
+        _require_place(target.parent)
+
+
+def require_new_folder(folder: Path, flag: str) -> None:
+    """Check that :func:`claim_folder` will make a new folder; nothing is made.
+
+    Raises
+    ------
+    ConfigError
+        If it is a file, holds something, or cannot be made.
+    """
+    try:
+        _require_free(folder, flag)
+        _require_place(folder if folder.is_dir() else folder.parent)
+    except OSError as e:
+        raise ConfigError(f"{flag} {folder} cannot be made ({e.strerror or e}); pass a folder that can") from e
+
+
+def _require_place(folder: Path) -> None:
+    """Raise an OSError unless something can be written into a folder, or into the first above it that is there."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, f"{there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, f"{there} is read-only")
+
+
 @contextlib.contextmanager
 def _writing(file: Path, advice: str) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        raise ConfigError(f"{file} cannot be written ({e.strerror or e}); {advice}") from e
+        raise ConfigError(f"{file} cannot be written ({reason_of(e)}); {advice}") from e
 
 
 def _aside_of(target: Path, through: bool) -> Path:
@@ -180,7 +231,7 @@ def open_special(file: Path) -> Iterator[TextIO]:
     except BrokenPipeError:
         raise
     except OSError as e:
-        raise ConfigError(f"{file} cannot be written ({e.strerror or e}); {_WRITABLE}") from e
+        raise ConfigError(f"{file} cannot be written ({reason_of(e)}); {_WRITABLE}") from e
 
 
 def write_text(file: Path, text: str, *, kind: str = "text") -> None:
@@ -245,17 +296,22 @@ def claim_folder(folder: Path, mark: str | None = None, *, overwrite: bool = Fal
         If it is a file, holds other work and ``overwrite`` is false, or cannot be made.
     """
     try:
-        if folder.exists() and not folder.is_dir():
-            raise ConfigError(f"{flag} {folder} is a file; pass a folder")
         ours = mark is not None and (folder / mark).is_file()
-        holds = folder.is_dir() and any(not path.name.startswith(ASIDE_PREFIX) for path in folder.iterdir())
-        if holds and not ours and not overwrite:
-            raise ConfigError(f"{flag} {folder} already holds files; pass {_advice(flag)}")
+        _require_free(folder, flag, others=ours or overwrite)
         folder.mkdir(parents=True, exist_ok=True)
         remove_stale_asides(folder)
     except OSError as e:
-        raise ConfigError(f"{flag} {folder} cannot be made ({e.strerror or e}); pass a folder that can") from e
+        raise ConfigError(f"{flag} {folder} cannot be made ({reason_of(e)}); pass a folder that can") from e
     return ours
+
+
+def _require_free(folder: Path, flag: str, *, others: bool = False) -> None:
+    """Raise a ConfigError if a folder is a file or holds something, which ``others`` allows."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{flag} {folder} is a file; pass a folder")
+    holds = folder.is_dir() and any(not path.name.startswith(ASIDE_PREFIX) for path in folder.iterdir())
+    if holds and not others:
+        raise ConfigError(f"{flag} {folder} already holds files; pass {_advice(flag)}")
 
 
 def _advice(flag: str) -> str:
@@ -300,13 +356,23 @@ def remove_stale_asides(folder: Path) -> None:
     """Remove temporary files and folders that killed processes of this machine left in a folder."""
     import shutil
 
-    host = _host()
+    host = host_id()
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
             if path.name.startswith(f"{ASIDE_PREFIX}{host}-"):
                 process = path.name[len(ASIDE_PREFIX) + len(host) + 1 :].partition("-")[0]
-                if process.isdigit() and not _is_alive(int(process)):
+                if process.isdigit() and not is_alive(int(process)):
                     shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def set_aside(file: Path) -> Path | None:
+    """Rename a damaged file so that nobody takes it for a sound one; return where it is, or None if it stays."""
+    place = file.with_name(f"{file.name}.damaged")
+    try:
+        file.replace(place)
+    except OSError:
+        return None
+    return place
 
 
 def sync(path: Path) -> None:
@@ -354,18 +420,19 @@ def _new_aside(folder: Path, name: str) -> Path:
 
 
 def _aside_prefix() -> str:
-    return f"{ASIDE_PREFIX}{_host()}-{os.getpid()}-"
+    return f"{ASIDE_PREFIX}{host_id()}-{os.getpid()}-"
 
 
 @functools.cache
-def _host() -> str:
+def host_id() -> str:
     """Return a short hash of the machine's name: processes of another machine cannot be asked whether they live."""
     import platform
 
     return hashlib.sha256(platform.node().encode()).hexdigest()[:6]
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Return whether a process of this machine runs."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

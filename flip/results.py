@@ -10,15 +10,13 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TextIO, TypedDict
 
-from flip.errors import DataError
+from flip.errors import DataError, reason_of
 from flip.files import JsonObject, json_text, open_to_write, plain, write_json, written_aside
+from flip.machine import surroundings, versions
 from flip.reading import open_plain, parse_json, read_json
 
 if TYPE_CHECKING:
     from flip.arrays import Array
-
-#: The packages whose versions decide a number.
-PACKAGES = ("flip-clip", "torch", "torchvision", "open_clip_torch", "timm", "numpy", "scikit-learn", "pillow")
 
 #: The form of every result file; a reader refuses a newer one.
 FORMAT = 1
@@ -442,20 +440,6 @@ def write_predictions(
         writer.close()
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide a number."""
-    import platform
-    from importlib import metadata
-
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
 @dataclass(frozen=True)
 class Run:
     """A folder that ``--run`` wrote: what it takes to trust and repeat a number.
@@ -468,6 +452,8 @@ class Run:
         The command's options.
     versions : dict of str to str
     data_fingerprint, model_fingerprint : str
+    made : dict
+        When, where and how: see :func:`flip.machine.surroundings`, and ``device`` and ``precision`` as they were used.
     """
 
     folder: Path
@@ -476,6 +462,7 @@ class Run:
     versions: dict[str, str]
     data_fingerprint: str
     model_fingerprint: str
+    made: JsonObject = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
@@ -493,7 +480,8 @@ class Run:
         try:
             evaluation = Evaluation.from_dict(result)
             data, model = str(environment["data_fingerprint"]), str(environment["model_fingerprint"])
-            return cls(folder, evaluation, config, dict(environment["versions"]), data, model)
+            made = {k: v for k, v in environment.items() if k not in _NOT_MADE}
+            return cls(folder, evaluation, config, dict(environment["versions"]), data, model, made)
         except DataError as e:
             raise DataError(f"{folder}: {e}") from e
         except (KeyError, TypeError, ValueError) as e:
@@ -516,7 +504,11 @@ class Run:
                         raise ValueError("a row is no object")
                     yield row
         except (OSError, ValueError) as e:
-            raise DataError(f"{file} cannot be read ({e}); run the command again with --run") from e
+            raise DataError(f"{file} cannot be read ({reason_of(e)}); run the command again with --run") from e
+
+
+#: Keys of ``environment.json`` that a run has under names of its own.
+_NOT_MADE = frozenset(("command", "format", "versions", "data_fingerprint", "model_fingerprint"))
 
 
 def write_run(
@@ -526,11 +518,21 @@ def write_run(
     config: Mapping[str, object],
     data_fingerprint: str,
     model_fingerprint: str,
+    made: Mapping[str, object] | None = None,
 ) -> Run:
-    """Write a run into a folder: rows, config, versions and fingerprints, and the result last."""
+    """Write a run into a folder: rows, config, versions and fingerprints, and the result last.
+
+    ``made`` is what is known besides :func:`flip.machine.surroundings`: the device and precision that were used.
+    """
     write_predictions(folder / ROWS_FILE, rows)
     write_json(folder / CONFIG_FILE, {"command": evaluation.command, "format": FORMAT, **config})
-    environment = {"versions": versions(), "data_fingerprint": data_fingerprint, "model_fingerprint": model_fingerprint}
+    environment = {
+        "versions": versions(),
+        "data_fingerprint": data_fingerprint,
+        "model_fingerprint": model_fingerprint,
+        **surroundings(),
+        **(made or {}),
+    }
     write_json(folder / ENVIRONMENT_FILE, {"command": evaluation.command, "format": FORMAT, **environment})
     write_json(folder / RESULT_FILE, evaluation.to_dict())
     return Run.open(folder)
@@ -542,7 +544,7 @@ def _read_json(file: Path, folder: Path) -> JsonObject:
     except FileNotFoundError as e:
         raise DataError(f"{folder} is no run of flip: it has no {file.name}; pass a folder that --run wrote") from e
     except (OSError, ValueError) as e:
-        raise DataError(f"{file} cannot be read ({e}); run the command again with --run") from e
+        raise DataError(f"{file} cannot be read ({reason_of(e)}); run the command again with --run") from e
     if not isinstance(content, dict):
         raise DataError(f"{file} holds no object; run the command again with --run")
     return content

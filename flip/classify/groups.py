@@ -15,7 +15,7 @@ from typing import TypedDict
 import numpy as np
 
 from flip.arrays import Array, BoolArray, FloatArray, IntArray
-from flip.errors import DataError, near_names
+from flip.errors import DataError, near_names, reason_of
 from flip.reading import read_bytes
 from flip.results import Surest
 
@@ -206,7 +206,7 @@ class Candidates:
 
 def last_words(classnames: Sequence[str]) -> ClassGroups:
     """Return the last word of each class name as its group, as in "Black footed Albatross"."""
-    words = tuple(name.replace("_", " ").replace(".", " ").split()[-1] for name in classnames)
+    words = tuple((name.replace("_", " ").replace(".", " ").split() or [name])[-1] for name in classnames)
     return ClassGroups(AUTO, tuple(classnames), (Rank("group", words),))
 
 
@@ -292,7 +292,7 @@ def _read_rows(file: Path, least: int = 2) -> list[tuple[int, list[str]]]:
         text = read_bytes(file).decode("utf-8-sig")
         lines = list(_cells(text))
     except (OSError, UnicodeDecodeError, csv.Error) as e:
-        raise DataError(f"{file} cannot be read as text ({e}); pass a CSV or TSV file") from e
+        raise DataError(f"{file} cannot be read as text ({reason_of(e)}); pass a CSV or TSV file") from e
     if not lines:
         raise DataError(f"{file} is empty; write one class per line{', and its group' if least > 1 else ''}")
     for line, cells in lines:

@@ -19,6 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from flip import __version__
+from flip.cli.options import help_without_command
 from flip.errors import FlipError, Interrupted
 from flip.shown import one_line
 
@@ -41,10 +42,10 @@ class ErrorBoundary(TyperGroup):
         windows_expand_args: bool = True,
         **extra: object,
     ) -> object:
-        """Run, and print a usage error as one line."""
+        """Run as ``flip``, however it was started, and print a usage error as one line."""
         try:
             # Not standalone, Typer returns the code of an Exit and raises usage errors.
-            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+            code = super().main(args, "flip", complete_var, False, windows_expand_args, **extra)
             if not standalone_mode:
                 return code
         except typer.TyperException as e:
@@ -111,7 +112,7 @@ def _drop_output() -> None:
 
 
 def _usage(error: typer.TyperException) -> str:
-    message = " ".join(str(error.format_message()).split())
+    message = " ".join(str(error.format_message()).replace("Value error, ", "").split())
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "flip"
     return f"{message.rstrip('.')}; see {path} --help"
@@ -119,7 +120,7 @@ def _usage(error: typer.TyperException) -> str:
 
 app = typer.Typer(
     cls=ErrorBoundary,
-    add_completion=False,
+    add_completion=True,
     invoke_without_command=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
@@ -128,21 +129,49 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"flip {__version__}")
-        raise typer.Exit
-
-
 @app.callback()
 def _root(
     context: typer.Context,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    version: Annotated[bool, typer.Option("-V", "--version", help="Print the version and exit.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="With --version: also the packages and the machine.")
     ] = False,
 ) -> None:
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+    if version:
+        typer.echo(f"flip {__version__}")
+        if verbose:
+            _print_details()
+        raise typer.Exit
+    help_without_command(context)
+
+
+def _print_details() -> None:
+    """Print the versions of packages and what is known of the machine, as ``--run`` keeps them."""
+    from flip.machine import surroundings, versions
+
+    importlib.import_module("torch")
+    about = surroundings()
+    del about["command_line"]
+    for name, value in {**versions(), **about}.items():
+        typer.echo(f"{name} {value if value is not None else 'none'}")
+
+
+@app.command("help")
+def _help(
+    context: typer.Context,
+    words: Annotated[list[str] | None, typer.Argument(metavar="COMMAND", show_default=False)] = None,
+) -> None:
+    """Print the help of a command."""
+    root = context.parent
+    assert root is not None
+    at, command = root, root.command
+    for word in words or ():
+        commands: dict[str, Any] = getattr(command, "commands", {})
+        if word not in commands:
+            raise typer.BadParameter(f"there is no command {word!r}; pass one of {', '.join(commands) or 'none'}")
+        command = commands[word]
+        at = type(at)(command, info_name=word, parent=at)
+    typer.echo(command.get_help(at))
 
 
 for _name in COMMANDS:

@@ -170,6 +170,12 @@ class Context:
         log.debug("model %s (%s), precision %s", self.encoder.name, self.encoder.fingerprint, extractor.precision)
         return extractor
 
+    @property
+    def used(self) -> dict[str, object]:
+        """The device and the precision of the embeddings; empty where no model was needed."""
+        extractor: FeatureExtractor | None = self.__dict__.get("extractor")
+        return {} if extractor is None else {"device": extractor.device, "precision": extractor.precision}
+
     def zero_shot(self, prompts: ClassPrompts) -> ZeroShotClassifier:
         """Return the zero-shot classifier of these prompts."""
         from flip.embed.settings import EmbedSettings
@@ -197,6 +203,15 @@ class Context:
 
             return str(table_metadata(self.dataset)["fingerprint"])
         return self.encoder.fingerprint
+
+    @property
+    def features_precision(self) -> str:
+        """The number format that the features are made in; that of a table's own where they are read from one."""
+        if not getattr(self.options, "images", None) and self.dataset.embeddings is not None:
+            from flip.embed.table import table_metadata
+
+            return str(table_metadata(self.dataset).get("precision", ""))
+        return self.extractor.precision
 
     @property
     def needs_no_model(self) -> bool:
@@ -250,6 +265,14 @@ def input_paths(images: list[str], *, null: bool) -> Iterator[str]:
     for given in images:
         for path in path_lines(stdin(), null=null) if given == "-" else (given,):
             yield from _photos_of(path)
+
+
+def is_there(path: str) -> bool:
+    """Return whether something lies at a path."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _photos_of(path: str) -> Iterator[str]:

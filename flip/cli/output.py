@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from flip.data.dataset import Dataset
+    from flip.data.dataset import Box, Dataset
     from flip.studies.protocol import Outcome
 
 log = logging.getLogger("flip.cli")
@@ -106,26 +106,36 @@ def write_rows(options: FormatOptions, title: str, rows: Sequence[Mapping[str, o
 
 
 def report_outcome(
-    options: PredictOptions, outcome: Outcome, rows: Sequence[Prediction], dataset: Dataset, root: Path
+    options: PredictOptions,
+    outcome: Outcome,
+    rows: Sequence[Prediction],
+    dataset: Dataset,
+    made: Mapping[str, object],
 ) -> None:
-    """Write an evaluation, and its prediction rows where the options ask for them."""
+    """Write an evaluation, and its prediction rows where the options ask for them.
+
+    ``made`` is what a run keeps of how it was made: see :func:`flip.results.write_run`.
+    """
     if options.predictions:
-        write_predictions(options.predictions, rows, root, csv_safe=options.csv_safe)
+        write_predictions(options.predictions, rows, dataset.root, csv_safe=options.csv_safe)
     if options.run:
         claim_folder(options.run, flag="--run")
         fingerprints = dataset.fingerprint(), outcome.features.fingerprint
-        write_run(options.run, outcome.evaluation, rows, asdict(options), *fingerprints)
+        write_run(options.run, outcome.evaluation, rows, asdict(options), *fingerprints, made)
         log.info("saved in %s", options.run)
-    show_photos(options, rows, root)
+    show_photos(options, rows, dataset.root, dataset.frames)
     write_evaluation(options, outcome.evaluation)
 
 
-def show_photos(options: PredictOptions, rows: Sequence[Prediction], root: Path) -> None:
+def show_photos(
+    options: PredictOptions, rows: Sequence[Prediction], root: Path, frames: Mapping[str, Box] | None = None
+) -> None:
     """Draw the contact sheet of ``--sheet``, and sort photos into the folders of ``--copy-to``."""
     if options.sheet is not None:
         from flip.report.sheet import contact_sheet_of
 
-        log.info("%s shows %d photos", options.sheet, contact_sheet_of(rows, root, options.sheet))
+        count = contact_sheet_of(rows, root, options.sheet, frames=frames)
+        log.info("%s shows %d photos", options.sheet, count)
     if options.copy_to is not None:
         from flip.report.sorting import copy_to
 
@@ -263,7 +273,7 @@ def _grid(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
 
     table = Table(title=_text(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
     for key in rows[0] if rows else ():
-        table.add_column(_text(key.replace("_", " ")))
+        table.add_column(_text(key.replace("_", " ")), overflow="fold")
     for row in rows:
         table.add_row(*(_text(_cell(value)) for value in row.values()))
     return table

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from flip.arrays import Array, IntArray
-from flip.data.dataset import Box
+from flip.data.dataset import Box, Photo
 from flip.data.formats import FORMATS, PLUGINS, RAW_ADVICE, RAW_SUFFIXES, is_heif, why_unidentified
 from flip.data.limits import MAX_PIXELS, Timed, decoding, require_bounded
 from flip.errors import DataError
@@ -61,13 +61,18 @@ def decode_image(source: Path | bytes | BinaryIO, box: Box | None = None) -> Ima
             with open_plain(source) as file:
                 image = _decode(file, source.suffix.lower())
         else:
-            image = _decode(source)
+            image = _decode(source, Path(str(getattr(source, "name", ""))).suffix.lower())
     except DataError:
         raise
     except Exception as error:
         # Pillow's plugins let through whatever a broken file makes them stumble over, so every error is one of data.
         raise DataError(_reason(error)) from error
     return image if box is None else _crop(image, box)
+
+
+def decode_photo(photo: Photo) -> Image.Image:
+    """Return what a photo shows, as :func:`decode_image` does."""
+    return decode_image(photo.file, photo.region)
 
 
 def image_size(source: Path) -> tuple[int, int]:

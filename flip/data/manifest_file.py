@@ -14,7 +14,7 @@ from flip.files import json_text, write_text
 
 
 def write_manifest(dataset: Dataset, file: Path) -> None:
-    """Write a dataset as a manifest: path, label, split, captions, box and source.
+    """Write a dataset as a manifest: path, label, split, captions, box, source and frame.
 
     Paths are relative to the manifest where the photo lies below its folder, else absolute. Labels are as folders or
     columns wrote them where reading cleans them to the same names, else the clean names.
@@ -62,6 +62,8 @@ def _row(dataset: Dataset, record: Record, labels: tuple[str, ...], folder: Path
         row |= dict(zip("xywh", record.box, strict=True))
     if record.source is not None:
         row["source"] = record.source
+    if record.frame is not None:
+        row["frame"] = " ".join(f"{number:g}" for number in record.frame)
     return row
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypedDict
 from flip.data.captions import parse_captions
 from flip.data.parquet import open_parquet
 from flip.data.text import read_text
-from flip.errors import DataError
+from flip.errors import DataError, reason_of
 from flip.files import cache_folder, folder_aside, json_text
 from flip.reading import parse_json
 
@@ -58,7 +58,7 @@ def unpacked(files: Sequence[PhotoTable], data: Path, cache: Path | None) -> Pat
             with folder_aside(folder) as aside:
                 _unpack(files, aside)
         except OSError as error:
-            reason = error.strerror or error
+            reason = reason_of(error)
             raise DataError(f"the photos of {data} cannot be kept in {folder} ({reason}); pass --cache") from error
     return folder
 

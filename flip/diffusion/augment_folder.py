@@ -15,7 +15,7 @@ from flip.data.dataset import Dataset
 from flip.diffusion.metadata import ImageMetadata
 from flip.diffusion.pictures import read_metadata
 from flip.diffusion.settings import DrawSettings
-from flip.errors import ConfigError, DataError
+from flip.errors import ConfigError, DataError, reason_of
 from flip.files import claim_folder, json_text, require_same_key, write_json, write_text
 from flip.reading import parse_json, read_bytes, read_json
 from flip.results import FORMAT, require_format
@@ -115,7 +115,7 @@ def _read_key(file: Path) -> dict[str, object]:
         require_format(content, str(file))
         return dict(content.get("drawn_with", {}))
     except (OSError, ValueError, TypeError, AttributeError) as e:
-        reason = " ".join(str(e).split())[:120]
+        reason = reason_of(e)
         raise ConfigError(
             f"{file} is not what flip augment wrote ({reason}); pass -o with another folder, or --overwrite"
         ) from e

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flip.diffusion.lora_names import module_table
-from flip.errors import CheckpointError
+from flip.errors import CheckpointError, reason_of
 from flip.files import JsonObject
 from flip.reading import parse_json, read_json
 
@@ -185,7 +185,7 @@ class _Scales:
             found = cls(configs)
             found._require_plain(file)
         except (OSError, ValueError, TypeError, AttributeError) as e:
-            reason = " ".join(str(e).split())[:120]
+            reason = reason_of(e)
             raise CheckpointError(f"{file}: its configuration cannot be read ({reason}); fetch it again") from e
         return found
 

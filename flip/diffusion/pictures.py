@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from flip.data.formats import FORMATS
 from flip.diffusion.metadata import ImageMetadata
-from flip.errors import ConfigError, DataError
+from flip.errors import ConfigError, DataError, reason_of
 from flip.files import json_text, written_aside
 from flip.reading import open_plain
 
@@ -64,7 +64,7 @@ def read_metadata(file: Path) -> ImageMetadata:
         raise
     except Exception as e:
         # Pillow's plugins let through whatever a broken file makes them stumble over.
-        reason = " ".join(str(e).split())[:120]
+        reason = reason_of(e)
         raise DataError(f"{file} cannot be read as an image ({reason}); delete it, and it is drawn again") from e
     return ImageMetadata.from_json(str(text.get("prompt", "")), str(text.get("flip", "{}")))
 

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flip.errors import ConfigError
+from flip.errors import ConfigError, reason_of
 from flip.files import claim_folder, folder_aside, move_files
 from flip.reading import read_json
 
@@ -49,7 +49,7 @@ def save_pipeline(pipeline: Pipeline, folder: Path, *, overwrite: bool = False) 
         # The index last: without it the folder is no model.
         move_files(staged, folder, last=INDEX_FILE)
     except OSError as e:
-        raise ConfigError(f"{folder} cannot be written ({e.strerror or e}); pass a folder that can") from e
+        raise ConfigError(f"{folder} cannot be written ({reason_of(e)}); pass a folder that can") from e
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flip.diffusion import ldm
 from flip.diffusion.pickles import read_pickled_tensors
-from flip.errors import CheckpointError
+from flip.errors import CheckpointError, reason_of
 from flip.files import written_aside
 from flip.reading import open_plain, read_json, require_plain
 
@@ -132,7 +132,7 @@ def require_finite(tensors: Iterable[tuple[str, torch.Tensor]], source: str | Pa
 
 
 def _broken(file: Path, error: Exception) -> CheckpointError:
-    reason = " ".join(str(error).split())[:120]
+    reason = reason_of(error)
     return CheckpointError(f"{file} is truncated or no safetensors file ({reason}); fetch it again")
 
 

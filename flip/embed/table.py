@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,8 +11,10 @@ import numpy as np
 from flip.arrays import FloatArray, IntArray
 from flip.data.dataset import Dataset
 from flip.data.layouts.embeddings import read_about, sealed_metadata
-from flip.data.parquet import parquet_files, read_parquet
-from flip.embed.cache import embedding_column, embedding_matrix
+from flip.data.parquet import parquet_files
+from flip.embed.keys import column_text
+from flip.embed.parts import embedding_column
+from flip.embed.table_rows import read_rows
 from flip.errors import DataError, FeatureMismatchError
 from flip.features import Features
 from flip.files import claim_folder, written_aside
@@ -63,8 +64,11 @@ def write_table(
     *,
     map_columns: MapColumns | None = None,
     overwrite: bool = False,
+    precision: str = "",
 ) -> Path:
     """Write ``path``, ``label``, ``split``, ``captions``, ``embedding`` (float16, unit) and ``error``, and a map.
+
+    The metadata names the model, the data, and the ``precision`` that the features were made in, where it is given.
 
     Raises
     ------
@@ -75,9 +79,10 @@ def write_table(
 
     claim_folder(folder, overwrite=overwrite)
     columns = {**_columns(features), **(map_columns.to_arrow() if map_columns else {})}
-    table = _table(columns, features, dataset, model)
+    table = _table(columns, features, dataset, model, precision)
+    packed = {name: "zstd" for name in table.column_names if name != "embedding"}
     with written_aside(folder / TABLE_FILE, kind="table") as aside:
-        pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
+        pq.write_table(table, aside, compression=packed, use_dictionary=False, write_page_checksum=True)
     return folder / TABLE_FILE
 
 
@@ -89,7 +94,7 @@ def _columns(features: Features) -> dict[str, pa.Array]:
         for row, error in zip(features.image_features, features.errors, strict=True)
     ]
     return {
-        "path": pa.array(features.paths, pa.string()),
+        "path": pa.array([column_text(path) for path in features.paths], pa.string()),
         "label": pa.array([features.raw_names[c] for c in features.labels], pa.string()),
         "split": pa.array(features.splits, pa.string()),
         "captions": pa.array([list(c) for c in features.captions], pa.list_(pa.string())),
@@ -98,13 +103,14 @@ def _columns(features: Features) -> dict[str, pa.Array]:
     }
 
 
-def _table(columns: dict[str, pa.Array], features: Features, dataset: Dataset, model: str) -> pa.Table:
+def _table(columns: dict[str, pa.Array], features: Features, dataset: Dataset, model: str, precision: str) -> pa.Table:
     """Return the columns as a table whose metadata names the model, the classes and the data."""
     import pyarrow as pa
 
     about = {
         "fingerprint": features.fingerprint,
         "model": model,
+        "precision": precision,
         "classnames": features.classnames,
         "raw_names": features.raw_names,
         "root": str(dataset.root.absolute()),
@@ -126,6 +132,8 @@ def read_table_features(dataset: Dataset, fingerprint: str | None = None, model:
 
     Raises
     ------
+    DataError
+        If it is damaged, has a path twice, or rows without a unit embedding and without an error.
     FeatureMismatchError
         If ``fingerprint`` is given and the table was made by another model.
     """
@@ -136,46 +144,8 @@ def read_table_features(dataset: Dataset, fingerprint: str | None = None, model:
             f"not by {model} ({fingerprint}); "
             f"pass --model {about['model']}, or embed the photos again"
         )
-    tables = [_checked(file, read_parquet(file, ["path", "embedding", "error"])) for file in _files(dataset)]
-    # A selection of the dataset (one split) holds fewer records than the file has rows.
-    row_of = {path: i for i, path in enumerate(p for t in tables for p in t["path"].to_pylist())}
-    widths = {table.schema.field("embedding").type.list_size for table in tables}
-    if len(widths) > 1:
-        raise DataError(f"{dataset.embeddings} has embeddings of {len(widths)} widths; embed the photos again")
-    width = widths.pop()
-    matrix = np.concatenate([embedding_matrix(t["embedding"], width) for t in tables])
-    errors = [e for t in tables for e in t["error"].to_pylist()]
-    rows = [row_of[r.path] for r in dataset.records]
-    return make_features(dataset, matrix[rows], [errors[i] for i in rows], str(about["fingerprint"]))
-
-
-def _checked(file: Path, table: pa.Table) -> pa.Table:
-    """Return a table whose columns have their types and whose embeddings are unit rows, each photo once.
-
-    Raises
-    ------
-    DataError
-        Otherwise; the message says which row.
-    """
-    import pyarrow as pa
-
-    kinds = (pa.string(), None, pa.string())
-    for name, kind in zip(("path", "embedding", "error"), kinds, strict=True):
-        found = table.schema.field(name).type
-        fits = found == kind if kind else pa.types.is_fixed_size_list(found) and pa.types.is_floating(found.value_type)
-        if not fits:
-            raise DataError(f"{file}: the column {name} holds {found}; write the table again with flip embed -o")
-    width = table.schema.field("embedding").type.list_size
-    norms = np.linalg.norm(embedding_matrix(table["embedding"], width), axis=1)
-    absent = np.array([error is not None for error in table["error"].to_pylist()], bool)
-    odd = np.flatnonzero(~(np.abs(norms - 1) < 0.05) & ~absent)
-    if len(odd):
-        raise DataError(f"{file}:{odd[0] + 1}: the embedding is no unit row; write the table again with flip embed -o")
-    paths = table["path"].to_pylist()
-    if len(set(paths)) < len(paths):
-        twice = next(path for path, n in Counter(paths).items() if n > 1)
-        raise DataError(f"{file} has the photo {twice!r} twice; write the table again with flip embed -o")
-    return table
+    found = read_rows(_files(dataset), [record.path for record in dataset.records])
+    return make_features(dataset, found.embeddings, found.errors, str(about["fingerprint"]))
 
 
 def _files(dataset: Dataset) -> list[Path]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from flip.errors import ConfigError
+from flip.errors import ConfigError, reason_of
 from flip.files import claim_folder
 from flip.reading import open_plain
 from flip.results import Prediction
@@ -65,7 +65,7 @@ def copy_to(rows: Iterable[Prediction], root: Path, folder: Path, *, link: bool 
             _place(source, target, link)
         except OSError as e:
             how = "linked" if link else "copied"
-            raise ConfigError(f"{source} cannot be {how} to {target} ({e.strerror or e}); pass another folder") from e
+            raise ConfigError(f"{source} cannot be {how} to {target} ({reason_of(e)}); pass another folder") from e
         placed += 1
     return Sorted(placed, len(folders), tuple(missing))
 

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from flip.errors import CheckpointError, ConfigError
+from flip.errors import CheckpointError, ConfigError, reason_of
 from flip.files import JsonObject, folder_aside, plain, written_aside
 from flip.reading import read_json, require_plain
 
@@ -94,7 +94,9 @@ class CheckpointFolder:
                 raise ValueError(f"{_STATE} names no step")
             tensors = {file.stem: _load(file) for file in sorted(latest.glob("*.safetensors"))}
         except (OSError, ValueError, SafetensorError) as e:
-            raise CheckpointError(f"{latest} is damaged ({e}); remove it, or start again with --overwrite") from e
+            raise CheckpointError(
+                f"{latest} is damaged ({reason_of(e)}); remove it, or start again with --overwrite"
+            ) from e
         return Checkpoint(tensors, state)
 
     def load_best(self, name: str) -> Tensors:
@@ -108,7 +110,9 @@ class CheckpointFolder:
         try:
             return _load(self._folder / name)
         except (OSError, SafetensorError) as e:
-            raise CheckpointError(f"{self._folder / name} is damaged ({e}); start again with --overwrite") from e
+            raise CheckpointError(
+                f"{self._folder / name} is damaged ({reason_of(e)}); start again with --overwrite"
+            ) from e
 
     def remove(self) -> None:
         """Remove every checkpoint; the run is done."""

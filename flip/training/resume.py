@@ -7,10 +7,11 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from flip.errors import CheckpointError, ConfigError
+from flip.errors import CheckpointError, ConfigError, reason_of
 from flip.files import claim_folder, require_same_key, write_json
+from flip.machine import versions
 from flip.reading import read_json
-from flip.results import FORMAT, versions
+from flip.results import FORMAT
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ def finished_result(file: Path, *, resume: bool) -> dict[str, object] | None:
     try:
         content: dict[str, object] = read_json(file)
     except (OSError, ValueError) as e:
-        raise CheckpointError(f"{file} is damaged ({e}); pass --overwrite to begin again") from e
+        raise CheckpointError(f"{file} is damaged ({reason_of(e)}); pass --overwrite to begin again") from e
     log.info(f"the run in {file.parent} is finished; --overwrite begins it again")
     return content
 

@@ -40,7 +40,9 @@ class ReproduceOptions(ReadOptions, ReproduceSettings, CheckpointSettings):
     format: Literal["table", "json", "csv", "markdown"] | None = option(
         None, "How the table is written; table on a terminal, otherwise json."
     )
-    output: Path | None = option(None, "Write the table to this file (.json, .csv or .md) instead of stdout.")
+    output: Path | None = option(
+        None, "Write the table to this file (.json, .csv or .md) instead of stdout.", writes="text"
+    )
 
     def __post_init__(self) -> None:
         ReadOptions.__post_init__(self)
@@ -61,6 +63,7 @@ def reproduce(options: ReproduceOptions) -> None:
     chosen on the test photos, fine-tuning on them; what was chosen on test is marked. The clean rows take nothing from
     the test photos. With --run an interrupted table is resumed row by row.
     """
+    from flip.cli.predicting import require_meaning
     from flip.device import has_siblings
     from flip.studies.paper_rows import ROWS, select
 
@@ -71,7 +74,7 @@ def reproduce(options: ReproduceOptions) -> None:
     dataset = context.dataset
     dataset.require_photos()
     dataset.require_training_photos()
-    dataset.select("test")
+    require_meaning(context, "test")
     # Fine-tuned models need a folder; without --run it is gone at the end.
     kept = nullcontext(str(options.run)) if options.run else tempfile.TemporaryDirectory()
     with kept as folder:

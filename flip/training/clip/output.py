@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +11,9 @@ from safetensors import SafetensorError
 
 from flip.clip.encoder import OpenClipEncoder
 from flip.clip.folder import CONFIG_FILE, TOKENIZER_FILES, WEIGHTS_FILE
+from flip.clip.learned import learned_by
+from flip.data.dataset import Dataset
+from flip.data.learned import LEARNED_FILE, write_learned
 from flip.errors import CheckpointError, ConfigError
 from flip.files import json_text, write_json, write_text, written_aside
 from flip.training.checkpoints import save_tensors, write_error
@@ -18,7 +21,7 @@ from flip.training.checkpoints import save_tensors, write_error
 METRICS, CONFIG, RESULT = "metrics.jsonl", "config.json", "result.json"
 
 #: What a run writes into its folder, beside its checkpoints and what it was begun with.
-OWN_FILES = (WEIGHTS_FILE, CONFIG_FILE, METRICS, CONFIG, RESULT, *TOKENIZER_FILES)
+OWN_FILES = (WEIGHTS_FILE, CONFIG_FILE, METRICS, CONFIG, RESULT, LEARNED_FILE, *TOKENIZER_FILES)
 
 
 def save_model(model: OpenClipEncoder, weights: dict[str, torch.Tensor], folder: Path) -> None:
@@ -48,6 +51,11 @@ def save_model(model: OpenClipEncoder, weights: dict[str, torch.Tensor], folder:
     _copy_tokenizer(model, folder)
     preprocess = {k: v for k, v in model.config["preprocess_cfg"].items() if k not in ("size", "mode")}
     write_json(folder / CONFIG_FILE, {"model_cfg": model.config["model_cfg"], "preprocess_cfg": preprocess})
+
+
+def save_learned(model: OpenClipEncoder, parts: Iterable[Dataset], folder: Path) -> None:
+    """Write which photos a model was trained or chosen on, with those of the model that it began from."""
+    write_learned(folder, (file for part in parts for file in part.files), learned_by(model.name))
 
 
 def _copy_tokenizer(model: OpenClipEncoder, folder: Path) -> None:
