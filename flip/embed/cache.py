@@ -26,9 +26,10 @@ from flip.embed.trouble import say_not_kept
 from flip.errors import ConfigError
 from flip.files import write_json
 
-#: A part is written when this many rows wait, or when the oldest has waited this many seconds.
+#: A part is written when this many rows wait, or when the oldest has waited this many seconds: few for the first part,
+#: so that a run that is killed soon has kept something, and twice as many for each that follows, up to the most.
 ROWS_A_PART = 4096
-SECONDS_A_PART = 20.0
+FIRST_SECONDS, MOST_SECONDS = 2.0, 20.0
 
 #: Where nothing can be written, this many rows wait for better times.
 _MOST_WAITING = 16 * ROWS_A_PART
@@ -78,7 +79,7 @@ class EmbeddingCache:
         self.fingerprint, self.dim, self.decodings = fingerprint, dim, decodings
         self.store = PartStore(self.folder / "images", fingerprint, dim, PHOTOS)
         self._pending: dict[FileKey, NewRow] = {}
-        self._due = 0.0
+        self._due, self._patience = 0.0, FIRST_SECONDS
         try:
             (self.folder / "images").mkdir(parents=True, exist_ok=True)
             if description is not None and not _holds_json(self.folder / "model.json"):
@@ -142,7 +143,7 @@ class EmbeddingCache:
         """Add one row."""
         now = time.monotonic()
         if not self._pending:
-            self._due = now + SECONDS_A_PART
+            self._due = now + self._patience
         self._pending[row.key] = row
         if now > self._due or len(self._pending) % ROWS_A_PART == 0:
             self.flush()
@@ -155,10 +156,11 @@ class EmbeddingCache:
             self.store.add(photo_table(list(self._pending.values()), self.dim))
             self.release(self._pending)
             self._pending.clear()
+            self._patience = min(2 * self._patience, MOST_SECONDS)
             merge_small_parts(self.store)
         except ConfigError as e:
             say_not_kept(self.folder.parent, e)
-            self._due = time.monotonic() + SECONDS_A_PART
+            self._due = time.monotonic() + MOST_SECONDS
             for key in list(self._pending)[:-_MOST_WAITING]:
                 del self._pending[key]
 
