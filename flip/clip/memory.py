@@ -18,7 +18,13 @@ from flip.files import write_json
 #: Raised when another version of flip would find other facts of the same files.
 FORMAT = 1
 
-_KINDS = {"fingerprint": str, "dim": int, "logit_scale": (int, float), "context_length": int, "config": dict}
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "fingerprint": str,
+    "dim": int,
+    "logit_scale": (int, float),
+    "context_length": int,
+    "config": dict,
+}
 
 
 def remember(cache: Path, key: str, facts: ModelFacts, files: Iterable[Path]) -> None:

@@ -232,8 +232,9 @@ class EmbeddingCache:
             rows = at[read.asked]
             found.embeddings[rows] = unit_again(read.embeddings.astype(np.float32))
             found.known[rows] = True
-            for i, error in zip(rows, read.errors or (), strict=False):
-                found.errors[i] = error
+            if read.errors is not None:
+                for i, error in zip(rows, read.errors, strict=True):
+                    found.errors[i] = error
         return bool(found.known[at].all())
 
 

@@ -185,10 +185,15 @@ class KeyIndex(Database):
             db.execute(f"DELETE FROM parts WHERE id IN ({marks})", gone)
 
 
-def _place(name: object, row: object, *about: object) -> Place:
+def _place(
+    part: str, row: int, key: int, size: int, mtime_ns: int, ctime_ns: int | None, content: int | None, maker: int
+) -> Place:
     """Return a place; a damaged index may hold values of any type."""
-    ints = all(type(value) is int for value in (row, *about[:3], about[5]))
-    optional = all(value is None or type(value) is int for value in about[3:5])
-    if not (isinstance(name, str) and ints and optional):
+    ints = type(row) is type(key) is type(size) is type(mtime_ns) is type(maker) is int
+    if not (ints and type(part) is str and _is_optional(ctime_ns) and _is_optional(content)):
         raise sqlite3.DatabaseError("malformed: a value of another type")
-    return Place(name, row, IndexRow(*about))  # type: ignore[arg-type]
+    return Place(part, row, IndexRow(key, size, mtime_ns, ctime_ns, content, maker))
+
+
+def _is_optional(value: object) -> bool:
+    return value is None or type(value) is int

@@ -35,11 +35,16 @@ class DamagedPartError(Exception):
 
 
 class Rows(NamedTuple):
-    """Some rows of a part: which of those asked for, embeddings (n, d), and the table of their other columns."""
+    """Some rows of a part.
+
+    Which of those asked for, embeddings (n, d), the columns that tell whether they are sound, and where they were.
+    """
 
     asked: IntArray
     embeddings: FloatArray
     table: pa.Table
+    groups: tuple[int, ...]
+    local: IntArray
 
 
 class Part:
@@ -81,6 +86,11 @@ class Part:
         return int(self._starts[-1])
 
     @property
+    def is_checked(self) -> bool:
+        """Whether its rows have check sums; those of earlier caches have none."""
+        return "check" in self.columns
+
+    @property
     def replaces(self) -> tuple[str, ...]:
         """Names of the parts whose rows this one holds."""
         metadata = self._file.schema_arrow.metadata or {}
@@ -111,17 +121,26 @@ class Part:
 
     def _read(self, groups: IntArray, asked: IntArray, rows: IntArray) -> Rows:
         with _damage():
-            table, values = self._groups(tuple(groups.tolist()))
+            listed = tuple(groups.tolist())
+            table, values = self._groups(listed)
             sizes = self._starts[groups + 1] - self._starts[groups]
             # Where each group begins in what was read.
             moved = np.cumsum([0, *sizes[:-1]]) - self._starts[groups]
             local = rows + moved[np.searchsorted(self._starts[groups], rows, side="right") - 1]
-            return Rows(asked, values[local], table.take(local))
+            return Rows(asked, values[local], table.take(local), listed, local)
+
+    def whole(self, rows: Rows) -> pa.Table:
+        """Return the same rows with all columns but the embeddings."""
+        with _damage():
+            columns = sorted(self.columns - {"embedding"})
+            return self._file.read_row_groups(list(rows.groups), columns=columns).take(rows.local)
 
     def _groups(self, groups: tuple[int, ...]) -> tuple[pa.Table, FloatArray]:
         """Return other columns and embeddings of row groups; the last ones stay here, as photos come in order."""
         if self._last is None or self._last[0] != groups:
-            table = self._file.read_row_groups(list(groups), use_threads=len(groups) > 1)
+            # With a check sum the others are not needed.
+            columns = [c for c in ("embedding", "check", "error") if c in self.columns] if self.is_checked else None
+            table = self._file.read_row_groups(list(groups), columns=columns, use_threads=len(groups) > 1)
             if len(table) != sum(int(self._starts[g + 1] - self._starts[g]) for g in groups):
                 raise DamagedPartError("columns have fewer rows than it says")
             self._last = groups, table.drop_columns(["embedding"]), embedding_values(table["embedding"], self.dim)

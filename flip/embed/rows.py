@@ -65,7 +65,7 @@ def photo_table(rows: Sequence[NewRow], dim: int) -> pa.Table:
 
 def key_number(key: FileKey, decoding: str) -> int:
     """Return what the row of a file, decoded this way, is found by."""
-    return number(column_text(key.path), decoding)
+    return number(key.path, decoding)
 
 
 def index_row(key: FileKey, content: str, decoding: str, made_by: int) -> IndexRow:

@@ -50,7 +50,7 @@ class Kind(NamedTuple):
 
 
 class Read(NamedTuple):
-    """Some rows: which of those asked for, embeddings as they are stored, and errors where rows may hold some."""
+    """Some rows: which of those asked for, embeddings as they are stored, and errors where there are any."""
 
     asked: IntArray
     embeddings: FloatArray
@@ -138,8 +138,7 @@ class PartStore:
                 for rows in self.part(name).rows(wanted):
                     here = np.array(positions)[rows.asked]
                     self._verify(rows, [places[i] for i in here])
-                    errors = rows.table["error"].to_pylist() if "error" in rows.table.column_names else None
-                    yield Read(here, rows.embeddings, errors)
+                    yield Read(here, rows.embeddings, _errors(rows.table))
 
     def add(self, table: pa.Table) -> None:
         """Write rows as a new part.
@@ -235,7 +234,8 @@ class PartStore:
         """Raise a DamagedPartError unless rows are what the index says; an index that is wrong is made anew."""
         if self.sound(rows.table, rows.embeddings, [place.identity for place in places]).all():
             return
-        own = [row.identity for row in self.rows_of(rows.table)]
+        whole = self.part(places[0].part).whole(rows)
+        own = [row.identity for row in self.rows_of(whole)]
         if not self.sound(rows.table, rows.embeddings, own).all():
             raise DamagedPartError("a row is not as it was written")
         self.index.discard()
@@ -268,3 +268,10 @@ class PartStore:
         self._open.pop(name, None)
         with contextlib.suppress(OSError):
             (self.folder / name).unlink()
+
+
+def _errors(table: pa.Table) -> list[str | None] | None:
+    if "error" not in table.column_names or table["error"].null_count == len(table):
+        return None
+    errors: list[str | None] = table["error"].to_pylist()
+    return errors
