@@ -19,7 +19,7 @@ from flip.arrays import BoolArray, FloatArray
 from flip.embed.index import IndexRow, Place
 from flip.embed.keys import EXACT, FileKey, NoPhoto, number
 from flip.embed.merge import merge_small_parts
-from flip.embed.parts import unit_again
+from flip.embed.parts import as_kept, as_used
 from flip.embed.rows import PHOTOS, NewRow, index_row, key_number, maker, photo_table
 from flip.embed.store import PartStore
 from flip.embed.trouble import say_not_kept
@@ -197,7 +197,7 @@ class EmbeddingCache:
             if row is not None:
                 found.known[i], found.errors[i] = True, row.error
                 if row.embedding is not None:
-                    found.embeddings[i] = row.embedding
+                    found.embeddings[i] = as_used(as_kept(row.embedding))
 
     def _settled(self, keys: Sequence[FileKey], decoding: str) -> tuple[list[int], list[Place]]:
         """Return which keys have a row that counts, and where it is."""
@@ -230,7 +230,7 @@ class EmbeddingCache:
         at = np.array(targets, np.int64)
         for read in self.store.read(places):
             rows = at[read.asked]
-            found.embeddings[rows] = unit_again(read.embeddings.astype(np.float32))
+            found.embeddings[rows] = as_used(read.embeddings)
             found.known[rows] = True
             if read.errors is not None:
                 for i, error in zip(rows, read.errors, strict=True):

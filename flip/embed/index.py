@@ -23,10 +23,10 @@ _SCHEMA = """
 CREATE TABLE parts(id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, rows INTEGER NOT NULL);
 CREATE TABLE replaced(name TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE rows(
-    key INTEGER NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER, content INTEGER,
-    maker INTEGER NOT NULL, part INTEGER NOT NULL, row INTEGER NOT NULL, PRIMARY KEY(key, size, mtime_ns)
+    key INTEGER NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER, content INTEGER NOT NULL,
+    maker INTEGER NOT NULL, part INTEGER NOT NULL, row INTEGER NOT NULL, PRIMARY KEY(key, size, mtime_ns, content)
 ) WITHOUT ROWID;
-CREATE INDEX contents ON rows(content) WHERE content IS NOT NULL;
+CREATE INDEX contents ON rows(content) WHERE content != 0;
 CREATE TABLE claims(key INTEGER PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT NULL);
 """
 
@@ -95,11 +95,12 @@ class KeyIndex(Database):
 
     def find(self, keys: Sequence[int]) -> list[Place]:
         """Return the places of all rows with these keys."""
-        return self._find("key", keys)
+        return self._find("key IN", keys)
 
     def find_contents(self, contents: Sequence[int]) -> list[Place]:
         """Return the places of rows of photos with the same content as these."""
-        return self._find("content", contents)
+        # The index over contents is of those that are known.
+        return self._find("content != 0 AND content IN", contents)
 
     def add(self, name: str, rows: Iterable[IndexRow], replaces: Collection[str] = ()) -> None:
         """Add a part, unless it is there already; parts that it replaces are forgotten."""
@@ -109,7 +110,7 @@ class KeyIndex(Database):
             listed = list(rows)
             part = db.execute("INSERT INTO parts(name, rows) VALUES (?, ?)", (name, len(listed))).lastrowid
             db.executemany(
-                "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, coalesce(?, 0), ?, ?, ?)",
                 # Neighbours in the tree are written together.
                 sorted(((*row, part, i) for i, row in enumerate(listed)), key=itemgetter(0)),
             )
@@ -120,7 +121,7 @@ class KeyIndex(Database):
         """Note that other files hold what these rows are of."""
         with self.writing() as db:
             db.executemany(
-                "INSERT OR REPLACE INTO rows SELECT ?, ?, ?, ?, ?, ?, id, ? FROM parts WHERE name = ?",
+                "INSERT OR REPLACE INTO rows SELECT ?, ?, ?, ?, coalesce(?, 0), ?, id, ? FROM parts WHERE name = ?",
                 [(*row, place.row, place.part) for row, place in rows],
             )
 
@@ -162,14 +163,14 @@ class KeyIndex(Database):
         with self.writing() as db:
             self._forget(db, names)
 
-    def _find(self, column: str, values: Sequence[int]) -> list[Place]:
+    def _find(self, which: str, values: Sequence[int]) -> list[Place]:
         found: list[Place] = []
         with self.reading() as db:
             for start in range(0, len(values), _AT_ONCE):
                 some = values[start : start + _AT_ONCE]
                 rows = db.execute(
-                    "SELECT parts.name, row, key, size, mtime_ns, ctime_ns, content, maker FROM rows "
-                    f"JOIN parts ON parts.id = part WHERE {column} IN ({','.join('?' * len(some))})",
+                    "SELECT parts.name, row, key, size, mtime_ns, ctime_ns, nullif(content, 0), maker FROM rows "
+                    f"JOIN parts ON parts.id = part WHERE {which} ({','.join('?' * len(some))})",
                     some,
                 )
                 found += [_place(*row) for row in rows]

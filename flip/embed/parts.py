@@ -202,6 +202,17 @@ def embedding_matrix(column: pa.ChunkedArray, dim: int) -> FloatArray:
     return unit_again(values.astype(np.float32)) if values.dtype == np.float16 else values.astype(np.float32)
 
 
+def as_kept(rows: Array) -> FloatArray:
+    """Return embeddings of photos as the cache keeps them, in half precision."""
+    return np.asarray(rows, np.float16)
+
+
+def as_used(kept: FloatArray) -> FloatArray:
+    """Return rows, or one row, as whoever asks for features gets them: float32 of unit length again."""
+    rows = kept.astype(np.float32)
+    return unit_again(rows) if rows.ndim == 2 else unit_again(rows[None])[0]
+
+
 def unit_again(matrix: FloatArray) -> FloatArray:
     """Bring rows that went through half precision, which keeps a norm to three digits, back to unit length."""
     norms = np.linalg.norm(matrix, axis=1, keepdims=True)
