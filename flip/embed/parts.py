@@ -34,6 +34,10 @@ class DamagedPartError(Exception):
     """A part that cannot be trusted, and why."""
 
 
+class WrongIndexError(Exception):
+    """A part is sound, and does not hold what the index says."""
+
+
 class Rows(NamedTuple):
     """Some rows of a part.
 
@@ -74,9 +78,7 @@ class Part:
             self._file = pq.ParquetFile(file, page_checksum_verification=True)
             self.columns = set(self._file.schema_arrow.names)
             _require_made_by(self._file, fingerprint)
-            column = self._file.schema_arrow.field("embedding").type
-            if getattr(column, "list_size", None) != dim:
-                raise DamagedPartError(f"its embeddings are {column}, not of width {dim}")
+            _require_types(self._file.schema_arrow, dim)
             groups = [self._file.metadata.row_group(g).num_rows for g in range(self._file.num_row_groups)]
             self._starts = np.cumsum([0, *groups])
             if int(self._starts[-1]) != self._file.metadata.num_rows:
@@ -110,7 +112,7 @@ class Part:
     def rows(self, wanted: IntArray) -> Iterator[Rows]:
         """Yield the wanted rows, some at a time and each as often as it is asked for, in any order."""
         if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(self):
-            raise DamagedPartError("it has fewer rows than it was indexed with")
+            raise WrongIndexError
         order = np.argsort(wanted, kind="stable")
         group_of = np.searchsorted(self._starts, wanted[order], side="right") - 1
         needed = np.unique(group_of)
@@ -257,6 +259,19 @@ def _damage() -> Iterator[None]:
         if isinstance(e, OSError) and e.errno is not None:
             raise
         raise DamagedPartError(" ".join(str(e).split())[:150] or type(e).__name__) from e
+
+
+def _require_types(schema: pa.Schema, dim: int) -> None:
+    import pyarrow as pa
+
+    found = {field.name: field.type for field in schema}
+    if found.get("embedding") not in (pa.list_(pa.float16(), dim), pa.list_(pa.float32(), dim)):
+        raise DamagedPartError(f"its embeddings are {found.get('embedding')}, not of width {dim}")
+    numbers = {name: pa.int64() for name in ("size", "mtime_ns", "ctime_ns", "check")}
+    texts = {name: pa.string() for name in ("path", "content", "decoding", "error", "made_by", "hash")}
+    for name, kind in (numbers | texts).items():
+        if found.get(name, kind) != kind:
+            raise DamagedPartError(f"its column {name} is {found[name]}")
 
 
 def _require_made_by(file: pq.ParquetFile, fingerprint: str) -> None:

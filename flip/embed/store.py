@@ -17,7 +17,16 @@ from flip.arrays import BoolArray, FloatArray, IntArray
 from flip.embed.claims import Claims
 from flip.embed.database import ReplacedError
 from flip.embed.index import IndexRow, KeyIndex, Place
-from flip.embed.parts import DamagedPartError, Part, Rows, check_sums, embedding_values, is_unit, write_part
+from flip.embed.parts import (
+    DamagedPartError,
+    Part,
+    Rows,
+    WrongIndexError,
+    check_sums,
+    embedding_values,
+    is_unit,
+    write_part,
+)
 from flip.files import set_aside
 
 if TYPE_CHECKING:
@@ -215,11 +224,14 @@ class PartStore:
 
     @contextlib.contextmanager
     def mishaps(self, name: str) -> Iterator[None]:
-        """Forget a part that is gone, and set a damaged one aside."""
+        """Forget a part that is gone, set a damaged one aside, and make an index anew that is wrong."""
         try:
             yield
         except FileNotFoundError:
             self._open.pop(name, None)
+            self._seen = None
+        except WrongIndexError:
+            self.index.discard()
             self._seen = None
         except DamagedPartError as e:
             self.set_part_aside(name, e)
@@ -231,16 +243,14 @@ class PartStore:
             self.again(lambda: self.index.forget([name]))
 
     def _verify(self, rows: Rows, places: Sequence[Place]) -> None:
-        """Raise a DamagedPartError unless rows are what the index says; an index that is wrong is made anew."""
+        """Raise a DamagedPartError or a WrongIndexError unless rows are what the index says."""
         if self.sound(rows.table, rows.embeddings, [place.identity for place in places]).all():
             return
         whole = self.part(places[0].part).whole(rows)
         own = [row.identity for row in self.rows_of(whole)]
         if not self.sound(rows.table, rows.embeddings, own).all():
             raise DamagedPartError("a row is not as it was written")
-        self.index.discard()
-        self._seen = None
-        raise FileNotFoundError(places[0].part)
+        raise WrongIndexError
 
     def _look(self) -> None:
         """Bring the index up to the folder."""
