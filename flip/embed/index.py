@@ -103,9 +103,10 @@ class KeyIndex(Database):
         return self._find("content != 0 AND content IN", contents)
 
     def add(self, name: str, rows: Iterable[IndexRow], replaces: Collection[str] = ()) -> None:
-        """Add a part, unless it is there already; parts that it replaces are forgotten."""
+        """Add a part, unless it is there already or was merged meanwhile; parts that it replaces are forgotten."""
         with self.writing() as db:
-            if db.execute("SELECT 1 FROM parts WHERE name = ?", (name,)).fetchone():
+            known = "SELECT 1 FROM parts WHERE name = ?1 UNION SELECT 1 FROM replaced WHERE name = ?1"
+            if db.execute(known, (name,)).fetchone():
                 return
             listed = list(rows)
             part = db.execute("INSERT INTO parts(name, rows) VALUES (?, ?)", (name, len(listed))).lastrowid

@@ -254,8 +254,9 @@ class PartStore:
 
     def _look(self) -> None:
         """Bring the index up to the folder."""
-        files = {file.name for file in self.folder.glob("[!.]*.parquet")} - self._ignored
+        # The index first: a part that is added meanwhile must not seem to be gone.
         known, replaced = self.index.parts(), self.index.replaced()
+        files = {file.name for file in self.folder.glob("[!.]*.parquet")} - self._ignored
         for name in files & replaced:
             # Its rows were merged into another part by a process that did not live to remove it.
             self.remove(name)
