@@ -73,11 +73,14 @@ def column_text(path: str) -> str:
 
 
 def number(text: str, decoding: str = EXACT) -> int:
-    """Return 64 bits of a hash of a text, signed as SQLite holds them."""
+    """Return 64 bits of a hash of a text, or of a path as a column holds it, signed as SQLite holds them."""
     if decoding != EXACT:
         text += f"#{decoding}"
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little", signed=True)
+    try:
+        held = text.encode()
+    except UnicodeEncodeError:
+        held = column_text(text).encode()
+    return int.from_bytes(hashlib.blake2b(held, digest_size=8).digest(), "little", signed=True)
 
 
 def text_hash(text: str) -> str:

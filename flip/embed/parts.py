@@ -34,12 +34,21 @@ class DamagedPartError(Exception):
     """A part that cannot be trusted, and why."""
 
 
+class WrongIndexError(Exception):
+    """A part is sound, and does not hold what the index says."""
+
+
 class Rows(NamedTuple):
-    """Some rows of a part: which of those asked for, embeddings (n, d), and the table of their other columns."""
+    """Some rows of a part.
+
+    Which of those asked for, embeddings (n, d), the columns that tell whether they are sound, and where they were.
+    """
 
     asked: IntArray
     embeddings: FloatArray
     table: pa.Table
+    groups: tuple[int, ...]
+    local: IntArray
 
 
 class Part:
@@ -69,9 +78,7 @@ class Part:
             self._file = pq.ParquetFile(file, page_checksum_verification=True)
             self.columns = set(self._file.schema_arrow.names)
             _require_made_by(self._file, fingerprint)
-            column = self._file.schema_arrow.field("embedding").type
-            if getattr(column, "list_size", None) != dim:
-                raise DamagedPartError(f"its embeddings are {column}, not of width {dim}")
+            _require_types(self._file.schema_arrow, dim)
             groups = [self._file.metadata.row_group(g).num_rows for g in range(self._file.num_row_groups)]
             self._starts = np.cumsum([0, *groups])
             if int(self._starts[-1]) != self._file.metadata.num_rows:
@@ -79,6 +86,11 @@ class Part:
 
     def __len__(self) -> int:
         return int(self._starts[-1])
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether its rows have check sums; those of earlier caches have none."""
+        return "check" in self.columns
 
     @property
     def replaces(self) -> tuple[str, ...]:
@@ -100,7 +112,7 @@ class Part:
     def rows(self, wanted: IntArray) -> Iterator[Rows]:
         """Yield the wanted rows, some at a time and each as often as it is asked for, in any order."""
         if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(self):
-            raise DamagedPartError("it has fewer rows than it was indexed with")
+            raise WrongIndexError
         order = np.argsort(wanted, kind="stable")
         group_of = np.searchsorted(self._starts, wanted[order], side="right") - 1
         needed = np.unique(group_of)
@@ -111,17 +123,26 @@ class Part:
 
     def _read(self, groups: IntArray, asked: IntArray, rows: IntArray) -> Rows:
         with _damage():
-            table, values = self._groups(tuple(groups.tolist()))
+            listed = tuple(groups.tolist())
+            table, values = self._groups(listed)
             sizes = self._starts[groups + 1] - self._starts[groups]
             # Where each group begins in what was read.
             moved = np.cumsum([0, *sizes[:-1]]) - self._starts[groups]
             local = rows + moved[np.searchsorted(self._starts[groups], rows, side="right") - 1]
-            return Rows(asked, values[local], table.take(local))
+            return Rows(asked, values[local], table.take(local), listed, local)
+
+    def whole(self, rows: Rows) -> pa.Table:
+        """Return the same rows with all columns but the embeddings."""
+        with _damage():
+            columns = sorted(self.columns - {"embedding"})
+            return self._file.read_row_groups(list(rows.groups), columns=columns).take(rows.local)
 
     def _groups(self, groups: tuple[int, ...]) -> tuple[pa.Table, FloatArray]:
         """Return other columns and embeddings of row groups; the last ones stay here, as photos come in order."""
         if self._last is None or self._last[0] != groups:
-            table = self._file.read_row_groups(list(groups), use_threads=len(groups) > 1)
+            # With a check sum the others are not needed.
+            columns = [c for c in ("embedding", "check", "error") if c in self.columns] if self.is_checked else None
+            table = self._file.read_row_groups(list(groups), columns=columns, use_threads=len(groups) > 1)
             if len(table) != sum(int(self._starts[g + 1] - self._starts[g]) for g in groups):
                 raise DamagedPartError("columns have fewer rows than it says")
             self._last = groups, table.drop_columns(["embedding"]), embedding_values(table["embedding"], self.dim)
@@ -183,6 +204,17 @@ def embedding_matrix(column: pa.ChunkedArray, dim: int) -> FloatArray:
     return unit_again(values.astype(np.float32)) if values.dtype == np.float16 else values.astype(np.float32)
 
 
+def as_kept(rows: Array) -> FloatArray:
+    """Return embeddings of photos as the cache keeps them, in half precision."""
+    return np.asarray(rows, np.float16)
+
+
+def as_used(kept: FloatArray) -> FloatArray:
+    """Return rows, or one row, as whoever asks for features gets them: float32 of unit length again."""
+    rows = kept.astype(np.float32)
+    return unit_again(rows) if rows.ndim == 2 else unit_again(rows[None])[0]
+
+
 def unit_again(matrix: FloatArray) -> FloatArray:
     """Bring rows that went through half precision, which keeps a norm to three digits, back to unit length."""
     norms = np.linalg.norm(matrix, axis=1, keepdims=True)
@@ -227,6 +259,19 @@ def _damage() -> Iterator[None]:
         if isinstance(e, OSError) and e.errno is not None:
             raise
         raise DamagedPartError(" ".join(str(e).split())[:150] or type(e).__name__) from e
+
+
+def _require_types(schema: pa.Schema, dim: int) -> None:
+    import pyarrow as pa
+
+    found = {field.name: field.type for field in schema}
+    if found.get("embedding") not in (pa.list_(pa.float16(), dim), pa.list_(pa.float32(), dim)):
+        raise DamagedPartError(f"its embeddings are {found.get('embedding')}, not of width {dim}")
+    numbers = {name: pa.int64() for name in ("size", "mtime_ns", "ctime_ns", "check")}
+    texts = {name: pa.string() for name in ("path", "content", "decoding", "error", "made_by", "hash")}
+    for name, kind in (numbers | texts).items():
+        if found.get(name, kind) != kind:
+            raise DamagedPartError(f"its column {name} is {found[name]}")
 
 
 def _require_made_by(file: pq.ParquetFile, fingerprint: str) -> None:

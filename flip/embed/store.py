@@ -17,7 +17,16 @@ from flip.arrays import BoolArray, FloatArray, IntArray
 from flip.embed.claims import Claims
 from flip.embed.database import ReplacedError
 from flip.embed.index import IndexRow, KeyIndex, Place
-from flip.embed.parts import DamagedPartError, Part, Rows, check_sums, embedding_values, is_unit, write_part
+from flip.embed.parts import (
+    DamagedPartError,
+    Part,
+    Rows,
+    WrongIndexError,
+    check_sums,
+    embedding_values,
+    is_unit,
+    write_part,
+)
 from flip.files import set_aside
 
 if TYPE_CHECKING:
@@ -50,7 +59,7 @@ class Kind(NamedTuple):
 
 
 class Read(NamedTuple):
-    """Some rows: which of those asked for, embeddings as they are stored, and errors where rows may hold some."""
+    """Some rows: which of those asked for, embeddings as they are stored, and errors where there are any."""
 
     asked: IntArray
     embeddings: FloatArray
@@ -138,8 +147,7 @@ class PartStore:
                 for rows in self.part(name).rows(wanted):
                     here = np.array(positions)[rows.asked]
                     self._verify(rows, [places[i] for i in here])
-                    errors = rows.table["error"].to_pylist() if "error" in rows.table.column_names else None
-                    yield Read(here, rows.embeddings, errors)
+                    yield Read(here, rows.embeddings, _errors(rows.table))
 
     def add(self, table: pa.Table) -> None:
         """Write rows as a new part.
@@ -216,11 +224,14 @@ class PartStore:
 
     @contextlib.contextmanager
     def mishaps(self, name: str) -> Iterator[None]:
-        """Forget a part that is gone, and set a damaged one aside."""
+        """Forget a part that is gone, set a damaged one aside, and make an index anew that is wrong."""
         try:
             yield
         except FileNotFoundError:
             self._open.pop(name, None)
+            self._seen = None
+        except WrongIndexError:
+            self.index.discard()
             self._seen = None
         except DamagedPartError as e:
             self.set_part_aside(name, e)
@@ -232,20 +243,20 @@ class PartStore:
             self.again(lambda: self.index.forget([name]))
 
     def _verify(self, rows: Rows, places: Sequence[Place]) -> None:
-        """Raise a DamagedPartError unless rows are what the index says; an index that is wrong is made anew."""
+        """Raise a DamagedPartError or a WrongIndexError unless rows are what the index says."""
         if self.sound(rows.table, rows.embeddings, [place.identity for place in places]).all():
             return
-        own = [row.identity for row in self.rows_of(rows.table)]
+        whole = self.part(places[0].part).whole(rows)
+        own = [row.identity for row in self.rows_of(whole)]
         if not self.sound(rows.table, rows.embeddings, own).all():
             raise DamagedPartError("a row is not as it was written")
-        self.index.discard()
-        self._seen = None
-        raise FileNotFoundError(places[0].part)
+        raise WrongIndexError
 
     def _look(self) -> None:
         """Bring the index up to the folder."""
-        files = {file.name for file in self.folder.glob("[!.]*.parquet")} - self._ignored
+        # The index first: a part that is added meanwhile must not seem to be gone.
         known, replaced = self.index.parts(), self.index.replaced()
+        files = {file.name for file in self.folder.glob("[!.]*.parquet")} - self._ignored
         for name in files & replaced:
             # Its rows were merged into another part by a process that did not live to remove it.
             self.remove(name)
@@ -268,3 +279,10 @@ class PartStore:
         self._open.pop(name, None)
         with contextlib.suppress(OSError):
             (self.folder / name).unlink()
+
+
+def _errors(table: pa.Table) -> list[str | None] | None:
+    if "error" not in table.column_names or table["error"].null_count == len(table):
+        return None
+    errors: list[str | None] = table["error"].to_pylist()
+    return errors
