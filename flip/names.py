@@ -40,7 +40,7 @@ LAYOUTS = (
     "manifest",
     "class-folders",
 )
-HEADS = ("auto", "mlp", "linear", "svm-linear", "svm-rbf", "gda", "tip", "ensemble")
+HEADS = ("auto", "ridge", "mlp", "linear", "svm-linear", "svm-rbf", "gda", "tip", "ensemble")
 TEXT_SIDES = ("none", "prompts", "captions")
 PROMPTS = ("plain", "paper", "bird", "clip")
 VOTES = ("uniform", "softmax")
