@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import json
@@ -72,6 +73,56 @@ def written_aside(file: Path, advice: str = _WRITABLE, *, durable: bool = False,
         finally:
             with contextlib.suppress(OSError):
                 aside.unlink()
+
+
+def require_writable(file: Path, kind: str, flag: str) -> None:
+    """Check that a file may be written later, so that hours of work do not end in a refusal; nothing is made.
+
+    Parameters
+    ----------
+    file : Path
+    kind : str
+        As :func:`written_aside` takes it.
+    flag : str
+        The option that named the file, for messages.
+
+    Raises
+    ------
+    ConfigError
+        If it is a folder, its folder cannot be made or written, or it holds data of another kind.
+    """
+    with _writing(file, _WRITABLE):
+        target = file.resolve()
+        if target.is_dir():
+            raise ConfigError(f"{flag} {file} is a folder; pass the name of a file")
+        if is_special(target):
+            return
+        _require_kind(file, target, kind)
+        _require_place(target.parent)
+
+
+def require_new_folder(folder: Path, flag: str) -> None:
+    """Check that :func:`claim_folder` will make a new folder; nothing is made.
+
+    Raises
+    ------
+    ConfigError
+        If it is a file, holds something, or cannot be made.
+    """
+    try:
+        _require_free(folder, flag)
+        _require_place(folder if folder.is_dir() else folder.parent)
+    except OSError as e:
+        raise ConfigError(f"{flag} {folder} cannot be made ({e.strerror or e}); pass a folder that can") from e
+
+
+def _require_place(folder: Path) -> None:
+    """Raise an OSError unless something can be written into a folder, or into the first above it that is there."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, f"{there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, f"{there} is read-only")
 
 
 @contextlib.contextmanager
@@ -226,17 +277,22 @@ def claim_folder(folder: Path, mark: str | None = None, *, overwrite: bool = Fal
         If it is a file, holds other work and ``overwrite`` is false, or cannot be made.
     """
     try:
-        if folder.exists() and not folder.is_dir():
-            raise ConfigError(f"{flag} {folder} is a file; pass a folder")
         ours = mark is not None and (folder / mark).is_file()
-        holds = folder.is_dir() and any(not path.name.startswith(ASIDE_PREFIX) for path in folder.iterdir())
-        if holds and not ours and not overwrite:
-            raise ConfigError(f"{flag} {folder} already holds files; pass {_advice(flag)}")
+        _require_free(folder, flag, others=ours or overwrite)
         folder.mkdir(parents=True, exist_ok=True)
         remove_stale_asides(folder)
     except OSError as e:
         raise ConfigError(f"{flag} {folder} cannot be made ({e.strerror or e}); pass a folder that can") from e
     return ours
+
+
+def _require_free(folder: Path, flag: str, *, others: bool = False) -> None:
+    """Raise a ConfigError if a folder is a file or holds something, which ``others`` allows."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{flag} {folder} is a file; pass a folder")
+    holds = folder.is_dir() and any(not path.name.startswith(ASIDE_PREFIX) for path in folder.iterdir())
+    if holds and not others:
+        raise ConfigError(f"{flag} {folder} already holds files; pass {_advice(flag)}")
 
 
 def _advice(flag: str) -> str:

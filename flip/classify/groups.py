@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -204,7 +205,7 @@ class Candidates:
 
 def last_words(classnames: Sequence[str]) -> ClassGroups:
     """Return the last word of each class name as its group, as in "Black footed Albatross"."""
-    words = tuple(name.replace("_", " ").replace(".", " ").split()[-1] for name in classnames)
+    words = tuple((name.replace("_", " ").replace(".", " ").split() or [name])[-1] for name in classnames)
     return ClassGroups(AUTO, tuple(classnames), (Rank("group", words),))
 
 
@@ -291,8 +292,11 @@ def _read_rows(file: Path, least: int = 2) -> list[tuple[int, list[str]]]:
     except (OSError, UnicodeDecodeError) as e:
         raise DataError(f"{file} cannot be read as text ({e}); pass a CSV or TSV file") from e
     delimiter = "\t" if "\t" in text else ";" if ";" in text and "," not in text else ","
-    reader = csv.reader(text.splitlines(), delimiter=delimiter)
-    lines = [(reader.line_num, [" ".join(cell.split()) for cell in cells]) for cells in reader]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        lines = [(reader.line_num, [" ".join(cell.split()) for cell in cells]) for cells in reader]
+    except csv.Error as e:
+        raise DataError(f"{file}:{reader.line_num}: {e}; quote a cell that holds a quote or a newline") from e
     lines = [(line, cells) for line, cells in lines if any(cells)]
     if not lines:
         raise DataError(f"{file} is empty; write one class per line{', and its group' if least > 1 else ''}")

@@ -36,7 +36,7 @@ class FormatOptions(MessageOptions):
 class FileOutput(FormatOptions):
     """The output of a command that reports something: a file."""
 
-    output: Path | None = option(None, "Write the result to this file instead of stdout.")
+    output: Path | None = option(None, "Write the result to this file instead of stdout.", writes="text")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,13 +99,19 @@ class PredictOptions(ReadOptions, FileOutput):
     null: bool = option(False, "Paths on stdin end in NUL, as find -print0 writes them.")
     split: str = option("test", "Which split to evaluate: train, val, test or all.")
     predictions: Path | None = option(
-        None, "When evaluating: also write one row per photo to this file (.jsonl or .csv)."
+        None, "When evaluating: also write one row per photo to this file (.jsonl or .csv).", writes="text"
     )
     run: Path | None = option(
-        None, "When evaluating: save config, versions, data fingerprint, result and predictions in this new folder."
+        None,
+        "When evaluating: save config, versions, data fingerprint, result and predictions in this new folder.",
+        writes="folder",
     )
-    sheet: Path | None = option(None, "Draw a contact sheet of the named photos into this .png or .jpg file.")
-    copy_to: Path | None = option(None, "Copy the photos into this new folder, sorted into folders by their label.")
+    sheet: Path | None = option(
+        None, "Draw a contact sheet of the named photos into this .png or .jpg file.", writes="image"
+    )
+    copy_to: Path | None = option(
+        None, "Copy the photos into this new folder, sorted into folders by their label.", writes="folder"
+    )
     link: bool = option(False, "Link the photos of --copy-to instead of copying them.")
     top: int = option(5, "How many labels a prediction row lists.")
     reject: float | None = option(None, "A prediction whose probability is below this gets no label.")
@@ -139,7 +145,7 @@ class TrainedOptions(PredictOptions):
     )
     augmented_weight: float = option(1.0, "How much a generated photo counts beside a real one.")
     plot: Path | None = option(
-        None, "Draw the few-shot curve, or calibration and coverage, into this .png, .svg or .pdf file."
+        None, "Draw the few-shot curve, or calibration and coverage, into this .png, .svg or .pdf file.", writes="image"
     )
 
     def __post_init__(self) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import typer
 
-from flip.cli.context import messages
+from flip.cli.context import is_main_process, messages
+from flip.errors import ConfigError
+from flip.files import is_special, require_new_folder, require_writable
 from flip.settings import flag
 
 Config = TypeVar("Config")
@@ -40,6 +43,8 @@ def command(app: typer.Typer, name: str, config_type: type[Config]) -> Callable[
         def call(**values: Any) -> None:
             options = config_type(**values)
             with messages(options):
+                if is_main_process():
+                    require_outputs(options)
                 body(options)
 
         parameters = [
@@ -57,6 +62,36 @@ def command(app: typer.Typer, name: str, config_type: type[Config]) -> Callable[
         return body
 
     return register
+
+
+def require_outputs(options: Any) -> None:
+    """Check, before any work, that each output can be written, is no input, and is not another output too.
+
+    Raises
+    ------
+    ConfigError
+    """
+    paths = {f.name: Path(value) for f in fields(options) if isinstance(value := getattr(options, f.name), (str, Path))}
+    writes = {f.name: f.metadata["writes"] for f in fields(options) if f.name in paths and "writes" in f.metadata}
+    for name, kind in writes.items():
+        path, option_name = paths[name], FLAGS.get(name, (flag(name),))[0]
+        if kind == "folder":
+            require_new_folder(path, option_name)
+        else:
+            require_writable(path, kind, option_name)
+        for other, place in paths.items():
+            if other != name and _is_same(path, place, written=other in writes):
+                other_name = ARGUMENTS.get(other) or FLAGS.get(other, (flag(other),))[0]
+                raise ConfigError(f"{option_name} {path} is what {other_name} names too; pass another name")
+
+
+def _is_same(path: Path, place: Path, *, written: bool) -> bool:
+    """Return whether an output is another output, or an input that is there. Devices may be named twice."""
+    try:
+        return path.resolve() == place.resolve() and (written or place.exists()) and not is_special(path)
+    except (OSError, ValueError):
+        # Text that is no path.
+        return False
 
 
 def _own_first(config_type: type[Any]) -> list[_Field]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +47,7 @@ def write_report(
     *,
     photos: int = PHOTOS,
     features: Sequence[Features | None] | None = None,
-    groups: Mapping[str, str] | None = None,
+    groups: Path | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Write one HTML page about runs; it needs no network and opens from disk.
@@ -61,8 +61,9 @@ def write_report(
         Most thumbnails on the page, the most telling photos first; 0 for none.
     features : sequence of (Features or None), optional
         Embeddings of each run's training photos and of the photos it scored; taken from the cache without it.
-    groups : mapping of class → group, optional
-        Without it the last word of a class's name is its group, where most classes share theirs.
+    groups : Path, optional
+        A table of class and group, as ``--groups`` takes; without it the last word of a class's name is its group,
+        where most classes share theirs.
     progress : callable, optional
         Called with the number of thumbnails just made.
 
@@ -71,7 +72,7 @@ def write_report(
     ConfigError
         If no run is given, or the file cannot be written.
     DataError
-        If a run's rows cannot be read, or the runs scored different photos or labels.
+        If a run's rows or the groups cannot be read, or the runs scored different photos or labels.
     """
     if not runs:
         raise ConfigError("no run to report; pass folders that --run wrote")
@@ -101,6 +102,7 @@ def render(content: Content, file: Path, photos: int = PHOTOS, progress: Progres
             runs=views.run_views(content),
             all_pairs=compare_scored(content.runs, "all") if len(content.runs) > 2 else [],
             classes=views.class_rows(content),
+            ranks=views.rank_rows(content),
             grouped=bool(content.groups),
             mistakes=mistakes,
             pairs=pairs,

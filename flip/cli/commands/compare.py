@@ -27,7 +27,9 @@ class CompareConfig(FileOutput):
     pairs: Literal["first", "all"] = option(
         "first", "Compare each run with the first one, or every run with every other."
     )
-    plot: Path | None = option(None, "Draw the few-shot curves of all runs into this .png, .svg or .pdf file.")
+    plot: Path | None = option(
+        None, "Draw the few-shot curves of all runs into this .png, .svg or .pdf file.", writes="image"
+    )
 
     def __post_init__(self) -> None:
         require_picture_name(self.plot)

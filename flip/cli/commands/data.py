@@ -111,8 +111,6 @@ def check(options: CheckOptions) -> None:
     from flip.studies.audit import audit
 
     context = Context(_with_data(options))
-    if options.write_clean and options.write_clean.resolve() == Path(context.data_name).expanduser().resolve():
-        raise ConfigError(f"--write-clean {options.write_clean} is the data itself; pass another name")
     dataset = context.dataset
     features = _features(options, context)
     if not context.is_main:

@@ -41,7 +41,9 @@ class ReproduceOptions(ReadOptions, ReproduceSettings, CheckpointSettings):
     format: Literal["table", "json", "csv", "markdown"] | None = option(
         None, "How the table is written; table on a terminal, otherwise json."
     )
-    output: Path | None = option(None, "Write the table to this file (.json, .csv or .md) instead of stdout.")
+    output: Path | None = option(
+        None, "Write the table to this file (.json, .csv or .md) instead of stdout.", writes="text"
+    )
 
     def __post_init__(self) -> None:
         ReadOptions.__post_init__(self)
