@@ -39,6 +39,7 @@ INDEXES = ("auto", "flat", "ivf", "hnsw")
 SAMPLERS = ("ddim", "dpm++", "euler")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+DECODINGS = ("auto", "exact", "fast")
 
 #: What ``flip data check`` looks for, in the order in which it lists them.
 CHECKS = (

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 
 from flip.arrays import Array, FloatArray
+from flip.clip.geometry import Geometry
 from flip.clip.network import LoadedModel
 from flip.clip.tower import ImageTower, split_preprocess
 from flip.device import Placement, resolve_device
@@ -177,6 +178,11 @@ class OpenClipEncoder:
     def config(self) -> JsonObject:
         """``model_cfg`` and ``preprocess_cfg``, as ``open_clip_config.json`` would hold them."""
         return self.facts.config
+
+    @cached_property
+    def geometry(self) -> Geometry | None:
+        """How photos are resized and cropped, by which scaled ones are too; None where it is done in another way."""
+        return Geometry.of(self.facts.config["preprocess_cfg"])
 
     @property
     def context_length(self) -> int:

@@ -19,6 +19,7 @@ from flip.clip.prompts import ClassPrompts
 from flip.data.dataset import Dataset
 from flip.device import Placement, cpu_count, has_siblings, resolve_device, resolve_precision
 from flip.embed.cache import EmbeddingCache, Found, TextCache
+from flip.embed.decoding import EXACT, FAST
 from flip.embed.mirror import MirrorEncoder
 from flip.embed.settings import DEFAULTS, EmbedSettings
 from flip.embed.stream import EmbeddedBatch, Source, embed_stream, file_key, look_up_files
@@ -85,10 +86,15 @@ class FeatureExtractor:
         return recall_precision(self.model.fingerprint, self.settings.device, self.folder)
 
     @property
+    def is_fast(self) -> bool:
+        """Whether large JPEG photos are decoded at a smaller scale; half precision changes features more than that."""
+        return self.settings.decode == "fast" or (self.settings.decode == "auto" and self.precision != "fp32")
+
+    @property
     def fingerprint(self) -> str:
         """Hash of everything that a cached embedding depends on, 16 hex digits."""
         crop, flip = self.settings.crop == "boxes", self.settings.tta == "flip"
-        view = [self.model.fingerprint, self.precision, str(crop), str(flip)]
+        view = [self.model.fingerprint, self.precision, str(crop), str(flip), *(["fast"] if self.is_fast else [])]
         return hashlib.sha256("/".join(view).encode()).hexdigest()[:16]
 
     @cached_property
@@ -119,6 +125,7 @@ class FeatureExtractor:
             "precision": self.precision,
             "crop": self.settings.crop == "boxes",
             "tta_flip": self.settings.tta == "flip",
+            "decode": FAST if self.is_fast else EXACT,
             "config": getattr(self.model, "config", {}),
         }
         return EmbeddingCache(self.folder, self.fingerprint, self.model.dim, view)
@@ -132,7 +139,15 @@ class FeatureExtractor:
         self, sources: Iterable[Source], cache: EmbeddingCache, *, all_new: bool = False
     ) -> Iterator[EmbeddedBatch]:
         size, workers = self.settings.batch_size, self.settings.workers or cpu_count()
-        return embed_stream(sources, cache, lambda: self.encoder, batch_size=size, workers=workers, all_new=all_new)
+        return embed_stream(
+            sources,
+            cache,
+            lambda: self.encoder,
+            batch_size=size,
+            workers=workers,
+            all_new=all_new,
+            fast=self.is_fast,
+        )
 
     def features(self, dataset: Dataset, progress: Progress | None = None) -> Features:
         """Return the features of every record, embedding only what the cache does not know.

@@ -9,20 +9,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from flip.arrays import Array, FloatArray
 from flip.clip.encoder import Encoder
 from flip.data.dataset import Box
-from flip.data.images import decode_image
 from flip.embed.cache import EmbeddingCache, FileKey, Found, unit_again
+from flip.embed.decoding import read_pixels
 from flip.errors import FlipError
 from flip.features import Features
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 #: Batches that are decoded, or being decoded, while the network works on one.
 BATCHES_AHEAD = 2
@@ -60,12 +57,13 @@ def embed_stream(
     batch_size: int,
     workers: int,
     all_new: bool = False,
+    fast: bool = False,
 ) -> Iterator[EmbeddedBatch]:
     """Yield photos in the order they came, from the cache where it knows them, and add to it what was embedded.
 
     Memory holds three batches, however many photos there are. ``make_encoder`` is called when the first photo needs
     it: a run that finds everything in the cache never places a network. ``all_new`` says that the cache was already
-    asked and knows none of them.
+    asked and knows none of them, ``fast`` that large JPEG photos may be decoded at a smaller scale.
     """
     ahead: deque[_Batch] = deque()
     todo = iter(sources)
@@ -73,7 +71,7 @@ def embed_stream(
         try:
             while True:
                 while len(ahead) <= BATCHES_AHEAD and (chunk := list(islice(todo, batch_size))):
-                    ahead.append(_begin(chunk, cache, make_encoder, pool, all_new))
+                    ahead.append(_begin(chunk, cache, make_encoder, pool, all_new, fast))
                 if not ahead:
                     return
                 batch = ahead.popleft()
@@ -128,16 +126,17 @@ def _begin(
     make_encoder: Callable[[], Encoder],
     pool: ThreadPoolExecutor,
     all_new: bool,
+    fast: bool,
 ) -> _Batch:
     keys = [file_key(source) for source in sources]
     batch = _Batch(sources, keys, look_up_files(cache, keys, all_new=all_new))
     for i in np.flatnonzero(~batch.found.known):
-        batch.decoding[int(i)] = pool.submit(_decode, sources[i], make_encoder().prepare)
+        batch.decoding[int(i)] = pool.submit(_decode, sources[i], make_encoder(), fast)
     return batch
 
 
-def _decode(source: Source, prepare: Callable[[Image], Array]) -> Array:
-    return prepare(decode_image(Path(source.file), source.box))
+def _decode(source: Source, encoder: Encoder, fast: bool) -> Array:
+    return read_pixels(Path(source.file), source.box, encoder, fast=fast).prepared
 
 
 def _finish(batch: _Batch, cache: EmbeddingCache, make_encoder: Callable[[], Encoder]) -> None:
