@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TABLE_FILE = "embeddings.parquet"
+
+#: Rows that are read together.
+_BATCH = 16_384
 
 
 class MapColumns(NamedTuple):
@@ -131,8 +134,6 @@ def read_table_features(dataset: Dataset, fingerprint: str | None = None, model:
     FeatureMismatchError
         If ``fingerprint`` is given and the table was made by another model.
     """
-    import pyarrow.parquet as pq
-
     about = table_metadata(dataset)
     if fingerprint is not None and about["fingerprint"] != fingerprint:
         raise FeatureMismatchError(
@@ -140,14 +141,42 @@ def read_table_features(dataset: Dataset, fingerprint: str | None = None, model:
             f"not by {model} ({fingerprint}); "
             f"pass --model {about['model']}, or embed the photos again"
         )
-    tables = [pq.read_table(file, columns=["path", "embedding", "error"]) for file in _files(dataset)]
-    # A selection of the dataset (one split) holds fewer records than the file has rows.
-    row_of = {path: i for i, path in enumerate(p for t in tables for p in t["path"].to_pylist())}
-    width = tables[0].schema.field("embedding").type.list_size
-    matrix = np.concatenate([embedding_matrix(t["embedding"], width) for t in tables])
-    errors = [e for t in tables for e in t["error"].to_pylist()]
-    rows = [row_of[r.path] for r in dataset.records]
-    return make_features(dataset, matrix[rows], [errors[i] for i in rows], str(about["fingerprint"]))
+    matrix, errors = _read_rows([record.path for record in dataset.records], _files(dataset))
+    return make_features(dataset, matrix, errors, str(about["fingerprint"]))
+
+
+def _read_rows(paths: Sequence[str], files: Sequence[Path]) -> tuple[FloatArray, list[str | None]]:
+    """Return the embeddings (n, d) of these photos and their errors, read a batch of rows at a time into one array."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    # A selection of the dataset (one split) holds fewer records than the files have rows.
+    columns = [pq.read_table(file, columns=["path"])["path"] for file in files]
+    row_of = pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string())
+    rows = pc.index_in(pa.array(paths, pa.string()), value_set=row_of).to_numpy(zero_copy_only=False)
+    order = np.argsort(rows, kind="stable")
+    sorted_rows = rows[order]
+    width = pq.read_schema(files[0]).field("embedding").type.list_size
+    matrix, errors = np.empty((len(paths), width), np.float32), np.full(len(paths), None, object)
+    start = 0
+    for batch in _batches(files):
+        here = slice(*np.searchsorted(sorted_rows, [start, start + len(batch)]))
+        targets, own = order[here], sorted_rows[here] - start
+        matrix[targets] = embedding_matrix(pa.chunked_array([batch["embedding"]]), width)[own]
+        if batch["error"].null_count < len(batch):
+            errors[targets] = np.array(batch["error"].to_pylist(), object)[own]
+        start += len(batch)
+    return matrix, errors.tolist()
+
+
+def _batches(files: Sequence[Path]) -> Iterator[pa.RecordBatch]:
+    import pyarrow.parquet as pq
+
+    for file in files:
+        # Buffered, the column is read as it is decoded, and not all of it at once.
+        with pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False) as table:
+            yield from table.iter_batches(_BATCH, columns=["embedding", "error"])
 
 
 def _files(dataset: Dataset) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from flip.names import SPLITS
 METADATA_KEY = b"flip"
 
 _COLUMNS = ["path", "label", "split", "captions"]
+#: Rows that are read together.
+_BATCH = 16_384
+
 _MUST_AGREE = frozenset({"fingerprint", "raw_names", "classnames"})
 
 
@@ -71,12 +75,18 @@ def _same_of_all(data: Path, files: Sequence[Path]) -> JsonObject:
 def _records(file: Path, index: Mapping[str, int]) -> Iterator[Record]:
     import pyarrow.parquet as pq
 
-    columns = pq.read_table(file, columns=_COLUMNS).to_pydict()
-    rows = zip(*(columns[name] for name in _COLUMNS), strict=True)
-    for line, (path, label, split, captions) in enumerate(rows, 1):
-        if label not in index or split not in SPLITS:
-            raise DataError(f"{file}:{line}: label {label!r}, split {split!r}; embed a labelled dataset with --data")
-        yield Record(path, index[label], split, parse_captions(captions))
+    line = 0
+    with pq.ParquetFile(file) as table:
+        for batch in table.iter_batches(_BATCH, columns=_COLUMNS):
+            columns = batch.to_pydict()
+            for path, label, split, captions in zip(*(columns[name] for name in _COLUMNS), strict=True):
+                line += 1
+                if label not in index or split not in SPLITS:
+                    raise DataError(
+                        f"{file}:{line}: label {label!r}, split {split!r}; embed a labelled dataset with --data"
+                    )
+                # One string for all photos of a split.
+                yield Record(path, index[label], sys.intern(split), parse_captions(captions) if captions else ())
 
 
 def _about(file: Path) -> JsonObject | None:
