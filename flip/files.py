@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import functools
@@ -9,12 +10,13 @@ import hashlib
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from flip.errors import ConfigError
+from flip.errors import ConfigError, reason_of
 
 #: A JSON object whose keys others decide, such as a library's configuration or what a result file holds beside its
 #: numbers. Its values are read loosely; where flip decides the keys there is a class or a TypedDict.
@@ -27,6 +29,12 @@ ASIDE_PREFIX = ".flip-tmp-"
 _NEVER_REPLACED = ("--run", "--copy-to")
 
 _WRITABLE = "pass a file in a folder that can be written"
+
+#: The ``errors`` of text streams that results are written to: a name that is not UTF-8 gets its own bytes back, and
+#: what the stream's encoding lacks is written as JSON would.
+KEEP_NAMES = "flip.keep-names"
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 #: What a file of each kind begins with. Text is told by its bytes.
 _MAGIC = (
@@ -130,7 +138,7 @@ def _writing(file: Path, advice: str) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        raise ConfigError(f"{file} cannot be written ({e.strerror or e}); {advice}") from e
+        raise ConfigError(f"{file} cannot be written ({reason_of(e)}); {advice}") from e
 
 
 def _aside_of(target: Path, through: bool) -> Path:
@@ -218,16 +226,16 @@ def open_special(file: Path) -> Iterator[TextIO]:
         If it cannot be written.
     """
     try:
-        with file.open("w", encoding="utf-8", newline="") as stream:
+        with open_to_write(file) as stream:
             yield stream
     except BrokenPipeError:
         raise
     except OSError as e:
-        raise ConfigError(f"{file} cannot be written ({e.strerror or e}); {_WRITABLE}") from e
+        raise ConfigError(f"{file} cannot be written ({reason_of(e)}); {_WRITABLE}") from e
 
 
 def write_text(file: Path, text: str, *, kind: str = "text") -> None:
-    """Write a text file (UTF-8) atomically.
+    """Write a text file (UTF-8, names that are none as they are) atomically.
 
     Raises
     ------
@@ -235,12 +243,23 @@ def write_text(file: Path, text: str, *, kind: str = "text") -> None:
         If the file cannot be written, or would replace a file of another kind.
     """
     with written_aside(file, kind=kind) as aside:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_text(text, encoding="utf-8", errors=KEEP_NAMES)
 
 
 def write_json(file: Path, content: object) -> None:
     """Write JSON atomically; see :func:`plain` for what it may hold."""
-    write_text(file, json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n")
+    write_text(file, json_text(content, indent=2) + "\n")
+
+
+def open_to_write(file: Path) -> TextIO:
+    """Open a text file for results: UTF-8, names that are none as they are, line ends as they are written."""
+    return file.open("w", encoding="utf-8", errors=KEEP_NAMES, newline="")
+
+
+def json_text(content: object, indent: int | None = None) -> str:
+    """Return JSON that is UTF-8 whatever names are in it: a byte that is not is written as ``\\udcxx``."""
+    text = json.dumps(plain(content), indent=indent, ensure_ascii=False)
+    return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def plain(value: object) -> Any:
@@ -282,7 +301,7 @@ def claim_folder(folder: Path, mark: str | None = None, *, overwrite: bool = Fal
         folder.mkdir(parents=True, exist_ok=True)
         remove_stale_asides(folder)
     except OSError as e:
-        raise ConfigError(f"{flag} {folder} cannot be made ({e.strerror or e}); pass a folder that can") from e
+        raise ConfigError(f"{flag} {folder} cannot be made ({reason_of(e)}); pass a folder that can") from e
     return ours
 
 
@@ -337,13 +356,23 @@ def remove_stale_asides(folder: Path) -> None:
     """Remove temporary files and folders that killed processes of this machine left in a folder."""
     import shutil
 
-    host = _host()
+    host = host_id()
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
             if path.name.startswith(f"{ASIDE_PREFIX}{host}-"):
                 process = path.name[len(ASIDE_PREFIX) + len(host) + 1 :].partition("-")[0]
-                if process.isdigit() and not _is_alive(int(process)):
+                if process.isdigit() and not is_alive(int(process)):
                     shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def set_aside(file: Path) -> Path | None:
+    """Rename a damaged file so that nobody takes it for a sound one; return where it is, or None if it stays."""
+    place = file.with_name(f"{file.name}.damaged")
+    try:
+        file.replace(place)
+    except OSError:
+        return None
+    return place
 
 
 def sync(path: Path) -> None:
@@ -353,6 +382,24 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _keep_names(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Return what is written in place of characters that an encoding lacks, and where to go on."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    utf8 = codecs.lookup(error.encoding).name == "utf-8"
+    written = b""
+    for character in error.object[error.start : error.end]:
+        code = ord(character)
+        if utf8 and 0xDC80 <= code <= 0xDCFF:
+            written += bytes([code - 0xDC00])
+        else:
+            written += json.dumps(character)[1:-1].encode("ascii")
+    return written, error.end
+
+
+codecs.register_error(KEEP_NAMES, _keep_names)
 
 
 def _difference(name: str, before: object, now: object) -> str:
@@ -373,18 +420,19 @@ def _new_aside(folder: Path, name: str) -> Path:
 
 
 def _aside_prefix() -> str:
-    return f"{ASIDE_PREFIX}{_host()}-{os.getpid()}-"
+    return f"{ASIDE_PREFIX}{host_id()}-{os.getpid()}-"
 
 
 @functools.cache
-def _host() -> str:
+def host_id() -> str:
     """Return a short hash of the machine's name: processes of another machine cannot be asked whether they live."""
     import platform
 
     return hashlib.sha256(platform.node().encode()).hexdigest()[:6]
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Return whether a process of this machine runs."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,10 +19,14 @@ from flip.classify.settings import HeadSettings
 from flip.classify.text_side import ZeroShotText, build_text_side
 from flip.classify.training_set import TrainingSet
 from flip.classify.zeroshot import ZeroShotClassifier
-from flip.errors import CheckpointError, ConfigError, DataError, FeatureMismatchError
+from flip.errors import CheckpointError, ConfigError, DataError, FeatureMismatchError, reason_of
 from flip.features import Features
 from flip.files import JsonObject, claim_folder, write_json, written_aside
-from flip.results import FORMAT, require_format, versions
+from flip.machine import versions
+from flip.reading import read_json
+from flip.results import FORMAT, require_format
+
+log = logging.getLogger(__name__)
 
 HEAD_FILE, ARRAYS_FILE = "head.json", "head.safetensors"
 CLASS_EMBEDDINGS = "class_embeddings"
@@ -39,15 +43,18 @@ class Origin:
         Name and fingerprint of the model.
     crop, tta : str
         As ``--crop`` and ``--tta``.
+    precision : str
+        Number format of the image network; empty where it is unknown.
     """
 
     model: str = ""
     fingerprint: str = ""
     crop: str = "none"
     tta: str = "none"
+    precision: str = ""
 
     def require(self, other: Origin) -> None:
-        """Raise a FeatureMismatchError unless the other features were made the same way."""
+        """Raise a FeatureMismatchError unless the other features were made the same way; log another precision."""
         if self.fingerprint != other.fingerprint:
             raise FeatureMismatchError(
                 f"the head was fitted on features of {self.model} ({self.fingerprint}), "
@@ -57,6 +64,12 @@ class Origin:
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
                 raise FeatureMismatchError(f"the head was fitted with --{name} {mine}; pass that, not {theirs}")
+        if self.precision and other.precision and self.precision != other.precision:
+            log.warning(
+                "the head was fitted on features in %s, and gets features in %s, which may move single photos; "
+                "pass --precision %s for the same",
+                *(self.precision, other.precision, self.precision),
+            )
 
 
 class HeadClassifier(Classifier):
@@ -310,8 +323,8 @@ def load_classifier(folder: Path | str) -> HeadClassifier:
     if not file.is_file():
         raise CheckpointError(f"{folder} holds no {HEAD_FILE}; pass a folder that flip hybrid --save wrote")
     try:
-        about = json.loads(file.read_text(encoding="utf-8"))
+        about = read_json(file)
         require_format(about, f"the head in {folder}")
         return HeadClassifier._restore(about, load_file(folder / ARRAYS_FILE))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ConfigError, SafetensorError) as e:
-        raise CheckpointError(f"the head in {folder} cannot be read ({e}); save it again with --save") from e
+        raise CheckpointError(f"the head in {folder} cannot be read ({reason_of(e)}); save it again with --save") from e

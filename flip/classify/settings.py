@@ -41,7 +41,7 @@ class KnnSettings:
     def __post_init__(self) -> None:
         if self.temperature <= 0:
             raise ConfigError(
-                f"--temperature {self.temperature} is not positive; pass for example {DEFAULT_TEMPERATURE}"
+                f"--temperature {self.temperature:g} is not positive; pass for example {DEFAULT_TEMPERATURE}"
             )
         if not 0 < self.recall <= 1:
             raise ConfigError(f"--recall {self.recall:g} is no share; pass one above 0 and up to 1, such as 0.95")

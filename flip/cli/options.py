@@ -34,6 +34,13 @@ _Field = Field[Any]
 Body = Callable[[Config], None]
 
 
+class _Invalid(typer.BadParameter):
+    """A value that no data could make valid; the message names the option."""
+
+    def format_message(self) -> str:
+        return self.message
+
+
 def command(app: typer.Typer, name: str, config_type: type[Config]) -> Callable[[Body[Config]], Body[Config]]:
     """Register a function of one configuration as a command whose options are the configuration's fields."""
 
@@ -41,7 +48,10 @@ def command(app: typer.Typer, name: str, config_type: type[Config]) -> Callable[
         hints = get_type_hints(config_type)
 
         def call(**values: Any) -> None:
-            options = config_type(**values)
+            try:
+                options = config_type(**values)
+            except ConfigError as e:
+                raise _Invalid(str(e)) from e
             with messages(options):
                 if is_main_process():
                     require_outputs(options)
@@ -58,10 +68,18 @@ def command(app: typer.Typer, name: str, config_type: type[Config]) -> Callable[
         ]
         call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         call.__annotations__ = {p.name: p.annotation for p in parameters}
-        app.command(name, help=inspect.getdoc(body))(call)
+        text = inspect.getdoc(body) or ""
+        # A list of commands cuts a help text to one line, and wraps a short one.
+        app.command(name, help=text, short_help=text.partition("\n\n")[0].replace("\n", " "))(call)
         return body
 
     return register
+
+
+def help_without_command(context: typer.Context) -> None:
+    """Print a group's help where no command follows it."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def require_outputs(options: Any) -> None:
@@ -117,4 +135,20 @@ def _parameter(f: _Field) -> object:
     if f.name in ARGUMENTS:
         return typer.Argument(help=text, metavar=ARGUMENTS[f.name], show_default=False)
     shown = f.default is not None and f.default is not False
-    return typer.Option(*FLAGS.get(f.name, (flag(f.name),)), help=text, envvar=envvar, show_default=shown)
+    words = f.metadata.get("completes")
+    return typer.Option(
+        *FLAGS.get(f.name, (flag(f.name),)),
+        help=text,
+        envvar=envvar,
+        show_default=shown,
+        autocompletion=_completion(words) if words else None,
+    )
+
+
+def _completion(words: tuple[str, ...]) -> Callable[[str], list[str]]:
+    """Return what a shell asks for the words that begin as the one being typed."""
+
+    def begun(incomplete: str) -> list[str]:
+        return [word for word in words if word.startswith(incomplete)]
+
+    return begun

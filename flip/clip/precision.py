@@ -15,6 +15,7 @@ from flip.clip.encoder import PlaceableEncoder
 from flip.device import Placement, cpu_count, processor_name, resolve_precision
 from flip.errors import ConfigError
 from flip.files import write_json
+from flip.reading import read_json
 
 #: bf16 moves single photos, and two timings of the same work differ by some percent: it has to gain more than that.
 _WORTH_IT = 0.85
@@ -85,7 +86,7 @@ def _machine_file(fingerprint: str, device: str, cache: Path) -> Path:
 
 def _read(file: Path) -> str | None:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        precision = json.loads(file.read_text(encoding="utf-8"))["precision"]
+        precision = read_json(file)["precision"]
         return precision if precision in ("fp32", "bf16") else None
     return None
 

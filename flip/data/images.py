@@ -12,9 +12,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from flip.data.dataset import Box
+from flip.data.dataset import Box, Photo
 from flip.data.formats import FORMATS, PLUGINS, RAW_ADVICE, RAW_SUFFIXES, is_heif, why_unidentified
 from flip.errors import DataError
+from flip.reading import open_plain
 
 #: More pixels than this are refused before any is decoded: the level at which Pillow itself speaks of a bomb.
 MAX_PIXELS = 178_956_970
@@ -65,14 +66,19 @@ def read_image(
             return _decode(io.BytesIO(source), before=before)
         if isinstance(source, Path):
             # Opened here rather than by Pillow, which would map uncompressed files into memory and keep them mapped.
-            with source.open("rb") as file:
+            with open_plain(source) as file:
                 return _decode(file, source.suffix.lower(), before)
-        return _decode(source, before=before)
+        return _decode(source, Path(str(getattr(source, "name", ""))).suffix.lower(), before)
     except DataError:
         raise
     except Exception as error:
         # Pillow's plugins let through whatever a broken file makes them stumble over, so every error is one of data.
         raise DataError(_reason(error)) from error
+
+
+def decode_photo(photo: Photo) -> Image.Image:
+    """Return what a photo shows, as :func:`decode_image` does."""
+    return decode_image(photo.file, photo.region)
 
 
 def image_size(source: Path) -> tuple[int, int]:
@@ -84,7 +90,7 @@ def image_size(source: Path) -> tuple[int, int]:
         If the header cannot be read.
     """
     try:
-        with source.open("rb") as file:
+        with open_plain(source) as file:
             return _opened(file).size
     except DataError:
         raise

@@ -13,9 +13,7 @@ from flip.clip.geometry import Geometry
 from flip.data.dataset import Box
 from flip.data.images import decode_image
 from flip.data.scaled import decode_scaled
-
-#: How a photo was decoded: every pixel of it, or a scaled JPEG.
-EXACT, FAST = "exact", "fast"
+from flip.embed.keys import EXACT, FAST
 
 
 class Pixels(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,18 +12,18 @@ import numpy as np
 from flip.arrays import FloatArray, IntArray
 from flip.data.dataset import Dataset
 from flip.data.layouts.embeddings import METADATA_KEY
-from flip.embed.cache import embedding_column, embedding_matrix
+from flip.embed.keys import column_text
+from flip.embed.parts import embedding_column
+from flip.embed.table_rows import read_rows
 from flip.errors import DataError, FeatureMismatchError
 from flip.features import Features
 from flip.files import claim_folder, written_aside
+from flip.reading import parse_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 TABLE_FILE = "embeddings.parquet"
-
-#: Rows that are read together.
-_BATCH = 16_384
 
 
 class MapColumns(NamedTuple):
@@ -65,8 +65,11 @@ def write_table(
     *,
     map_columns: MapColumns | None = None,
     overwrite: bool = False,
+    precision: str = "",
 ) -> Path:
     """Write ``path``, ``label``, ``split``, ``captions``, ``embedding`` (float16, unit) and ``error``, and a map.
+
+    The metadata names the model, the data, and the ``precision`` that the features were made in, where it is given.
 
     Raises
     ------
@@ -77,9 +80,10 @@ def write_table(
 
     claim_folder(folder, overwrite=overwrite)
     columns = {**_columns(features), **(map_columns.to_arrow() if map_columns else {})}
-    table = _table(columns, features, dataset, model)
+    table = _table(columns, features, dataset, model, precision)
+    packed = {name: "zstd" for name in table.column_names if name != "embedding"}
     with written_aside(folder / TABLE_FILE, kind="table") as aside:
-        pq.write_table(table, aside, compression="zstd")
+        pq.write_table(table, aside, compression=packed, use_dictionary=False, write_page_checksum=True)
     return folder / TABLE_FILE
 
 
@@ -91,7 +95,7 @@ def _columns(features: Features) -> dict[str, pa.Array]:
         for row, error in zip(features.image_features, features.errors, strict=True)
     ]
     return {
-        "path": pa.array(features.paths, pa.string()),
+        "path": pa.array([column_text(path) for path in features.paths], pa.string()),
         "label": pa.array([features.raw_names[c] for c in features.labels], pa.string()),
         "split": pa.array(features.splits, pa.string()),
         "captions": pa.array([list(c) for c in features.captions], pa.list_(pa.string())),
@@ -100,13 +104,14 @@ def _columns(features: Features) -> dict[str, pa.Array]:
     }
 
 
-def _table(columns: dict[str, pa.Array], features: Features, dataset: Dataset, model: str) -> pa.Table:
+def _table(columns: dict[str, pa.Array], features: Features, dataset: Dataset, model: str, precision: str) -> pa.Table:
     """Return the columns as a table whose metadata names the model, the classes and the data."""
     import pyarrow as pa
 
     about = {
         "fingerprint": features.fingerprint,
         "model": model,
+        "precision": precision,
         "classnames": features.classnames,
         "raw_names": features.raw_names,
         "root": str(dataset.root.absolute()),
@@ -120,7 +125,7 @@ def table_metadata(dataset: Dataset) -> dict[str, object]:
     import pyarrow.parquet as pq
 
     metadata = pq.read_schema(_files(dataset)[0]).metadata or {}
-    about = json.loads(metadata.get(METADATA_KEY, b"{}"))
+    about = parse_json(metadata.get(METADATA_KEY, b"{}"))
     if "fingerprint" not in about:
         raise DataError(f"{dataset.embeddings} was not written by flip embed -o; write it again")
     return dict(about)
@@ -131,6 +136,8 @@ def read_table_features(dataset: Dataset, fingerprint: str | None = None, model:
 
     Raises
     ------
+    DataError
+        If it is damaged, has a path twice, or rows without a unit embedding and without an error.
     FeatureMismatchError
         If ``fingerprint`` is given and the table was made by another model.
     """
@@ -141,42 +148,8 @@ def read_table_features(dataset: Dataset, fingerprint: str | None = None, model:
             f"not by {model} ({fingerprint}); "
             f"pass --model {about['model']}, or embed the photos again"
         )
-    matrix, errors = _read_rows([record.path for record in dataset.records], _files(dataset))
-    return make_features(dataset, matrix, errors, str(about["fingerprint"]))
-
-
-def _read_rows(paths: Sequence[str], files: Sequence[Path]) -> tuple[FloatArray, list[str | None]]:
-    """Return the embeddings (n, d) of these photos and their errors, read a batch of rows at a time into one array."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    # A selection of the dataset (one split) holds fewer records than the files have rows.
-    columns = [pq.read_table(file, columns=["path"])["path"] for file in files]
-    row_of = pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string())
-    rows = pc.index_in(pa.array(paths, pa.string()), value_set=row_of).to_numpy(zero_copy_only=False)
-    order = np.argsort(rows, kind="stable")
-    sorted_rows = rows[order]
-    width = pq.read_schema(files[0]).field("embedding").type.list_size
-    matrix, errors = np.empty((len(paths), width), np.float32), np.full(len(paths), None, object)
-    start = 0
-    for batch in _batches(files):
-        here = slice(*np.searchsorted(sorted_rows, [start, start + len(batch)]))
-        targets, own = order[here], sorted_rows[here] - start
-        matrix[targets] = embedding_matrix(pa.chunked_array([batch["embedding"]]), width)[own]
-        if batch["error"].null_count < len(batch):
-            errors[targets] = np.array(batch["error"].to_pylist(), object)[own]
-        start += len(batch)
-    return matrix, errors.tolist()
-
-
-def _batches(files: Sequence[Path]) -> Iterator[pa.RecordBatch]:
-    import pyarrow.parquet as pq
-
-    for file in files:
-        # Buffered, the column is read as it is decoded, and not all of it at once.
-        with pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False) as table:
-            yield from table.iter_batches(_BATCH, columns=["embedding", "error"])
+    found = read_rows(_files(dataset), [record.path for record in dataset.records])
+    return make_features(dataset, found.embeddings, found.errors, str(about["fingerprint"]))
 
 
 def _files(dataset: Dataset) -> list[Path]:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from flip.report.compare import compare_scored
 from flip.report.payload import make_payload, safe_json
 from flip.report.rows import read_runs, require_same_photos
 from flip.report.similarity import Doubt, doubtful_labels
-from flip.report.source import features_of, photo_url, root_of
+from flip.report.source import features_of, photo_url, photos_of, root_of
 from flip.report.thumbnails import thumbnails
 from flip.results import Run
 from flip.settings import Progress
@@ -154,9 +155,11 @@ def _thumbnails(
     content: Content, numbers: Iterable[int], root: Path | None, most: int, progress: Progress | None
 ) -> dict[int, str]:
     """Return thumbnails of the first photos of an order that can be read."""
-    files = {n: Path(content.album.paths[n]) if root is None else root / content.album.paths[n] for n in numbers}
-    chosen = dict(list(files.items())[:most])
-    made = thumbnails(chosen, progress) if root is not None or any(p.is_absolute() for p in chosen.values()) else {}
+    first = list(islice(numbers, most))
+    photos = photos_of(content.runs[0].run, [content.album.paths[n] for n in first], root)
+    chosen = dict(zip(first, photos, strict=True))
+    there = root is not None or any(photo.file.is_absolute() for photo in photos)
+    made = thumbnails(chosen, progress) if there else {}
     if len(made) < len(chosen):
         log.warning(
             "%s of %s photos are not there or cannot be read; the page shows placeholders",

@@ -257,6 +257,10 @@ def _made(name: str, run: Run) -> Made:
         "Photos": f"{evaluation.n:,} scored, {evaluation.unreadable:,} unreadable",
         "Seconds": f"{evaluation.seconds:.1f}",
     }
+    known = {name: value for name, value in run.made.items() if value is not None}
+    if typed := known.pop("command_line", None):
+        facts["As typed"] = shlex.join(map(str, typed))
+    facts |= {name.replace("_", " ").capitalize(): _text(value) for name, value in known.items()}
     return Made(
         name=name,
         command=command_line(run),

@@ -76,22 +76,38 @@ def test_auto_is_fast_with_half_precision(model, tmp_path, decode, precision, is
     assert extractor.is_fast == is_fast
 
 
-def test_embeddings_of_both_ways_are_kept_apart(model, tmp_path):
+def test_an_exact_run_takes_no_scaled_photo_and_a_fast_one_takes_both(model, tmp_path):
     for i, size in enumerate([(600, 450), (64, 48)]):
         for split in ("train", "test"):
             (tmp_path / "data" / split / f"c{i}").mkdir(parents=True)
-            (tmp_path / "data" / split / f"c{i}" / "p.jpg").write_bytes(encoded(photo(size)))
+            file = tmp_path / "data" / split / f"c{i}" / "p.jpg"
+            file.write_bytes(encoded(photo(size).rotate(90 * (split == "test"))))
     dataset = open_dataset(tmp_path / "data")
-    rows = {}
+    large = np.array(["c0" in r.path for r in dataset.records])
+
+    def run(decode):
+        extractor = FeatureExtractor(model, replace(CPU, precision="fp32", decode=decode), tmp_path / "cache")
+        return extractor.features(dataset).image_features, extractor.photos_read
+
+    fast, read = run("fast")
+    assert read == 4
+    assert run("fast")[1] == 0
+    exact, read = run("exact")
+    assert read == 2, "a small photo is decoded alike both ways"
+    assert (fast * exact).sum(axis=1).min() > 0.99
+    assert (fast[large] != exact[large]).any(axis=1).all()
+    assert (fast[~large] == exact[~large]).all()
+    assert run("exact")[1] == 0
+
+
+def test_a_fast_run_takes_photos_that_were_decoded_exactly(model, tmp_path):
+    (tmp_path / "p.jpg").write_bytes(encoded(photo((600, 450))))
+    rows = []
     for decode in ("exact", "fast"):
         extractor = FeatureExtractor(model, replace(CPU, precision="fp32", decode=decode), tmp_path / "cache")
-        rows[decode] = extractor.features(dataset).image_features
-        assert (extractor.features(dataset).image_features == rows[decode]).all()
-    cosine = (rows["exact"] * rows["fast"]).sum(axis=1)
-    large = np.array(["c0" in r.path for r in dataset.records])
-    assert cosine.min() > 0.99
-    assert (rows["exact"][large] != rows["fast"][large]).any(axis=1).all()
-    assert (rows["exact"][~large] == rows["fast"][~large]).all()
+        rows += [batch.embeddings[0] for batch in extractor.stream([str(tmp_path / "p.jpg")])]
+    assert extractor.photos_read == 0
+    assert (rows[0] == rows[1]).all()
 
 
 def test_real_photos_keep_the_promise_of_half_precision(shared, tmp_path):

@@ -221,12 +221,12 @@ def test_the_command_writes_a_page_and_refuses_in_one_line(run_of: RunOf, photos
     assert result.exit_code == 0, result.output
     assert Page(tmp_path / "r.html").data["thumbs"] == {}
     assert CliRunner().invoke(app, ["report"]).exit_code == 2
-    for arguments, message in (
-        ([str(photos)], "is no run of flip"),
-        ([str(run.folder), "--photos", "-1"], "--photos -1 is negative"),
+    for arguments, code, message in (
+        ([str(photos)], 1, "is no run of flip"),
+        ([str(run.folder), "--photos", "-1"], 2, "--photos -1 is negative"),
     ):
         result = CliRunner().invoke(app, ["report", *arguments, "-o", str(tmp_path / "r.html")])
-        assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+        assert (result.exit_code, result.stderr.count("\n")) == (code, 1)
         assert message in result.stderr
     (run.folder / "result.json").write_text(
         (run.folder / "result.json").read_text().replace('"format": 1', '"format": 9')

@@ -13,7 +13,7 @@ import typer
 from flip import names
 from flip.cli.config import CacheOptions, DataOptions, FileOutput, FolderOutput, ReadOptions
 from flip.cli.context import Context, progress
-from flip.cli.options import command
+from flip.cli.options import command, help_without_command
 from flip.cli.output import result_format, write_summary
 from flip.errors import ConfigError, ModelError
 from flip.results import FORMAT
@@ -77,7 +77,10 @@ class SampleOptions(FolderOutput):
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(
-        no_args_is_help=True, rich_markup_mode=None, help="Look at a dataset before anything is embedded."
+        invoke_without_command=True,
+        callback=help_without_command,
+        rich_markup_mode=None,
+        help="Look at a dataset before anything is embedded.",
     )
     command(group, "info", InfoOptions)(info)
     command(group, "check", CheckOptions)(check)

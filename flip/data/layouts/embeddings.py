@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,24 +9,26 @@ from pathlib import Path
 from flip.data.captions import parse_captions
 from flip.data.dataset import Dataset, Record
 from flip.data.layout import Layout
+from flip.data.parquet import parquet_batches, parquet_files, read_parquet_schema
 from flip.data.settings import DEFAULTS, ReadSettings
 from flip.errors import DataError, FeatureMismatchError
 from flip.files import JsonObject
 from flip.names import SPLITS
+from flip.reading import parse_json
 
 #: Key of the Parquet metadata that says which model made a table, and its classes.
 METADATA_KEY = b"flip"
 
 _COLUMNS = ["path", "label", "split", "captions"]
 #: Rows that are read together.
-_BATCH = 16_384
+_AT_ONCE = 16_384
 
 _MUST_AGREE = frozenset({"fingerprint", "raw_names", "classnames"})
 
 
 def is_embeddings(data: Path) -> bool:
     """Return whether a file, or the first Parquet file of a folder, was written by ``flip embed -o``."""
-    file = data if data.is_file() else next(iter(sorted(data.glob("*.parquet"))), None)
+    file = data if data.is_file() else next(iter(parquet_files(data)), None)
     return file is not None and file.suffix.lower() == ".parquet" and _about(file) is not None
 
 
@@ -48,7 +49,7 @@ def read_embeddings(data: Path, settings: ReadSettings = DEFAULTS) -> Dataset:
     FeatureMismatchError
         If its files were made by different models or hold different classes.
     """
-    files = [data] if data.is_file() else sorted(data.glob("*.parquet"))
+    files = [data] if data.is_file() else parquet_files(data)
     about = _same_of_all(data, files)
     index = {name: i for i, name in enumerate(about["raw_names"])}
     records = tuple(record for file in files for record in _records(file, index))
@@ -73,31 +74,25 @@ def _same_of_all(data: Path, files: Sequence[Path]) -> JsonObject:
 
 
 def _records(file: Path, index: Mapping[str, int]) -> Iterator[Record]:
-    import pyarrow.parquet as pq
-
     line = 0
-    with pq.ParquetFile(file) as table:
-        for batch in table.iter_batches(_BATCH, columns=_COLUMNS):
-            columns = batch.to_pydict()
-            for path, label, split, captions in zip(*(columns[name] for name in _COLUMNS), strict=True):
-                line += 1
-                if label not in index or split not in SPLITS:
-                    raise DataError(
-                        f"{file}:{line}: label {label!r}, split {split!r}; embed a labelled dataset with --data"
-                    )
-                # One string for all photos of a split.
-                yield Record(path, index[label], sys.intern(split), parse_captions(captions) if captions else ())
+    for batch in parquet_batches(file, _COLUMNS, _AT_ONCE):
+        columns = batch.to_pydict()
+        for path, label, split, captions in zip(*(columns[name] for name in _COLUMNS), strict=True):
+            line += 1
+            if label not in index or split not in SPLITS:
+                raise DataError(
+                    f"{file}:{line}: label {label!r}, split {split!r}; embed a labelled dataset with --data"
+                )
+            # One string for all photos of a split.
+            yield Record(path, index[label], sys.intern(split), parse_captions(captions))
 
 
 def _about(file: Path) -> JsonObject | None:
     """Return what the table says of itself, or None when it is not one of flip's."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
-        metadata = pq.read_schema(file).metadata or {}
-        about = json.loads(metadata.get(METADATA_KEY, b"null"))
-    except (pa.ArrowException, ValueError, OSError):
+        metadata = read_parquet_schema(file).metadata or {}
+        about = parse_json(metadata.get(METADATA_KEY, b"null"))
+    except (DataError, ValueError):
         return None
     return about if isinstance(about, dict) else None
 

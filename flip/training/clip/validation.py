@@ -18,7 +18,7 @@ from flip.clip.text_tower import encode_text
 from flip.data.dataset import Dataset
 from flip.data.images import decode_image
 from flip.device import Placement
-from flip.embed.stream import Source
+from flip.embed.keys import Source
 from flip.errors import DataError
 from flip.training.clip.examples import Examples
 from flip.training.clip.loss import contrastive_loss
