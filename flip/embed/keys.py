@@ -10,8 +10,8 @@ from urllib.parse import quote_from_bytes
 
 from flip.data.dataset import Box
 
-#: How a photo was decoded: every pixel of it. Other ways have other words, and rows of their own.
-EXACT = "exact"
+#: How a photo was decoded: every pixel of it, or a JPEG at a smaller scale. Each has rows of its own.
+EXACT, FAST = "exact", "fast"
 
 
 class Source(NamedTuple):

@@ -82,7 +82,8 @@ def _batches(file: Path, width: int) -> Iterator[pa.RecordBatch]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(file, page_checksum_verification=True) as table:
+        # Buffered, a column is read as it is decoded, and not all of it at once.
+        with pq.ParquetFile(file, page_checksum_verification=True, buffer_size=1 << 20) as table:
             column = table.schema_arrow.field("embedding").type
             if column not in (pa.list_(pa.float16(), width), pa.list_(pa.float32(), width)):
                 raise DataError(f"{file}: its embeddings are {column}, not of width {width}; {_ADVICE}")
