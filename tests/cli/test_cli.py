@@ -140,7 +140,7 @@ def test_every_format_of_evaluation_and_prediction(flip, squares, photo, form):
         assert next(csv.DictReader(io.StringIO(evaluation)))["n"] == "24"
         assert [row["path"] for row in csv.DictReader(io.StringIO(predictions))] == [str(photo)] * 2
     else:
-        assert "top-1" in evaluation
+        assert "named right" in evaluation
         assert "95 % interval" in evaluation
         assert predictions.count(str(photo)) == 2
 
