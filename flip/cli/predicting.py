@@ -29,6 +29,8 @@ def name_photos(options: PredictOptions, context: Context, classifier: Classifie
     """Write one row for each input, in the input's order, each batch as soon as it is done."""
     from flip.studies.protocol import prediction_rows
 
+    if len(classifier.classes_) < 2:
+        raise DataError(f"there is one class, {classifier.classes_[0]!r}, so every photo is it; give two or more")
     if not context.is_main:
         return
     kept: list[Prediction] = []

@@ -45,6 +45,18 @@ def test_a_class_list_is_for_photos_and_not_for_a_split(
     assert "--subset" in line
 
 
+@pytest.mark.parametrize("command", ["zeroshot", "knn", "hybrid"])
+def test_photos_are_not_named_among_one_class(
+    flip: Flip, squares: Path, photo: Path, tmp_path: Path, command: str
+) -> None:
+    shutil.copytree(squares / "train" / "red_fox", tmp_path / "one" / "red_fox")
+    line = one_line(flip(command, "--data", tmp_path / "one", photo), 1)
+    assert "one class, 'red fox'" in line or "1 of 1 classes" in line
+    (tmp_path / "classes.txt").write_text("bird\n")
+    if command == "zeroshot":
+        assert "there is one class, 'bird'" in one_line(flip(command, "--classes", "classes.txt", photo), 1)
+
+
 @pytest.mark.parametrize(("command", "split"), [("zeroshot", "test"), ("knn", "train"), ("hybrid", "test")])
 def test_classes_of_which_no_photo_can_be_read_are_said(
     flip: Flip, squares: Path, tmp_path: Path, command: str, split: str
