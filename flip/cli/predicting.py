@@ -188,15 +188,14 @@ def require_meaning(context: Context, split: str) -> None:
         If the split has no photo, there is one class only, or the model learned from the photos.
     """
     from flip.clip.learned import require_unlearned_by_model
-    from flip.data.same_photos import copies_of_training_photos, describe_copies
+    from flip.data.same_photos import warn_of_copies
 
     dataset = context.dataset
     dataset.select(split)
     dataset.require_classes()
     require_unlearned_by_model(context.model_name, dataset, split)
-    copied = None if dataset.embeddings is not None else describe_copies(copies_of_training_photos(dataset))
-    if copied:
-        log.warning("%s", copied)
+    warn_of_copies(dataset)
+    dataset.note_absent_classes(split)
 
 
 def draw_plot(file: Path | None, evaluation: Evaluation) -> None:
