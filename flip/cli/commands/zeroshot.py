@@ -55,7 +55,8 @@ def zeroshot(options: ZeroShotOptions) -> None:
 
     Without IMAGES the split of --data is scored. With IMAGES each is named, among the classes of --classes or --data.
     """
-    from flip.clip.prompts import class_prompts, read_class_list
+    from flip.clip.class_list import read_class_list
+    from flip.clip.prompts import class_prompts
     from flip.studies.protocol import score
 
     context = Context(options)
