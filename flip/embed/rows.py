@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from flip.arrays import Array
+from flip.data.text import column_text
 from flip.embed.index import IndexRow
-from flip.embed.keys import EXACT, FileKey, column_text, number
+from flip.embed.keys import EXACT, FileKey, number
 from flip.embed.parts import embedding_column
 from flip.embed.store import Kind
 
