@@ -95,6 +95,11 @@ class ErrorBoundary(TyperGroup):
             sys.exit(e.exit_code)
         except typer.Abort:
             sys.exit(130)
+        except OSError as e:  # of --help and --version, which are printed before there is a command
+            _drop_output()
+            if not isinstance(e, BrokenPipeError):
+                _say(_of_system(e))
+            sys.exit(0 if isinstance(e, BrokenPipeError) else 1)
         sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: Any) -> object:

@@ -20,14 +20,21 @@ def is_hidden(name: str) -> bool:
 def subfolders(folder: Path) -> list[str]:
     """Return the sorted names of the folders in a folder, without hidden ones; links to folders count."""
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if not is_hidden(entry.name) and entry.is_dir())
+        return sorted(entry.name for entry in entries if not is_hidden(entry.name) and _is_folder(entry))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def list_files(folder: Path) -> Iterator[str]:
     """Yield every file below a folder as a path relative to it, with ``/``, in sorted order of each folder's names.
 
-    Links to folders are followed, but not into a folder that they lie in. A link to nothing is yielded: its reader
-    says what is wrong with it.
+    Links to folders are followed, but not into a folder that they lie in. A link to nothing or to itself, a FIFO and a
+    device are yielded: their reader says what is wrong with them.
     """
     return _walk(str(folder), "", frozenset())
 
@@ -40,9 +47,9 @@ def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterat
     with os.scandir(folder) as entries:
         listed = sorted((entry for entry in entries if not is_hidden(entry.name)), key=lambda entry: entry.name)
     for entry in listed:
-        if entry.is_dir():
+        if _is_folder(entry):
             yield from _walk(entry.path, f"{prefix}{entry.name}/", above | {here})
-        elif entry.is_symlink() or entry.is_file():
+        else:
             yield prefix + entry.name
 
 
@@ -152,6 +159,6 @@ def _composed_names(folder: Path) -> dict[str, str]:
 def _names_in(folder: Path) -> frozenset[str]:
     try:
         with os.scandir(folder) as entries:
-            return frozenset(entry.name for entry in entries if not entry.is_dir())
+            return frozenset(entry.name for entry in entries if not _is_folder(entry))
     except OSError:
         return frozenset()

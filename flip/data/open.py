@@ -21,6 +21,7 @@ from flip.data.settings import DEFAULT_TEST_FRACTION, ReadSettings
 from flip.data.table_files import READERS
 from flip.errors import ConfigError, DataError, near_names, reason_of
 from flip.names import LAYOUTS
+from flip.reading import what_is
 from flip.sample.fieldguide import GUIDES
 
 log = logging.getLogger(__name__)
@@ -164,6 +165,8 @@ def _require_something(root: Path) -> None:
     if root.is_file():
         return
     if not root.is_dir():
+        if kind := what_is(root):
+            raise DataError(f"{root} is {kind}; pass a folder, or a plain file")
         parent = root.absolute().parent
         if not parent.is_dir():
             raise DataError(f"no folder or file {root}: {parent} is not there either; check the path")
