@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,14 +10,13 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self, TextIO, TypedDict
 
-from flip.errors import DataError
-from flip.files import JsonObject, plain, write_json, written_aside
+from flip.errors import DataError, reason_of
+from flip.files import JsonObject, json_text, open_to_write, plain, write_json, written_aside
+from flip.machine import surroundings, versions
+from flip.reading import open_plain, parse_json, read_json
 
 if TYPE_CHECKING:
     from flip.arrays import Array
-
-#: The packages whose versions decide a number.
-PACKAGES = ("flip-clip", "torch", "torchvision", "open_clip_torch", "timm", "numpy", "scikit-learn", "pillow")
 
 #: The form of every result file; a reader refuses a newer one.
 FORMAT = 1
@@ -318,6 +316,18 @@ def predict_row(
     return Prediction(path, named, score, ranked, truth, None, neighbors, surest)
 
 
+#: How a text begins that a spreadsheet takes for a formula.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def csv_cells(row: Mapping[str, object], *, safe: bool = False) -> JsonObject:
+    """Return a row's cells as csv holds them; ``safe`` puts an apostrophe before texts that begin like a formula."""
+    cells = {key: plain(value) for key, value in row.items()}
+    if not safe:
+        return cells
+    return {k: f"'{v}" if isinstance(v, str) and v.startswith(_FORMULA) else v for k, v in cells.items()}
+
+
 class RowWriter:
     """Write mappings as they come, each flushed: jsonl, csv, or json as one array. Safe to call from threads.
 
@@ -328,10 +338,12 @@ class RowWriter:
     format : {"jsonl", "json", "csv"}
     columns : sequence of str
         Of csv; other keys are left out there.
+    csv_safe : bool
+        Guard csv cells that a spreadsheet would run; see :func:`csv_cells`.
     """
 
-    def __init__(self, stream: TextIO, format: str, columns: Sequence[str]) -> None:
-        self._stream, self._format = stream, format
+    def __init__(self, stream: TextIO, format: str, columns: Sequence[str], *, csv_safe: bool = False) -> None:
+        self._stream, self._format, self._csv_safe = stream, format, csv_safe
         self._count = 0
         self._lock = threading.Lock()
         if format == "csv":
@@ -342,7 +354,7 @@ class RowWriter:
         """Write one row and flush it."""
         with self._lock:
             if self._format == "csv":
-                self._csv.writerow({key: plain(value) for key, value in row.items()})
+                self._csv.writerow(csv_cells(row, safe=self._csv_safe))
             else:
                 self._stream.write(self._text(row))
             self._count += 1
@@ -355,13 +367,15 @@ class RowWriter:
         self._stream.flush()
 
     def _text(self, row: Mapping[str, object]) -> str:
-        line = json.dumps(plain(row), ensure_ascii=False)
+        line = json_text(row)
         if self._format == "json":
             return ("[\n" if self._count == 0 else ",\n") + line
         return line + "\n"
 
 
-def write_predictions(file: Path, rows: Sequence[Prediction], root: Path | None = None) -> None:
+def write_predictions(
+    file: Path, rows: Sequence[Prediction], root: Path | None = None, *, csv_safe: bool = False
+) -> None:
     """Write prediction rows atomically, as csv where the name ends so, else as jsonl.
 
     Parameters
@@ -370,33 +384,24 @@ def write_predictions(file: Path, rows: Sequence[Prediction], root: Path | None 
     rows : sequence of Prediction
     root : Path, optional
         The folder of the photos, to which csv has a link each.
+    csv_safe : bool
+        Guard csv cells that a spreadsheet would run; see :func:`csv_cells`.
 
     Raises
     ------
     ConfigError
         If the file cannot be written, or would replace a file of another kind.
     """
-    with written_aside(file, kind="text") as aside, aside.open("w", encoding="utf-8", newline="") as stream:
+    with (
+        written_aside(file, kind="text") as aside,
+        open_to_write(aside) as stream,
+    ):
         as_csv, most = file.suffix == ".csv", max((len(row.top) for row in rows), default=1)
         columns = prediction_columns(most, grouped=any(row.surest for row in rows), linked=root is not None)
-        writer = RowWriter(stream, "csv" if as_csv else "jsonl", columns)
+        writer = RowWriter(stream, "csv" if as_csv else "jsonl", columns, csv_safe=csv_safe)
         for row in rows:
             writer.write(row.to_cells(root) if as_csv else row.to_dict())
         writer.close()
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide a number."""
-    import platform
-    from importlib import metadata
-
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 @dataclass(frozen=True)
@@ -411,6 +416,8 @@ class Run:
         The command's options.
     versions : dict of str to str
     data_fingerprint, model_fingerprint : str
+    made : dict
+        When, where and how: see :func:`flip.machine.surroundings`, and ``device`` and ``precision`` as they were used.
     """
 
     folder: Path
@@ -419,6 +426,7 @@ class Run:
     versions: dict[str, str]
     data_fingerprint: str
     model_fingerprint: str
+    made: JsonObject = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
@@ -436,7 +444,8 @@ class Run:
         try:
             evaluation = Evaluation.from_dict(result)
             data, model = str(environment["data_fingerprint"]), str(environment["model_fingerprint"])
-            return cls(folder, evaluation, config, dict(environment["versions"]), data, model)
+            made = {k: v for k, v in environment.items() if k not in _NOT_MADE}
+            return cls(folder, evaluation, config, dict(environment["versions"]), data, model, made)
         except DataError as e:
             raise DataError(f"{folder}: {e}") from e
         except (KeyError, TypeError, ValueError) as e:
@@ -452,14 +461,18 @@ class Run:
         """
         file = self.folder / ROWS_FILE
         try:
-            with file.open(encoding="utf-8") as stream:
+            with open_plain(file) as stream:
                 for line in stream:
-                    row = json.loads(line)
+                    row = parse_json(line)
                     if not isinstance(row, dict):
                         raise ValueError("a row is no object")
                     yield row
         except (OSError, ValueError) as e:
-            raise DataError(f"{file} cannot be read ({e}); run the command again with --run") from e
+            raise DataError(f"{file} cannot be read ({reason_of(e)}); run the command again with --run") from e
+
+
+#: Keys of ``environment.json`` that a run has under names of its own.
+_NOT_MADE = frozenset(("command", "format", "versions", "data_fingerprint", "model_fingerprint"))
 
 
 def write_run(
@@ -469,11 +482,21 @@ def write_run(
     config: Mapping[str, object],
     data_fingerprint: str,
     model_fingerprint: str,
+    made: Mapping[str, object] | None = None,
 ) -> Run:
-    """Write a run into a folder: rows, config, versions and fingerprints, and the result last."""
+    """Write a run into a folder: rows, config, versions and fingerprints, and the result last.
+
+    ``made`` is what is known besides :func:`flip.machine.surroundings`: the device and precision that were used.
+    """
     write_predictions(folder / ROWS_FILE, rows)
     write_json(folder / CONFIG_FILE, {"command": evaluation.command, "format": FORMAT, **config})
-    environment = {"versions": versions(), "data_fingerprint": data_fingerprint, "model_fingerprint": model_fingerprint}
+    environment = {
+        "versions": versions(),
+        "data_fingerprint": data_fingerprint,
+        "model_fingerprint": model_fingerprint,
+        **surroundings(),
+        **(made or {}),
+    }
     write_json(folder / ENVIRONMENT_FILE, {"command": evaluation.command, "format": FORMAT, **environment})
     write_json(folder / RESULT_FILE, evaluation.to_dict())
     return Run.open(folder)
@@ -481,11 +504,11 @@ def write_run(
 
 def _read_json(file: Path, folder: Path) -> JsonObject:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
     except FileNotFoundError as e:
         raise DataError(f"{folder} is no run of flip: it has no {file.name}; pass a folder that --run wrote") from e
-    except (OSError, ValueError, RecursionError) as e:
-        raise DataError(f"{file} cannot be read ({e}); run the command again with --run") from e
+    except (OSError, ValueError) as e:
+        raise DataError(f"{file} cannot be read ({reason_of(e)}); run the command again with --run") from e
     if not isinstance(content, dict):
         raise DataError(f"{file} holds no object; run the command again with --run")
     return content

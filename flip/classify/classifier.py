@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -20,10 +19,12 @@ from flip.classify.settings import HeadSettings
 from flip.classify.text_side import ZeroShotText, build_text_side
 from flip.classify.training_set import TrainingSet
 from flip.classify.zeroshot import ZeroShotClassifier
-from flip.errors import CheckpointError, ConfigError, DataError, FeatureMismatchError
+from flip.errors import CheckpointError, ConfigError, DataError, FeatureMismatchError, reason_of
 from flip.features import Features
 from flip.files import JsonObject, claim_folder, write_json, written_aside
-from flip.results import FORMAT, require_format, versions
+from flip.machine import versions
+from flip.reading import read_json
+from flip.results import FORMAT, require_format
 
 log = logging.getLogger(__name__)
 
@@ -322,8 +323,8 @@ def load_classifier(folder: Path | str) -> HeadClassifier:
     if not file.is_file():
         raise CheckpointError(f"{folder} holds no {HEAD_FILE}; pass a folder that flip hybrid --save wrote")
     try:
-        about = json.loads(file.read_text(encoding="utf-8"))
+        about = read_json(file)
         require_format(about, f"the head in {folder}")
         return HeadClassifier._restore(about, load_file(folder / ARRAYS_FILE))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ConfigError, SafetensorError) as e:
-        raise CheckpointError(f"the head in {folder} cannot be read ({e}); save it again with --save") from e
+        raise CheckpointError(f"the head in {folder} cannot be read ({reason_of(e)}); save it again with --save") from e

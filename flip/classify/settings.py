@@ -38,7 +38,7 @@ class KnnSettings:
     def __post_init__(self) -> None:
         if self.temperature <= 0:
             raise ConfigError(
-                f"--temperature {self.temperature} is not positive; pass for example {DEFAULT_TEMPERATURE}"
+                f"--temperature {self.temperature:g} is not positive; pass for example {DEFAULT_TEMPERATURE}"
             )
         parse_k(self.k)
         require_word("--vote", self.vote, names.VOTES)

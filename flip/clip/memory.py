@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.metadata
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from pathlib import Path
 from flip.clip.encoder import ModelFacts
 from flip.errors import ConfigError
 from flip.files import write_json
+from flip.reading import read_json
 
 #: Raised when another version of flip would find other facts of the same files.
 FORMAT = 1
@@ -55,7 +55,7 @@ def recall(cache: Path, key: str, files: Iterable[Path] | None = None) -> ModelF
         The files that make the model today, where that is known without asking a registry.
     """
     try:
-        content = json.loads(_file(cache, key).read_text(encoding="utf-8"))
+        content = read_json(_file(cache, key))
         if content["versions"] != _versions() or content["key"] != key:
             return None
         if files is not None and [entry[0] for entry in content["files"]] != [_absolute(file) for file in files]:
@@ -64,7 +64,7 @@ def recall(cache: Path, key: str, files: Iterable[Path] | None = None) -> ModelF
             return None
         facts = ModelFacts(**content["facts"])
         return facts if all(isinstance(getattr(facts, name), kind) for name, kind in _KINDS.items()) else None
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
         return None
 
 

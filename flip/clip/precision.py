@@ -17,6 +17,7 @@ from flip.clip.encoder import PlaceableEncoder
 from flip.device import Placement, cpu_count, has_matrix_unit, processor_name, resolve_precision
 from flip.errors import ConfigError
 from flip.files import write_json
+from flip.reading import read_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -118,8 +119,8 @@ def _machine_file(fingerprint: str, device: str, cache: Path) -> Path:
 
 
 def _read(file: Path) -> str | None:
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-        precision = json.loads(file.read_text(encoding="utf-8"))["precision"]
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        precision = read_json(file)["precision"]
         return precision if precision in ("fp32", "bf16") else None
     return None
 

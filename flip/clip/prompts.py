@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +9,10 @@ from pathlib import Path
 from unicodedata import normalize
 
 from flip.data.table_files import READERS, read_table
-from flip.errors import ConfigError, DataError, near_names
+from flip.data.text import read_text
+from flip.errors import ConfigError, DataError, near_names, reason_of
 from flip.names import PROMPTS
+from flip.reading import parse_json
 
 #: A template is a string with one ``{}`` for the class name.
 TEMPLATES: dict[str, tuple[str, ...]] = {
@@ -113,7 +114,7 @@ def _from_json(file: Path, classnames: Sequence[str]) -> ClassPrompts:
     if not file.is_file():
         raise ConfigError(f"--prompts {file}: no such file; pass a JSON file of class → list of sentences")
     try:
-        content = json.loads(_read(file))
+        content = parse_json(_read(file))
     except ValueError as e:
         raise DataError(f"{file} is not JSON ({e}); it holds class → list of sentences") from e
     if not isinstance(content, dict):
@@ -191,6 +192,6 @@ def _names_of_table(file: Path) -> tuple[str, ...]:
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as e:
-        raise DataError(f"{file} cannot be read as text ({e}); pass a UTF-8 text file") from e
+        return read_text(file)
+    except OSError as e:
+        raise DataError(f"{file} cannot be read ({reason_of(e)}); pass a UTF-8 text file") from e

@@ -12,9 +12,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from flip.data.dataset import Box
+from flip.data.dataset import Box, Photo
 from flip.data.formats import FORMATS, PLUGINS, RAW_ADVICE, RAW_SUFFIXES, is_heif, why_unidentified
 from flip.errors import DataError
+from flip.reading import open_plain
 
 #: More pixels than this are refused before any is decoded: the level at which Pillow itself speaks of a bomb.
 MAX_PIXELS = 178_956_970
@@ -54,7 +55,7 @@ def decode_image(source: Path | bytes | BinaryIO, box: Box | None = None) -> Ima
             image = _decode(io.BytesIO(source))
         elif isinstance(source, Path):
             # Opened here rather than by Pillow, which would map uncompressed files into memory and keep them mapped.
-            with source.open("rb") as file:
+            with open_plain(source) as file:
                 image = _decode(file, source.suffix.lower())
         else:
             image = _decode(source, Path(str(getattr(source, "name", ""))).suffix.lower())
@@ -66,6 +67,11 @@ def decode_image(source: Path | bytes | BinaryIO, box: Box | None = None) -> Ima
     return image if box is None else _crop(image, box)
 
 
+def decode_photo(photo: Photo) -> Image.Image:
+    """Return what a photo shows, as :func:`decode_image` does."""
+    return decode_image(photo.file, photo.region)
+
+
 def image_size(source: Path) -> tuple[int, int]:
     """Return width and height in pixels as a photo's header has them, before EXIF orientation; no pixel is decoded.
 
@@ -75,7 +81,7 @@ def image_size(source: Path) -> tuple[int, int]:
         If the header cannot be read.
     """
     try:
-        with source.open("rb") as file:
+        with open_plain(source) as file:
             return _opened(file).size
     except DataError:
         raise

@@ -33,10 +33,21 @@ def class_of_folders(paths: Sequence[str], level: int | None, ledger: Ledger) ->
     level : int or None
         1 for the first folder, 2 for the one in it; None is 1, and says where photos lie deeper.
     ledger : Ledger
+
+    Raises
+    ------
+    DataError
+        If no photo lies so deep.
     """
     folders = [tuple(path.split("/")[:-1]) for path in paths]
     if level is None:
         _say_deeper(folders, ledger)
+    elif folders and level > max(map(len, folders)):
+        deepest = max(zip(map(len, folders), paths, strict=True), key=lambda item: item[0])
+        raise DataError(
+            f"--class-level {level} is too deep: no photo lies deeper than {deepest[1]}, in "
+            f"{deepest[0]} folder{'' if deepest[0] == 1 else 's'}; pass --class-level {max(1, deepest[0])} or less"
+        )
     level = level or 1
     chosen = [parts[:level] if len(parts) >= level else None for parts in folders]
     names = _names({parts for parts in chosen if parts is not None}, level)

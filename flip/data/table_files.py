@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flip.data.parquet import open_parquet
 from flip.data.tables import COLUMNS, Row, Table
-from flip.data.text import decode_text, nfc, read_text
+from flip.data.text import nfc, read_text
 from flip.errors import DataError
+from flip.reading import parse_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,7 +39,7 @@ def read_table(file: Path) -> Table:
 
 
 def _read_csv(file: Path) -> Table:
-    text = decode_text(file.read_bytes(), file)
+    text = read_text(file)
     delimiter, start = _delimiter(text, "\t" if file.suffix.lower() == ".tsv" else ",")
     header: list[str] = []
     rows: list[Row] = []
@@ -109,7 +110,7 @@ def _read_jsonl(file: Path) -> Table:
         if not text.strip():
             continue
         try:
-            cells = json.loads(text)
+            cells = parse_json(text)
         except ValueError as error:
             raise DataError(f"{file}:{line}: not JSON: {error}") from error
         if not isinstance(cells, dict):
@@ -119,19 +120,14 @@ def _read_jsonl(file: Path) -> Table:
 
 
 def _read_parquet(file: Path) -> Table:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        schema = pq.read_schema(file)
+    with open_parquet(file) as opened:
+        schema = opened.schema_arrow
         # Other columns may be large: embeddings, or the photos themselves.
         known = [f.name for f in schema if f.name.lower() in COLUMNS and not _is_image(f.name, f.type)]
         rows = [
             Row(file, line, {name.lower(): value for name, value in cells.items()})
-            for line, cells in enumerate(pq.read_table(file, columns=known).to_pylist(), 1)
+            for line, cells in enumerate(opened.read(columns=known).to_pylist(), 1)
         ]
-    except pa.ArrowException as error:
-        raise DataError(f"{file} is not a Parquet file: {str(error).splitlines()[0]}") from error
     names = [f"{f.name.lower()} (bytes)" if _is_image(f.name, f.type) else f.name.lower() for f in schema]
     return Table(names, rows)
 

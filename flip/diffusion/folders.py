@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import re
@@ -17,6 +16,7 @@ from flip.diffusion.saving import INDEX_FILE
 from flip.diffusion.weight_files import require_finite, tensor_names
 from flip.errors import CheckpointError
 from flip.files import JsonObject
+from flip.reading import read_json
 
 if TYPE_CHECKING:
     from flip.diffusion.pipeline import Component, Pipeline
@@ -126,8 +126,8 @@ def read_index(folder: Path) -> JsonObject:
 
 def _read_json(file: Path) -> object:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as e:
+        return read_json(file, keys_once=False)
+    except (OSError, ValueError) as e:
         raise CheckpointError(f"{file} is not JSON ({_brief(e, 120)}); fetch the folder again") from e
 
 

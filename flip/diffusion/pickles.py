@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flip.errors import CheckpointError
+from flip.reading import open_plain
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +85,7 @@ def read_pickled_tensors(file: Path) -> dict[str, torch.Tensor]:
         If the file names something outside ``ALLOWED`` (the message says what; nothing of it has run), is truncated, or
         holds no tensors.
     """
-    with file.open("rb") as stream:
+    with open_plain(file) as stream:
         zipped = stream.read(4) == _ZIP_START
     content = _load_zip(file) if zipped else _load_old(file)
     state = content.get("state_dict", content) if isinstance(content, Mapping) else None

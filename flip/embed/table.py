@@ -18,6 +18,7 @@ from flip.embed.table_rows import read_rows
 from flip.errors import DataError, FeatureMismatchError
 from flip.features import Features
 from flip.files import claim_folder, written_aside
+from flip.reading import parse_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -124,7 +125,7 @@ def table_metadata(dataset: Dataset) -> dict[str, object]:
     import pyarrow.parquet as pq
 
     metadata = pq.read_schema(_files(dataset)[0]).metadata or {}
-    about = json.loads(metadata.get(METADATA_KEY, b"{}"))
+    about = parse_json(metadata.get(METADATA_KEY, b"{}"))
     if "fingerprint" not in about:
         raise DataError(f"{dataset.embeddings} was not written by flip embed -o; write it again")
     return dict(about)

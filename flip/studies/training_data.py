@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -116,4 +116,19 @@ def read_features(dataset: Dataset, extractor: FeatureExtractor | None, progress
     if features.unreadable:
         path, error = next((p, e) for p, e in zip(features.paths, features.errors, strict=True) if e)
         log.info("%d of %d photos cannot be read, the first: %s: %s", features.unreadable, len(features), path, error)
+        for sentence in _unreadable_classes(features):
+            log.warning("%s", sentence)
     return features
+
+
+def _unreadable_classes(features: Features) -> Iterator[str]:
+    """Yield a sentence for each split with classes of which no photo can be read."""
+    readable = np.array([error is None for error in features.errors], bool)
+    splits = np.array(features.splits)
+    for split in dict.fromkeys(features.splits):
+        there = np.unique(features.labels[splits == split])
+        absent = np.setdiff1d(there, features.labels[(splits == split) & readable])
+        if len(absent):
+            names = ", ".join(repr(features.classnames[c]) for c in absent[:3]) + (" …" if len(absent) > 3 else "")
+            what = "class has no photo" if len(absent) == 1 else "classes have no photo"
+            yield f"{len(absent)} {what} of split {split!r} that can be read: {names}"

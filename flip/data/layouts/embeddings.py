@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from flip.data.captions import parse_captions
 from flip.data.dataset import Dataset, Record
 from flip.data.layout import Layout
+from flip.data.parquet import parquet_files, read_parquet, read_parquet_schema
 from flip.data.settings import DEFAULTS, ReadSettings
 from flip.errors import DataError, FeatureMismatchError
 from flip.files import JsonObject
 from flip.names import SPLITS
+from flip.reading import parse_json
 
 #: Key of the Parquet metadata that says which model made a table, and its classes.
 METADATA_KEY = b"flip"
@@ -23,7 +24,7 @@ _MUST_AGREE = frozenset({"fingerprint", "raw_names", "classnames"})
 
 def is_embeddings(data: Path) -> bool:
     """Return whether a file, or the first Parquet file of a folder, was written by ``flip embed -o``."""
-    file = data if data.is_file() else next(iter(sorted(data.glob("*.parquet"))), None)
+    file = data if data.is_file() else next(iter(parquet_files(data)), None)
     return file is not None and file.suffix.lower() == ".parquet" and _about(file) is not None
 
 
@@ -44,7 +45,7 @@ def read_embeddings(data: Path, settings: ReadSettings = DEFAULTS) -> Dataset:
     FeatureMismatchError
         If its files were made by different models or hold different classes.
     """
-    files = [data] if data.is_file() else sorted(data.glob("*.parquet"))
+    files = [data] if data.is_file() else parquet_files(data)
     about = _same_of_all(data, files)
     index = {name: i for i, name in enumerate(about["raw_names"])}
     records = tuple(record for file in files for record in _records(file, index))
@@ -69,9 +70,7 @@ def _same_of_all(data: Path, files: Sequence[Path]) -> JsonObject:
 
 
 def _records(file: Path, index: Mapping[str, int]) -> Iterator[Record]:
-    import pyarrow.parquet as pq
-
-    columns = pq.read_table(file, columns=_COLUMNS).to_pydict()
+    columns = read_parquet(file, _COLUMNS).to_pydict()
     rows = zip(*(columns[name] for name in _COLUMNS), strict=True)
     for line, (path, label, split, captions) in enumerate(rows, 1):
         if label not in index or split not in SPLITS:
@@ -81,13 +80,10 @@ def _records(file: Path, index: Mapping[str, int]) -> Iterator[Record]:
 
 def _about(file: Path) -> JsonObject | None:
     """Return what the table says of itself, or None when it is not one of flip's."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
-        metadata = pq.read_schema(file).metadata or {}
-        about = json.loads(metadata.get(METADATA_KEY, b"null"))
-    except (pa.ArrowException, ValueError, OSError):
+        metadata = read_parquet_schema(file).metadata or {}
+        about = parse_json(metadata.get(METADATA_KEY, b"null"))
+    except (DataError, ValueError):
         return None
     return about if isinstance(about, dict) else None
 
