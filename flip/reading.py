@@ -15,6 +15,9 @@ from typing import Any
 #: Seconds to wait for whoever writes into a FIFO.
 PATIENCE = 5.0
 
+#: Largest pickle in a checkpoint. That of Stable Diffusion XL with the state of its optimiser has less than 2 MiB.
+MOST_PICKLE_BYTES = 4 << 20
+
 _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a FIFO"),
@@ -40,6 +43,38 @@ def open_plain(file: str | Path) -> io.BufferedReader:
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def require_plain(file: str | Path) -> None:
+    """Raise an OSError unless a file is a plain one, before a library opens it that would wait for a FIFO."""
+    open_plain(file).close()
+
+
+def require_stored(file: str | Path) -> None:
+    """Raise a ValueError if a zip of weights has a compressed member or a huge pickle, which may take any time.
+
+    Raises
+    ------
+    OSError, ValueError
+        Also where it is no zip.
+    """
+    import struct
+    import zipfile
+
+    try:
+        with open_plain(file) as stream, zipfile.ZipFile(stream) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, struct.error) as error:
+        raise ValueError(f"it is no zip that can be read: {error}") from error
+    squeezed = next((m for m in members if m.compress_type != zipfile.ZIP_STORED), None)
+    if squeezed is not None:
+        raise ValueError(f"{squeezed.filename[:80]!r} in it is compressed, which no checkpoint is")
+    huge = next((m for m in members if m.filename.endswith(".pkl") and m.file_size > MOST_PICKLE_BYTES), None)
+    if huge is not None:
+        raise ValueError(
+            f"{huge.filename[:80]!r} in it has {huge.file_size >> 20} MiB, and that of a model less than "
+            f"{MOST_PICKLE_BYTES >> 20}"
+        )
 
 
 def read_bytes(file: str | Path) -> bytes:

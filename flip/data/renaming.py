@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flip.data.dataset import Dataset
 from flip.data.text import nfc, read_text
-from flip.errors import DataError, near_names, reason_of
+from flip.errors import DataError, near_names
 from flip.reading import parse_json
 
 # What the first column of a table of names may be called; any other first row counts as names.
@@ -31,10 +31,7 @@ def rename_classes(dataset: Dataset, file: Path) -> Dataset:
     DataError
         If the file cannot be read, has a wrong number of names, or names a class that is unknown or was named before.
     """
-    try:
-        text = read_text(file)
-    except OSError as error:
-        raise DataError(f"cannot read class names from {file}: {reason_of(error)}") from error
+    text = read_text(file)
     suffix = file.suffix.lower()
     ordered = True
     if suffix == ".json":

@@ -53,8 +53,6 @@ def _read_csv(file: Path) -> Table:
             cells = cells[:-1]
         if len(cells) != len(header):
             spans = any("\n" in cell for cell in cells)
-            if spans:
-                _require_closed(file, text, delimiter, line)
             doubt = "; is a quote not closed?" if spans else ""
             raise DataError(f"{file}:{line}: {len(cells)} cells, but the header has {len(header)}{doubt}")
         rows.append(Row(file, line, dict(zip(header, cells, strict=True))))
@@ -65,26 +63,17 @@ def _read_csv(file: Path) -> Table:
 
 def _csv_rows(file: Path, text: str, delimiter: str, start: int) -> Iterator[tuple[int, list[str]]]:
     """Yield each row with its first line; a quote that is never closed is an error with the line it is on."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    line = begin = 1
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    line = 1
     try:
         for cells in reader:
             if line > start:
                 yield line, cells
-            line, begin = reader.line_num + 1, line
-    except csv.Error as error:
-        raise DataError(f"{file}:{line}: {error}; is a quote not closed?") from error
-    _require_closed(file, text, delimiter, begin)
-
-
-def _require_closed(file: Path, text: str, delimiter: str, line: int) -> None:
-    """Raise a DataError if the last row, which begins on a line, ends inside of quotes."""
-    rest = "".join(io.StringIO(text, newline="").readlines()[line - 1 :])
-    try:
-        list(csv.reader(io.StringIO(rest, newline=""), delimiter=delimiter, strict=True))
+            line = reader.line_num + 1
     except csv.Error as error:
         if "end of data" in str(error):
             raise DataError(f"{file}:{line}: a quote that begins in this row is never closed") from error
+        raise DataError(f"{file}:{line}: {error}; is a quote not closed, or not doubled inside of quotes?") from error
 
 
 def _delimiter(text: str, usual: str) -> tuple[str, int]:
@@ -98,7 +87,10 @@ def _delimiter(text: str, usual: str) -> tuple[str, int]:
         return told[1], text[: len(text) - len(text.lstrip("\r\n"))].count("\n") + 1
 
     def parts(delimiter: str) -> tuple[int, int, bool]:
-        names = [name.strip().lower() for name in next(csv.reader([first], delimiter=delimiter), [])]
+        try:
+            names = [name.strip().lower() for name in next(csv.reader([first], delimiter=delimiter), [])]
+        except csv.Error:
+            names = []
         return sum(name in COLUMNS for name in names), len(names), delimiter == usual
 
     return max((usual, ",", ";", "\t", "|"), key=parts), 0

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flip.data.captions import parse_captions
 from flip.data.dataset import Box
@@ -105,7 +105,7 @@ class Row(NamedTuple):
         value = self.cells.get(column)
         if isinstance(value, str):
             value = value.strip().strip("[]()").replace(",", " ").split()
-        numbers = [self.text(name) for name in columns] if value is None else list(value)
+        numbers = [self.text(name) for name in columns] if value is None else _items(value)
         if not any(number is not None for number in numbers):
             return None
         try:
@@ -158,6 +158,11 @@ class Table(NamedTuple):
             elif there and there[0] not in ("path", "file_name", "label"):
                 told.append(f"the {what} are read from the column {there[0]!r}")
         return told
+
+
+def _items(value: object) -> list[Any]:
+    """Return the items of a list, or the value itself as the only one."""
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _evaluated(text: str) -> bytes | str:

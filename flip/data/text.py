@@ -77,5 +77,14 @@ def path_lines(stream: BinaryIO, *, null: bool = False) -> Iterator[str]:
 
 
 def read_text(file: Path) -> str:
-    """Return a file's text; see :func:`decode_text` and :func:`flip.reading.read_bytes`."""
-    return decode_text(read_bytes(file), file)
+    """Return a file's text; see :func:`decode_text` and :func:`flip.reading.read_bytes`.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read or is no text.
+    """
+    try:
+        return decode_text(read_bytes(file), file)
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror or error}") from error

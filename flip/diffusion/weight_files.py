@@ -10,7 +10,7 @@ from flip.diffusion import ldm
 from flip.diffusion.pickles import read_pickled_tensors
 from flip.errors import CheckpointError, reason_of
 from flip.files import written_aside
-from flip.reading import open_plain, read_json
+from flip.reading import open_plain, read_json, require_plain
 
 if TYPE_CHECKING:
     import torch
@@ -74,6 +74,7 @@ def read_safetensors(file: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     try:
+        require_plain(file)
         return load_file(file)
     except (SafetensorError, OSError, ValueError, KeyError) as e:
         raise _broken(file, e) from e
@@ -89,9 +90,9 @@ def read_metadata(file: Path) -> dict[str, str]:
     """
     from safetensors import SafetensorError, safe_open
 
-    if not is_safetensors(file):
-        return {}
     try:
+        if not is_safetensors(file):
+            return {}
         with safe_open(file, "pt") as opened:
             return dict(opened.metadata() or {})
     except (SafetensorError, OSError, ValueError) as e:

@@ -39,7 +39,7 @@ def test_a_class_list_is_for_photos_and_not_for_a_split(
     flip: Flip, squares: Path, tmp_path: Path, classes: str
 ) -> None:
     (tmp_path / "classes.txt").write_text(classes)
-    line = one_line(flip("zeroshot", "--data", squares, "--classes", "classes.txt"), 1)
+    line = one_line(flip("zeroshot", "--data", squares, "--classes", "classes.txt"), 2)
     assert "--classes classes.txt" in line
     assert "--classnames" in line
     assert "--subset" in line

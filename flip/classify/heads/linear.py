@@ -32,6 +32,7 @@ class LinearHead(FeatureHead):
     """Logistic regression to convergence; C and the weight a of the zero-shot prior on held-out rows of train."""
 
     name: ClassVar[str] = "linear"
+    most_work: ClassVar[float | None] = 4e9
     arrays: ClassVar[tuple[str, ...]] = ("weights", "bias")
     values: ClassVar[tuple[str, ...]] = ("use_text", "text_weight", "strength", "iterations", "gradient")
 
