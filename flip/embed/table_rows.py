@@ -82,7 +82,11 @@ def _batches(file: Path, width: int) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa
 
     with open_parquet(file) as table:
-        column = table.schema_arrow.field("embedding").type
+        found = {field.name: field.type for field in table.schema_arrow}
+        for name in ("path", "error"):
+            if found.get(name) != pa.string():
+                raise DataError(f"{file} has no column {name} of text; {_ADVICE}")
+        column = found.get("embedding")
         if column not in (pa.list_(pa.float16(), width), pa.list_(pa.float32(), width)):
             raise DataError(f"{file}: its embeddings are {column}, not of width {width}; {_ADVICE}")
         rows = 0
@@ -96,7 +100,7 @@ def _batches(file: Path, width: int) -> Iterator[pa.RecordBatch]:
 def _width(file: Path) -> int:
     schema = read_parquet_schema(file)
     width = getattr(schema.field("embedding").type, "list_size", None) if "embedding" in schema.names else None
-    if width is None:
+    if width is None or width < 1:
         raise DataError(f"{file} has no column embedding of a fixed width; {_ADVICE}")
     return int(width)
 
