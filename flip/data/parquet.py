@@ -69,7 +69,8 @@ def open_parquet(file: Path) -> Iterator[pq.ParquetFile]:
 
     try:
         with open_plain(file) as stream:
-            opened = pq.ParquetFile(stream, page_checksum_verification=True)
+            # Buffered, a column is read as it is decoded, and not all of it at once.
+            opened = pq.ParquetFile(stream, page_checksum_verification=True, buffer_size=1 << 20)
             _require_bounded(file, opened)
             yield opened
     except (DataError, MemoryError, RecursionError):

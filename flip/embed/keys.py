@@ -8,6 +8,7 @@ import stat
 from typing import NamedTuple
 
 from flip.data.dataset import Box
+from flip.data.text import column_text
 
 #: How a photo was decoded: every pixel of it, or a JPEG at a smaller scale. Each has rows of its own.
 EXACT, FAST = "exact", "fast"

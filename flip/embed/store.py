@@ -17,6 +17,7 @@ from flip.arrays import BoolArray, FloatArray, IntArray
 from flip.embed.claims import Claims
 from flip.embed.database import ReplacedError
 from flip.embed.index import IndexRow, KeyIndex, Place
+from flip.embed.keys import number
 from flip.embed.parts import (
     DamagedPartError,
     Part,
@@ -180,7 +181,7 @@ class PartStore:
         import pyarrow as pa
 
         identities = [row.identity for row in self.rows_of(table)]
-        sums = check_sums(embedding_values(table["embedding"], self.dim), identities)
+        sums = check_sums(embedding_values(table["embedding"], self.dim), _with_errors(identities, table))
         return table.append_column("check", pa.array(sums, pa.int64()))
 
     def rows_of(self, table: pa.Table) -> list[IndexRow]:
@@ -201,12 +202,14 @@ class PartStore:
 
     def sound(self, table: pa.Table, values: FloatArray, identities: Sequence[int]) -> BoolArray:
         """Return which rows are as they were written, and what they are said to be (n,)."""
-        own = None if "check" in table.column_names else [row.identity for row in self.rows_of(table)]
-        if own is not None:
-            same: BoolArray = np.array(own, np.int64) == np.array(identities, np.int64)
-            return same & is_unit(values)
-        stored = table["check"].to_numpy()
-        sound: BoolArray = stored == check_sums(values, identities)
+        if "check" in table.column_names:
+            stored: IntArray = table["check"].to_numpy()
+            sound: BoolArray = stored == check_sums(values, _with_errors(identities, table))
+        else:
+            own = np.array([row.identity for row in self.rows_of(table)], np.int64)
+            errors = _errors(table) or [None] * len(table)
+            failed = np.array([error is not None for error in errors], bool)
+            sound = (own == np.array(identities, np.int64)) & is_unit(values) & (values.any(axis=1) != failed)
         return sound
 
     def set_part_aside(self, name: str, reason: object) -> None:
@@ -286,3 +289,11 @@ def _errors(table: pa.Table) -> list[str | None] | None:
         return None
     errors: list[str | None] = table["error"].to_pylist()
     return errors
+
+
+def _with_errors(identities: Sequence[int], table: pa.Table) -> Sequence[int]:
+    """Return the identities with what the errors of rows say in them."""
+    errors = _errors(table)
+    if errors is None:
+        return identities
+    return [i if e is None else i ^ number(e) for i, e in zip(identities, errors, strict=True)]

@@ -84,7 +84,7 @@ def test_a_file_that_is_known_by_its_content_is_read_for_it_once(tmp_path, monke
     embed(tmp_path / "c", files)
     files = moved(tmp_path / "photos", files)
     opened = []
-    monkeypatch.setattr("flip.embed.photo._open", lambda file, real=open: opened.append(file) or real(file, "rb"))
+    monkeypatch.setattr("flip.embed.photo.open_plain", lambda file, real=open: opened.append(file) or real(file, "rb"))
     embed(tmp_path / "c", files)
     assert sorted(opened) == sorted(map(str, files))
     embed(tmp_path / "c", files)

@@ -97,7 +97,7 @@ def test_a_file_that_cannot_be_opened_now_is_not_remembered(tmp_path, monkeypatc
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr("flip.embed.photo._open", fail)
+        patched.setattr("flip.embed.photo.open_plain", fail)
         _, errors, _ = embed(tmp_path / "c", files)
         assert all(errors)
     assert embed(tmp_path / "c", files)[1:] == ([None] * 6, 6)
