@@ -5,9 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from flip.shown import one_line
+
 
 class FlipError(Exception):
-    """Base of everything flip raises on purpose; the command line prints it as one line and exits with 1."""
+    """Base of everything flip raises on purpose; the command line prints it as one line and exits with 1.
+
+    As text it is one line of bounded length, whatever names and libraries' messages are part of it.
+    """
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class DataError(FlipError):
@@ -46,6 +54,13 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, signal: int) -> None:
         super().__init__()
         self.signal = signal
+
+
+def reason_of(error: BaseException) -> str:
+    """Return why something failed, in one line: of a system's error its words without number and path."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def near_names(given: str, allowed: Iterable[str], most: int = 3) -> str:

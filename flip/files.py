@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import errno
 import functools
 import hashlib
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from flip.errors import ConfigError
+from flip.errors import ConfigError, reason_of
 
 #: A JSON object whose keys others decide, such as a library's configuration or what a result file holds beside its
 #: numbers. Its values are read loosely; where flip decides the keys there is a class or a TypedDict.
@@ -26,6 +29,12 @@ ASIDE_PREFIX = ".flip-tmp-"
 _NEVER_REPLACED = ("--run", "--copy-to")
 
 _WRITABLE = "pass a file in a folder that can be written"
+
+#: The ``errors`` of text streams that results are written to: a name that is not UTF-8 gets its own bytes back, and
+#: what the stream's encoding lacks is written as JSON would.
+KEEP_NAMES = "flip.keep-names"
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 #: What a file of each kind begins with. Text is told by its bytes.
 _MAGIC = (
@@ -74,12 +83,62 @@ def written_aside(file: Path, advice: str = _WRITABLE, *, durable: bool = False,
                 aside.unlink()
 
 
+def require_writable(file: Path, kind: str, flag: str) -> None:
+    """Check that a file may be written later, so that hours of work do not end in a refusal; nothing is made.
+
+    Parameters
+    ----------
+    file : Path
+    kind : str
+        As :func:`written_aside` takes it.
+    flag : str
+        The option that named the file, for messages.
+
+    Raises
+    ------
+    ConfigError
+        If it is a folder, its folder cannot be made or written, or it holds data of another kind.
+    """
+    with _writing(file, _WRITABLE):
+        target = file.resolve()
+        if target.is_dir():
+            raise ConfigError(f"{flag} {file} is a folder; pass the name of a file")
+        if is_special(target):
+            return
+        _require_kind(file, target, kind)
+        _require_place(target.parent)
+
+
+def require_new_folder(folder: Path, flag: str) -> None:
+    """Check that :func:`claim_folder` will make a new folder; nothing is made.
+
+    Raises
+    ------
+    ConfigError
+        If it is a file, holds something, or cannot be made.
+    """
+    try:
+        _require_free(folder, flag)
+        _require_place(folder if folder.is_dir() else folder.parent)
+    except OSError as e:
+        raise ConfigError(f"{flag} {folder} cannot be made ({e.strerror or e}); pass a folder that can") from e
+
+
+def _require_place(folder: Path) -> None:
+    """Raise an OSError unless something can be written into a folder, or into the first above it that is there."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, f"{there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, f"{there} is read-only")
+
+
 @contextlib.contextmanager
 def _writing(file: Path, advice: str) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        raise ConfigError(f"{file} cannot be written ({e.strerror or e}); {advice}") from e
+        raise ConfigError(f"{file} cannot be written ({reason_of(e)}); {advice}") from e
 
 
 def _aside_of(target: Path, through: bool) -> Path:
@@ -167,16 +226,16 @@ def open_special(file: Path) -> Iterator[TextIO]:
         If it cannot be written.
     """
     try:
-        with file.open("w", encoding="utf-8", newline="") as stream:
+        with open_to_write(file) as stream:
             yield stream
     except BrokenPipeError:
         raise
     except OSError as e:
-        raise ConfigError(f"{file} cannot be written ({e.strerror or e}); {_WRITABLE}") from e
+        raise ConfigError(f"{file} cannot be written ({reason_of(e)}); {_WRITABLE}") from e
 
 
 def write_text(file: Path, text: str, *, kind: str = "text") -> None:
-    """Write a text file (UTF-8) atomically.
+    """Write a text file (UTF-8, names that are none as they are) atomically.
 
     Raises
     ------
@@ -184,12 +243,23 @@ def write_text(file: Path, text: str, *, kind: str = "text") -> None:
         If the file cannot be written, or would replace a file of another kind.
     """
     with written_aside(file, kind=kind) as aside:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_text(text, encoding="utf-8", errors=KEEP_NAMES)
 
 
 def write_json(file: Path, content: object) -> None:
     """Write JSON atomically; see :func:`plain` for what it may hold."""
-    write_text(file, json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n")
+    write_text(file, json_text(content, indent=2) + "\n")
+
+
+def open_to_write(file: Path) -> TextIO:
+    """Open a text file for results: UTF-8, names that are none as they are, line ends as they are written."""
+    return file.open("w", encoding="utf-8", errors=KEEP_NAMES, newline="")
+
+
+def json_text(content: object, indent: int | None = None) -> str:
+    """Return JSON that is UTF-8 whatever names are in it: a byte that is not is written as ``\\udcxx``."""
+    text = json.dumps(plain(content), indent=indent, ensure_ascii=False)
+    return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def plain(value: object) -> Any:
@@ -226,17 +296,22 @@ def claim_folder(folder: Path, mark: str | None = None, *, overwrite: bool = Fal
         If it is a file, holds other work and ``overwrite`` is false, or cannot be made.
     """
     try:
-        if folder.exists() and not folder.is_dir():
-            raise ConfigError(f"{flag} {folder} is a file; pass a folder")
         ours = mark is not None and (folder / mark).is_file()
-        holds = folder.is_dir() and any(not path.name.startswith(ASIDE_PREFIX) for path in folder.iterdir())
-        if holds and not ours and not overwrite:
-            raise ConfigError(f"{flag} {folder} already holds files; pass {_advice(flag)}")
+        _require_free(folder, flag, others=ours or overwrite)
         folder.mkdir(parents=True, exist_ok=True)
         remove_stale_asides(folder)
     except OSError as e:
-        raise ConfigError(f"{flag} {folder} cannot be made ({e.strerror or e}); pass a folder that can") from e
+        raise ConfigError(f"{flag} {folder} cannot be made ({reason_of(e)}); pass a folder that can") from e
     return ours
+
+
+def _require_free(folder: Path, flag: str, *, others: bool = False) -> None:
+    """Raise a ConfigError if a folder is a file or holds something, which ``others`` allows."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{flag} {folder} is a file; pass a folder")
+    holds = folder.is_dir() and any(not path.name.startswith(ASIDE_PREFIX) for path in folder.iterdir())
+    if holds and not others:
+        raise ConfigError(f"{flag} {folder} already holds files; pass {_advice(flag)}")
 
 
 def _advice(flag: str) -> str:
@@ -281,13 +356,23 @@ def remove_stale_asides(folder: Path) -> None:
     """Remove temporary files and folders that killed processes of this machine left in a folder."""
     import shutil
 
-    host = _host()
+    host = host_id()
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
             if path.name.startswith(f"{ASIDE_PREFIX}{host}-"):
                 process = path.name[len(ASIDE_PREFIX) + len(host) + 1 :].partition("-")[0]
-                if process.isdigit() and not _is_alive(int(process)):
+                if process.isdigit() and not is_alive(int(process)):
                     shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def set_aside(file: Path) -> Path | None:
+    """Rename a damaged file so that nobody takes it for a sound one; return where it is, or None if it stays."""
+    place = file.with_name(f"{file.name}.damaged")
+    try:
+        file.replace(place)
+    except OSError:
+        return None
+    return place
 
 
 def sync(path: Path) -> None:
@@ -297,6 +382,24 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _keep_names(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Return what is written in place of characters that an encoding lacks, and where to go on."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    utf8 = codecs.lookup(error.encoding).name == "utf-8"
+    written = b""
+    for character in error.object[error.start : error.end]:
+        code = ord(character)
+        if utf8 and 0xDC80 <= code <= 0xDCFF:
+            written += bytes([code - 0xDC00])
+        else:
+            written += json.dumps(character)[1:-1].encode("ascii")
+    return written, error.end
+
+
+codecs.register_error(KEEP_NAMES, _keep_names)
 
 
 def _difference(name: str, before: object, now: object) -> str:
@@ -317,18 +420,19 @@ def _new_aside(folder: Path, name: str) -> Path:
 
 
 def _aside_prefix() -> str:
-    return f"{ASIDE_PREFIX}{_host()}-{os.getpid()}-"
+    return f"{ASIDE_PREFIX}{host_id()}-{os.getpid()}-"
 
 
 @functools.cache
-def _host() -> str:
+def host_id() -> str:
     """Return a short hash of the machine's name: processes of another machine cannot be asked whether they live."""
     import platform
 
     return hashlib.sha256(platform.node().encode()).hexdigest()[:6]
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Return whether a process of this machine runs."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

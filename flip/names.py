@@ -7,6 +7,15 @@ from __future__ import annotations
 
 DEFAULT_MODEL = "ViT-B-32/openai"
 
+#: Models that a shell offers to complete; ``flip models`` lists all.
+MODELS = (
+    *("sample", DEFAULT_MODEL, "ViT-B-16/openai", "ViT-L-14/openai", "ViT-L-14-336/openai", "RN50/openai"),
+    *("ViT-B-32/laion2b_s34b_b79k", "ViT-B-16/laion2b_s34b_b88k", "ViT-L-14/laion2b_s32b_b82k"),
+    *("ViT-H-14/laion2b_s32b_b79k", "ViT-B-32/datacomp_xl_s13b_b90k", "ViT-B-16/datacomp_xl_s13b_b90k"),
+    *("ViT-L-14/datacomp_xl_s13b_b90k", "ViT-B-16-SigLIP2/webli", "ViT-L-16-SigLIP2-256/webli"),
+    *("hf-hub:imageomics/bioclip", "hf-hub:imageomics/bioclip-2"),
+)
+
 #: The embedded field guide, as ``--data``, ``--model`` and ``--ckpt`` call it.
 SAMPLE = "sample"
 SAMPLE_DATA = (SAMPLE, "sample-train")
@@ -37,8 +46,11 @@ PROMPTS = ("plain", "paper", "bird", "clip")
 VOTES = ("uniform", "softmax")
 INDEXES = ("auto", "flat", "ivf", "hnsw")
 SAMPLERS = ("ddim", "dpm++", "euler")
+#: What ``--plot`` draws of an evaluation.
+PLOTS = ("confusion", "calibration", "coverage", "few-shot")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+DECODINGS = ("auto", "exact", "fast")
 
 #: What ``flip data check`` looks for, in the order in which it lists them.
 CHECKS = (

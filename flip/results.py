@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self, TextIO, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TextIO, TypedDict
 
-from flip.errors import DataError
-from flip.files import JsonObject, plain, write_json, written_aside
+from flip.errors import DataError, reason_of
+from flip.files import JsonObject, json_text, open_to_write, plain, write_json, written_aside
+from flip.machine import surroundings, versions
+from flip.reading import open_plain, parse_json, read_json
 
 if TYPE_CHECKING:
     from flip.arrays import Array
-
-#: The packages whose versions decide a number.
-PACKAGES = ("flip-clip", "torch", "torchvision", "open_clip_torch", "timm", "numpy", "scikit-learn", "pillow")
 
 #: The form of every result file; a reader refuses a newer one.
 FORMAT = 1
@@ -99,8 +97,44 @@ class Evaluation:
         absent = own - values.keys()
         if absent:
             raise DataError(f"this is no evaluation: it has no {', '.join(sorted(absent))}; pass what --run wrote")
+        _require_types(values)
         given = {name: values[name] for name in own} | {"ci95": tuple(values["ci95"])}
         return cls(**given, details={k: v for k, v in values.items() if k not in own and k != "format"})
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_class_accuracy(row: object) -> bool:
+    return (
+        isinstance(row, dict)
+        and isinstance(row.get("label"), str)
+        and _is_count(row.get("n"))
+        and _is_number(row.get("top1"))
+    )
+
+
+#: What each value of an evaluation must be.
+_TYPES: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("command", "data", "model", "split"), lambda value: isinstance(value, str)),
+    **dict.fromkeys(("n", "classes", "unreadable"), _is_count),
+    **dict.fromkeys(("top1", "mean_per_class", "seconds"), _is_number),
+    "top5": lambda value: value is None or _is_number(value),
+    "ci95": lambda value: isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)),
+    "protocol": lambda value: isinstance(value, dict),
+    "per_class": lambda value: isinstance(value, list) and all(map(_is_class_accuracy, value)),
+}
+
+
+def _require_types(values: JsonObject) -> None:
+    odd = next((name for name, fits in _TYPES.items() if not fits(values[name])), None)
+    if odd is not None:
+        raise DataError(f"this is no evaluation: its {odd} is {str(values[odd])[:40]!r}; pass what --run wrote")
 
 
 def require_format(values: Mapping[str, object], what: str) -> None:
@@ -267,6 +301,8 @@ class Prediction:
         row: JsonObject = {"path": self.path}
         row |= {"label": self.label, "score": self.score, "top": self.top} if self.error is None else {}
         row |= {} if self.error is None else {"error": self.error}
+        if self.label is None and self.top:
+            row["guess"] = self.top[0][0]
         if self.truth is not None:
             row["truth"] = self.truth
         if self.neighbors is not None:
@@ -291,11 +327,14 @@ PREDICTION_COLUMNS = ("path", "label", "score", "truth", "error")
 GROUP_COLUMNS = Surest._fields
 
 
-def prediction_columns(top: int, *, grouped: bool = False, linked: bool = False) -> tuple[str, ...]:
+def prediction_columns(
+    top: int, *, rejects: bool = False, grouped: bool = False, linked: bool = False
+) -> tuple[str, ...]:
     """Return the columns of prediction rows as csv that list ``top`` classes each."""
     ranked = [name for rank in range(2, top + 1) for name in (f"label{rank}", f"score{rank}")]
     more = (*(GROUP_COLUMNS if grouped else ()), *(("link",) if linked else ()))
-    return ("path", "label", "score", *ranked, "truth", "error", *more)
+    guess = ("guess",) if rejects else ()
+    return ("path", "label", "score", *guess, *ranked, "truth", "error", *more)
 
 
 def predict_row(
@@ -318,6 +357,18 @@ def predict_row(
     return Prediction(path, named, score, ranked, truth, None, neighbors, surest)
 
 
+#: How a text begins that a spreadsheet takes for a formula.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def csv_cells(row: Mapping[str, object], *, safe: bool = False) -> JsonObject:
+    """Return a row's cells as csv holds them; ``safe`` puts an apostrophe before texts that begin like a formula."""
+    cells = {key: plain(value) for key, value in row.items()}
+    if not safe:
+        return cells
+    return {k: f"'{v}" if isinstance(v, str) and v.startswith(_FORMULA) else v for k, v in cells.items()}
+
+
 class RowWriter:
     """Write mappings as they come, each flushed: jsonl, csv, or json as one array. Safe to call from threads.
 
@@ -328,10 +379,12 @@ class RowWriter:
     format : {"jsonl", "json", "csv"}
     columns : sequence of str
         Of csv; other keys are left out there.
+    csv_safe : bool
+        Guard csv cells that a spreadsheet would run; see :func:`csv_cells`.
     """
 
-    def __init__(self, stream: TextIO, format: str, columns: Sequence[str]) -> None:
-        self._stream, self._format = stream, format
+    def __init__(self, stream: TextIO, format: str, columns: Sequence[str], *, csv_safe: bool = False) -> None:
+        self._stream, self._format, self._csv_safe = stream, format, csv_safe
         self._count = 0
         self._lock = threading.Lock()
         if format == "csv":
@@ -342,7 +395,7 @@ class RowWriter:
         """Write one row and flush it."""
         with self._lock:
             if self._format == "csv":
-                self._csv.writerow({key: plain(value) for key, value in row.items()})
+                self._csv.writerow(csv_cells(row, safe=self._csv_safe))
             else:
                 self._stream.write(self._text(row))
             self._count += 1
@@ -355,13 +408,15 @@ class RowWriter:
         self._stream.flush()
 
     def _text(self, row: Mapping[str, object]) -> str:
-        line = json.dumps(plain(row), ensure_ascii=False)
+        line = json_text(row)
         if self._format == "json":
             return ("[\n" if self._count == 0 else ",\n") + line
         return line + "\n"
 
 
-def write_predictions(file: Path, rows: Sequence[Prediction], root: Path | None = None) -> None:
+def write_predictions(
+    file: Path, rows: Sequence[Prediction], root: Path | None = None, *, csv_safe: bool = False
+) -> None:
     """Write prediction rows atomically, as csv where the name ends so, else as jsonl.
 
     Parameters
@@ -370,33 +425,27 @@ def write_predictions(file: Path, rows: Sequence[Prediction], root: Path | None 
     rows : sequence of Prediction
     root : Path, optional
         The folder of the photos, to which csv has a link each.
+    csv_safe : bool
+        Guard csv cells that a spreadsheet would run; see :func:`csv_cells`.
 
     Raises
     ------
     ConfigError
         If the file cannot be written, or would replace a file of another kind.
     """
-    with written_aside(file, kind="text") as aside, aside.open("w", encoding="utf-8", newline="") as stream:
+    with (
+        written_aside(file, kind="text") as aside,
+        open_to_write(aside) as stream,
+    ):
         as_csv, most = file.suffix == ".csv", max((len(row.top) for row in rows), default=1)
-        columns = prediction_columns(most, grouped=any(row.surest for row in rows), linked=root is not None)
-        writer = RowWriter(stream, "csv" if as_csv else "jsonl", columns)
+        rejects = any(row.label is None and row.error is None for row in rows)
+        columns = prediction_columns(
+            most, rejects=rejects, grouped=any(row.surest for row in rows), linked=root is not None
+        )
+        writer = RowWriter(stream, "csv" if as_csv else "jsonl", columns, csv_safe=csv_safe)
         for row in rows:
             writer.write(row.to_cells(root) if as_csv else row.to_dict())
         writer.close()
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide a number."""
-    import platform
-    from importlib import metadata
-
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 @dataclass(frozen=True)
@@ -411,6 +460,8 @@ class Run:
         The command's options.
     versions : dict of str to str
     data_fingerprint, model_fingerprint : str
+    made : dict
+        When, where and how: see :func:`flip.machine.surroundings`, and ``device`` and ``precision`` as they were used.
     """
 
     folder: Path
@@ -419,6 +470,7 @@ class Run:
     versions: dict[str, str]
     data_fingerprint: str
     model_fingerprint: str
+    made: JsonObject = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
@@ -436,7 +488,8 @@ class Run:
         try:
             evaluation = Evaluation.from_dict(result)
             data, model = str(environment["data_fingerprint"]), str(environment["model_fingerprint"])
-            return cls(folder, evaluation, config, dict(environment["versions"]), data, model)
+            made = {k: v for k, v in environment.items() if k not in _NOT_MADE}
+            return cls(folder, evaluation, config, dict(environment["versions"]), data, model, made)
         except DataError as e:
             raise DataError(f"{folder}: {e}") from e
         except (KeyError, TypeError, ValueError) as e:
@@ -452,14 +505,18 @@ class Run:
         """
         file = self.folder / ROWS_FILE
         try:
-            with file.open(encoding="utf-8") as stream:
+            with open_plain(file) as stream:
                 for line in stream:
-                    row = json.loads(line)
+                    row = parse_json(line)
                     if not isinstance(row, dict):
                         raise ValueError("a row is no object")
                     yield row
         except (OSError, ValueError) as e:
-            raise DataError(f"{file} cannot be read ({e}); run the command again with --run") from e
+            raise DataError(f"{file} cannot be read ({reason_of(e)}); run the command again with --run") from e
+
+
+#: Keys of ``environment.json`` that a run has under names of its own.
+_NOT_MADE = frozenset(("command", "format", "versions", "data_fingerprint", "model_fingerprint"))
 
 
 def write_run(
@@ -469,11 +526,21 @@ def write_run(
     config: Mapping[str, object],
     data_fingerprint: str,
     model_fingerprint: str,
+    made: Mapping[str, object] | None = None,
 ) -> Run:
-    """Write a run into a folder: rows, config, versions and fingerprints, and the result last."""
+    """Write a run into a folder: rows, config, versions and fingerprints, and the result last.
+
+    ``made`` is what is known besides :func:`flip.machine.surroundings`: the device and precision that were used.
+    """
     write_predictions(folder / ROWS_FILE, rows)
     write_json(folder / CONFIG_FILE, {"command": evaluation.command, "format": FORMAT, **config})
-    environment = {"versions": versions(), "data_fingerprint": data_fingerprint, "model_fingerprint": model_fingerprint}
+    environment = {
+        "versions": versions(),
+        "data_fingerprint": data_fingerprint,
+        "model_fingerprint": model_fingerprint,
+        **surroundings(),
+        **(made or {}),
+    }
     write_json(folder / ENVIRONMENT_FILE, {"command": evaluation.command, "format": FORMAT, **environment})
     write_json(folder / RESULT_FILE, evaluation.to_dict())
     return Run.open(folder)
@@ -481,11 +548,11 @@ def write_run(
 
 def _read_json(file: Path, folder: Path) -> JsonObject:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
     except FileNotFoundError as e:
         raise DataError(f"{folder} is no run of flip: it has no {file.name}; pass a folder that --run wrote") from e
-    except (OSError, ValueError, RecursionError) as e:
-        raise DataError(f"{file} cannot be read ({e}); run the command again with --run") from e
+    except (OSError, ValueError) as e:
+        raise DataError(f"{file} cannot be read ({reason_of(e)}); run the command again with --run") from e
     if not isinstance(content, dict):
         raise DataError(f"{file} holds no object; run the command again with --run")
     return content

@@ -25,7 +25,9 @@ def option(default: object, help: str, **metadata: object) -> Any:
     default : object
     help : str
     **metadata
-        ``envvar``: an environment variable that sets it. ``choices``: the words that it accepts.
+        ``envvar``: an environment variable that sets it. ``choices``: the words that it accepts. ``completes``: words
+        that a shell offers beside the names of files. ``writes``: what is written to the file that it names ("text",
+        "image"), or "folder" for a new folder; it is checked before the work.
     """
     return field(default=default, metadata={"help": help, **metadata})
 

@@ -18,17 +18,20 @@ MODULES = sorted((ROOT / "flip").rglob("*.py"))
 LIBRARY = [file for file in MODULES if file.relative_to(ROOT / "flip").parts[0] not in ("cli", "__main__.py")]
 
 #: Each room, and the rooms below it that it may import. Arrows point down only; docs/design.md draws them.
-WORDS = {"errors", "names", "settings"}
-FILES = WORDS | {"arrays", "files"}
-LOW = FILES | {"metrics", "results", "features", "device"}
+WORDS = {"errors", "names", "settings", "shown"}
+FILES = WORDS | {"arrays", "files", "reading"}
+LOW = FILES | {"machine", "metrics", "results", "features", "device"}
 ALLOWED = {
-    "errors": set(),
+    "shown": set(),
+    "reading": set(),
+    "errors": {"shown"},
     "names": set(),
     "arrays": set(),
     "settings": {"errors"},
-    "files": {"errors", "arrays"},
+    "files": {"errors", "arrays", "reading"},
     "metrics": {"errors", "arrays"},
-    "results": FILES | {"metrics"},
+    "machine": FILES,
+    "results": FILES | {"machine", "metrics"},
     "features": {"errors", "arrays"},
     "device": WORDS,
     "sample": FILES,
@@ -48,7 +51,7 @@ ALLOWED["__main__"] = {"cli"}
 #: Libraries that change often, and the only file or folder that knows each.
 ONLY_IMPORTERS = {
     "open_clip": ("flip/clip/",),
-    "faiss": ("flip/classify/index.py",),
+    "faiss": ("flip/classify/index.py", "flip/classify/approximate.py"),
     "diffusers": ("flip/diffusion/",),
     "accelerate": ("flip/device.py",),
     "typer": ("flip/cli/",),
@@ -280,7 +283,7 @@ def test_every_command_is_a_file_and_a_word():
 
     files = {file.stem for file in (ROOT / "flip" / "cli" / "commands").glob("*.py")} - {"__init__"}
     assert files == set(COMMANDS)
-    assert set(typer.main.get_command(app).commands) == set(COMMANDS)
+    assert set(typer.main.get_command(app).commands) == {*COMMANDS, "help"}
 
 
 # What is installed.

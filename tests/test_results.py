@@ -130,3 +130,16 @@ def test_rows_are_written_as_they_come(form):
         rows = json.loads(text) if form == "json" else [json.loads(line) for line in text.splitlines()]
         assert rows[0] == {"path": 'a,"b"', "label": None, "score": None}
     assert len(rows) == 2
+
+
+def test_a_run_keeps_when_where_and_how_it_was_made(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/somewhere/bin/flip", "knn", "-k", "5", "--data", "two words"])
+    evaluation = score_predictions(np.eye(3), np.arange(3), ["a", "b", "c"], split="test")
+    made = {"device": "cpu", "precision": "bf16"}
+    write_run(tmp_path / "run", evaluation, [Prediction("x.jpg", "a", 1.0)], {}, "d", "m", made)
+    run = Run.open(tmp_path / "run")
+    assert run.made["command_line"] == ["flip", "knn", "-k", "5", "--data", "two words"]
+    assert run.made["precision"] == "bf16"
+    assert {"date", "host", "system", "processor", "cores", "threads", "gpu", "cuda"} <= run.made.keys()
+    assert {"python", "torch", "numpy", "scipy", "pillow", "diffusers", "transformers"} <= run.versions.keys()
+    assert "versions" not in run.made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,14 +20,19 @@ from flip.classify.settings import HeadSettings
 from flip.classify.text_side import ZeroShotText, build_text_side
 from flip.classify.training_set import TrainingSet
 from flip.classify.zeroshot import ZeroShotClassifier
-from flip.errors import CheckpointError, ConfigError, DataError, FeatureMismatchError
+from flip.errors import CheckpointError, ConfigError, DataError, FeatureMismatchError, reason_of
 from flip.features import Features
-from flip.files import JsonObject, claim_folder, write_json, written_aside
-from flip.results import FORMAT, require_format, versions
+from flip.files import JsonObject, claim_folder, plain, write_json, written_aside
+from flip.machine import versions
+from flip.reading import read_bytes, read_json
+from flip.results import FORMAT, require_format
+
+log = logging.getLogger(__name__)
 
 HEAD_FILE, ARRAYS_FILE = "head.json", "head.safetensors"
 CLASS_EMBEDDINGS = "class_embeddings"
 LEARNED_FROM = "learned_from"
+_SEAL = "sha256"
 
 
 @dataclass(frozen=True)
@@ -39,15 +45,18 @@ class Origin:
         Name and fingerprint of the model.
     crop, tta : str
         As ``--crop`` and ``--tta``.
+    precision : str
+        Number format of the image network; empty where it is unknown.
     """
 
     model: str = ""
     fingerprint: str = ""
     crop: str = "none"
     tta: str = "none"
+    precision: str = ""
 
     def require(self, other: Origin) -> None:
-        """Raise a FeatureMismatchError unless the other features were made the same way."""
+        """Raise a FeatureMismatchError unless the other features were made the same way; log another precision."""
         if self.fingerprint != other.fingerprint:
             raise FeatureMismatchError(
                 f"the head was fitted on features of {self.model} ({self.fingerprint}), "
@@ -57,6 +66,12 @@ class Origin:
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
                 raise FeatureMismatchError(f"the head was fitted with --{name} {mine}; pass that, not {theirs}")
+        if self.precision and other.precision and self.precision != other.precision:
+            log.warning(
+                "the head was fitted on features in %s, and gets features in %s, which may move single photos; "
+                "pass --precision %s for the same",
+                *(self.precision, other.precision, self.precision),
+            )
 
 
 class HeadClassifier(Classifier):
@@ -200,8 +215,9 @@ class HeadClassifier(Classifier):
         arrays[LEARNED_FROM] = self._learned_from
         claim_folder(folder, overwrite=overwrite, flag="--save")
         with written_aside(folder / ARRAYS_FILE, "pass --save with a folder that can", kind="weights") as aside:
-            aside.write_bytes(save(arrays))
-        write_json(folder / HEAD_FILE, about)
+            packed = save(arrays)
+            aside.write_bytes(packed)
+        write_json(folder / HEAD_FILE, {**about, _SEAL: _sealed(about, packed)})
 
     def _fit(self, train: TrainingSet) -> None:
         features = train.features
@@ -256,6 +272,12 @@ def photo_keys(image_features: FloatArray) -> UIntArray:
     return np.array([int.from_bytes(digest, "little") for digest in digests], np.uint64)
 
 
+def _sealed(about: Mapping[str, object], packed: bytes) -> str:
+    """Return a hash of all that a saved head is: numbers that were changed would be wrong without a word."""
+    text = json.dumps(plain(about), sort_keys=True)
+    return hashlib.sha256(text.encode() + packed).hexdigest()
+
+
 def make_head(
     name: str = "auto",
     *,
@@ -303,15 +325,19 @@ def load_classifier(folder: Path | str) -> HeadClassifier:
         If a newer flip wrote it.
     """
     from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load
 
     folder = Path(folder)
     file = folder / HEAD_FILE
     if not file.is_file():
         raise CheckpointError(f"{folder} holds no {HEAD_FILE}; pass a folder that flip hybrid --save wrote")
     try:
-        about = json.loads(file.read_text(encoding="utf-8"))
+        about = read_json(file)
         require_format(about, f"the head in {folder}")
-        return HeadClassifier._restore(about, load_file(folder / ARRAYS_FILE))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ConfigError, SafetensorError) as e:
-        raise CheckpointError(f"the head in {folder} cannot be read ({e}); save it again with --save") from e
+        packed = read_bytes(folder / ARRAYS_FILE)
+        seal = about.pop(_SEAL, None)
+        if seal is not None and seal != _sealed(about, packed):
+            raise ValueError("it was changed since it was saved")
+        return HeadClassifier._restore(about, load(packed))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ConfigError, SafetensorError) as e:
+        raise CheckpointError(f"the head in {folder} cannot be read ({reason_of(e)}); save it again with --save") from e

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +15,8 @@ from typing import TypedDict
 import numpy as np
 
 from flip.arrays import Array, BoolArray, FloatArray, IntArray
-from flip.errors import DataError, near_names
+from flip.errors import DataError, near_names, reason_of
+from flip.reading import read_bytes
 from flip.results import Surest
 
 #: What ``--groups`` takes besides a file: the data's own ranks, else the last word of each class name.
@@ -204,7 +206,7 @@ class Candidates:
 
 def last_words(classnames: Sequence[str]) -> ClassGroups:
     """Return the last word of each class name as its group, as in "Black footed Albatross"."""
-    words = tuple(name.replace("_", " ").replace(".", " ").split()[-1] for name in classnames)
+    words = tuple((name.replace("_", " ").replace(".", " ").split() or [name])[-1] for name in classnames)
     return ClassGroups(AUTO, tuple(classnames), (Rank("group", words),))
 
 
@@ -287,19 +289,26 @@ def read_candidates(file: Path, classnames: Sequence[str], raw_names: Sequence[s
 def _read_rows(file: Path, least: int = 2) -> list[tuple[int, list[str]]]:
     """Return the line number and cells of each row that is not blank; every row has at least ``least`` cells."""
     try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as e:
-        raise DataError(f"{file} cannot be read as text ({e}); pass a CSV or TSV file") from e
-    delimiter = "\t" if "\t" in text else ";" if ";" in text and "," not in text else ","
-    reader = csv.reader(text.splitlines(), delimiter=delimiter)
-    lines = [(reader.line_num, [" ".join(cell.split()) for cell in cells]) for cells in reader]
-    lines = [(line, cells) for line, cells in lines if any(cells)]
+        text = read_bytes(file).decode("utf-8-sig")
+        lines = list(_cells(text))
+    except (OSError, UnicodeDecodeError, csv.Error) as e:
+        raise DataError(f"{file} cannot be read as text ({reason_of(e)}); pass a CSV or TSV file") from e
     if not lines:
         raise DataError(f"{file} is empty; write one class per line{', and its group' if least > 1 else ''}")
     for line, cells in lines:
         if len(cells) < least:
             raise DataError(f"{file}:{line}: {cells[0]!r} has no group; write class,group")
     return lines
+
+
+def _cells(text: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line number and cells of each row that is not blank."""
+    delimiter = "\t" if "\t" in text else ";" if ";" in text and "," not in text else ","
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    for row in reader:
+        cells = [" ".join(cell.split()) for cell in row]
+        if any(cells):
+            yield reader.line_num, cells
 
 
 def _key(name: str) -> str:

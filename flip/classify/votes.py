@@ -101,18 +101,20 @@ class NeighborVotes:
 
     def leave_one_out_shares(self, k: int) -> FloatArray:
         """Return the vote shares of each indexed row's ``k`` nearest other rows, shape (n, c)."""
-        return self.vote_on(self.index.search_others(k, self.group))
+        shares = np.empty((len(self.labels), self.classes), np.float32)
+        for rows, found in self.index.blocks_of_others(k, self.group):
+            shares[rows] = self.vote_on(found)
+        return shares
 
     def _leave_one_out(self, ks: Sequence[int]) -> list[KTrial]:
         """Return the leave-one-out accuracy of each k on the rows that are scored."""
-        similarities, rows = self.index.search_others(max(ks), self.group)  # (n, max k)
+        right = np.empty((len(ks), len(self.labels)), bool)
+        for rows, (similarities, neighbors) in self.index.blocks_of_others(max(ks), self.group):
+            for i, k in enumerate(ks):
+                shares = self.vote_on(Neighbors(similarities[:, :k], neighbors[:, :k]))
+                right[i, rows] = shares.argmax(axis=1) == self.labels[rows]
         scored = slice(None) if self.real is None else self.real
-        trials = []
-        for k in ks:
-            shares = self.vote_on(Neighbors(similarities[:, :k], rows[:, :k]))
-            right = shares.argmax(axis=1) == self.labels
-            trials.append(KTrial(k, 100.0 * float(np.mean(right[scored]))))
-        return trials
+        return [KTrial(k, 100.0 * float(np.mean(right[i, scored]))) for i, k in enumerate(ks)]
 
 
 def fit_knn(
@@ -123,8 +125,7 @@ def fit_knn(
     k: int | Sequence[int] | None = None,
     vote: str = "softmax",
     temperature: float = DEFAULT_TEMPERATURE,
-    index: str = "auto",
-    gpu: bool = False,
+    index: str | NeighborIndex = "auto",
     sample_weight: FloatArray | None = None,
     real: BoolArray | None = None,
     group: IntArray | None = None,
@@ -140,14 +141,14 @@ def fit_knn(
     train_labels : int array of shape (n,)
     k : int, sequence of int, or None
         As for ``NeighborVotes.with_k``.
-    index, gpu
-        As for :class:`~flip.classify.index.NeighborIndex`.
+    index : str or NeighborIndex
+        The index of the training rows, or the kind of it.
     sample_weight : float32 array of shape (n,), optional
         How much each row's vote counts.
     """
     alike = sample_weight is None or bool((sample_weight == 1).all())
     weight = None if alike else np.asarray(sample_weight, dtype=np.float32)
-    searched = NeighborIndex(train_features, index, gpu=gpu)
+    searched = NeighborIndex(train_features, index) if isinstance(index, str) else index
     return NeighborVotes(searched, train_labels, classes, 1, vote, temperature, (), weight, real, group).with_k(k)
 
 

@@ -24,13 +24,11 @@ def write_audit(options: FileOutput, data: str, model: str | None, audit: Audit)
     if form == "json":
         write_summary(options, "", audit_report(data, model, audit))
     elif form == "table":
-        write_rows(options, f"flip data check {data}", kinds(audit))
+        write_rows(options, f"flip data check {data}", [_in_short(row) for row in kinds(audit)])
         shown = [row for check in audit.checks for row in map(finding_row, audit.of(check.name)[:SHOWN])]
         if shown and output_file(options) is None:
             more = f", at most {SHOWN} of a kind" if len(shown) < len(audit.findings) else ""
-            write_rows(
-                options, f"\nfindings{more}", [{k: v for k, v in row.items() if k != "severity"} for row in shown]
-            )
+            write_rows(options, f"\nfindings{more}", [_in_short(row) for row in shown])
     else:
         write_rows(options, "findings", [finding_row(finding) for finding in audit.findings])
 
@@ -86,11 +84,14 @@ def _in_short(row: dict[str, object]) -> dict[str, object]:
 
 def write_ranking(file: Path, audit: Audit) -> None:
     """Write the photos in the order of the doubt in their labels, as csv where the name ends so, else as jsonl."""
-    from flip.files import written_aside
+    from flip.files import open_to_write, written_aside
     from flip.results import RowWriter
 
     columns = ("path", "label", "suggested", "split", "score", "wrong", "in_doubt")
-    with written_aside(file, kind="text") as aside, aside.open("w", encoding="utf-8", newline="") as stream:
+    with (
+        written_aside(file, kind="text") as aside,
+        open_to_write(aside) as stream,
+    ):
         writer = RowWriter(stream, file.suffix.lower().removeprefix("."), columns)
         for row in audit.ranking:
             writer.write(row._asdict())
@@ -102,7 +103,7 @@ def draw_findings(file: Path, audit: Audit) -> int:
     from flip.report.sheet import contact_sheet_of
 
     rows = [row for finding in audit.findings if finding.path is not None for row in _cells(finding, audit)]
-    return contact_sheet_of(rows, audit.dataset.root, file) if rows else 0
+    return contact_sheet_of(rows, audit.dataset.root, file, frames=audit.dataset.frames) if rows else 0
 
 
 def _cells(finding: Finding, audit: Audit) -> list[Prediction]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from flip import names
+from flip.cli.pictures import SUFFIXES, parse_plot
 from flip.data.settings import DataSettings
 from flip.embed.settings import EmbedSettings
 from flip.errors import ConfigError
@@ -30,13 +31,16 @@ class FormatOptions(MessageOptions):
         None,
         "How results are written; table on a terminal, otherwise json for an evaluation and jsonl for predictions.",
     )
+    csv_safe: bool = option(
+        False, "Put an apostrophe before csv cells that begin with = + - or @, which spreadsheets would run."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileOutput(FormatOptions):
     """The output of a command that reports something: a file."""
 
-    output: Path | None = option(None, "Write the result to this file instead of stdout.")
+    output: Path | None = option(None, "Write the result to this file instead of stdout.", writes="text")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +69,7 @@ class ModelOptions(EmbedSettings, CacheOptions):
         "ARCH/TAG of open_clip, hf-hub:ORG/NAME, a folder with open_clip_config.json, or sample. "
         f"[default: {names.DEFAULT_MODEL}]",
         envvar="FLIP_MODEL",
+        completes=names.MODELS,
     )
     arch: str | None = option(
         None,
@@ -97,22 +102,35 @@ class PredictOptions(ReadOptions, FileOutput):
         None, "Photos to predict, or - for paths on stdin. Without any: evaluate --split."
     )
     null: bool = option(False, "Paths on stdin end in NUL, as find -print0 writes them.")
-    split: str = option("test", "Which split to evaluate: train, val, test or all.")
+    split: str = option("test", "Which split to evaluate: train, val, test or all.", completes=(*names.SPLITS, "all"))
     predictions: Path | None = option(
-        None, "When evaluating: also write one row per photo to this file (.jsonl or .csv)."
+        None, "When evaluating: also write one row per photo to this file (.jsonl or .csv).", writes="text"
     )
     run: Path | None = option(
-        None, "When evaluating: save config, versions, data fingerprint, result and predictions in this new folder."
+        None,
+        "When evaluating: save config, versions, data fingerprint, result and predictions in this new folder.",
+        writes="folder",
     )
-    sheet: Path | None = option(None, "Draw a contact sheet of the named photos into this .png or .jpg file.")
-    copy_to: Path | None = option(None, "Copy the photos into this new folder, sorted into folders by their label.")
+    sheet: Path | None = option(
+        None, "Draw a contact sheet of the named photos into this .png or .jpg file.", writes="image"
+    )
+    copy_to: Path | None = option(
+        None, "Copy the photos into this new folder, sorted into folders by their label.", writes="folder"
+    )
     link: bool = option(False, "Link the photos of --copy-to instead of copying them.")
+    plot: str | None = option(
+        None,
+        "Draw the confusion matrix, or with --shots the curve, into this .png, .svg or .pdf file; calibration:FILE, "
+        "coverage:FILE, confusion:FILE or few-shot:FILE draw one of these, and the word alone WORD.png.",
+        completes=names.PLOTS,
+    )
     top: int = option(5, "How many labels a prediction row lists.")
     reject: float | None = option(None, "A prediction whose probability is below this gets no label.")
     groups: str | None = option(
         None,
         "Also report the accuracy by group: a CSV or TSV file of class, group and perhaps more ranks, or auto (the "
         "data's own ranks, else the last word of each class name). With --reject a row names the surest rank.",
+        completes=("auto",),
     )
     subset: Path | None = option(
         None, "File of candidate classes, one per line; no other is named, and probabilities are renormalised."
@@ -121,15 +139,18 @@ class PredictOptions(ReadOptions, FileOutput):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least("--top", self.top, 1)
+        picture = parse_plot(self.plot)
+        if picture is not None and picture.kind == "few-shot" and not getattr(self, "shots", None):
+            raise ConfigError("--plot few-shot draws the curve of --shots; pass --shots 1,2,4,all with it")
         if self.reject is not None and not 0 <= self.reject <= 1:
-            raise ConfigError(f"--reject {self.reject} is not a probability; pass a number from 0 to 1")
+            raise ConfigError(f"--reject {self.reject:g} is not a probability; pass a number from 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedOptions(PredictOptions):
     """What methods that learn from labelled photos share."""
 
-    prompts: str = option("plain", "Class prompts of the text side, as in flip zeroshot.")
+    prompts: str = option("plain", "Class prompts of the text side, as in flip zeroshot.", completes=names.PROMPTS)
     shots: str | None = option(
         None, "Training photos per class, such as 1,2,4,8,16,all: repeat the method for each, over several draws."
     )
@@ -138,20 +159,16 @@ class TrainedOptions(PredictOptions):
         None, "Folder of generated photos, as flip augment writes; they join training only."
     )
     augmented_weight: float = option(1.0, "How much a generated photo counts beside a real one.")
-    plot: Path | None = option(
-        None, "Draw the few-shot curve, or calibration and coverage, into this .png, .svg or .pdf file."
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         parse_shots(self.shots)
         at_least("--seeds", self.seeds, 1)
         if self.augmented_weight < 0:
-            raise ConfigError(f"--augmented-weight {self.augmented_weight} is negative; pass 0 or more")
-        require_picture_name(self.plot)
+            raise ConfigError(f"--augmented-weight {self.augmented_weight:g} is negative; pass 0 or more")
 
 
 def require_picture_name(plot: Path | None) -> None:
     """Raise a ConfigError unless ``--plot`` names a file that curves can be drawn into."""
-    if plot is not None and plot.suffix not in (".png", ".svg", ".pdf"):
+    if plot is not None and plot.suffix not in SUFFIXES:
         raise ConfigError(f"--plot {plot} is no picture file; pass a name that ends in .png, .svg or .pdf")

@@ -11,13 +11,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import typer
 
 from flip.cli.config import DataOptions, MessageOptions, ModelOptions, ReadOptions
+from flip.errors import ConfigError
 from flip.names import DEFAULT_MODEL, SAMPLE, SAMPLE_DATA
 from flip.settings import Progress, settings_from
+from flip.shown import shown
 
 if TYPE_CHECKING:
     from flip.classify.zeroshot import ZeroShotClassifier
@@ -33,12 +35,20 @@ log = logging.getLogger("flip.cli")
 BarUpdate = Callable[[int, str, int | None], None]
 
 
+class _Shown(logging.Formatter):
+    """One safe line per message, whatever names are in it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return shown(record.getMessage())
+
+
 @contextmanager
 def messages(options: object) -> Iterator[None]:
     """Print the library's log on stderr, one line per message: notes, with ``-v`` also details, with ``-q`` errors."""
     quiet, verbose = getattr(options, "quiet", False), getattr(options, "verbose", False)
     logger = logging.getLogger("flip")
     handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Shown())
     before = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.propagate = False
@@ -160,6 +170,12 @@ class Context:
         log.debug("model %s (%s), precision %s", self.encoder.name, self.encoder.fingerprint, extractor.precision)
         return extractor
 
+    @property
+    def used(self) -> dict[str, object]:
+        """The device and the precision of the embeddings; empty where no model was needed."""
+        extractor: FeatureExtractor | None = self.__dict__.get("extractor")
+        return {} if extractor is None else {"device": extractor.device, "precision": extractor.precision}
+
     def zero_shot(self, prompts: ClassPrompts) -> ZeroShotClassifier:
         """Return the zero-shot classifier of these prompts."""
         from flip.embed.settings import EmbedSettings
@@ -187,6 +203,15 @@ class Context:
 
             return str(table_metadata(self.dataset)["fingerprint"])
         return self.encoder.fingerprint
+
+    @property
+    def features_precision(self) -> str:
+        """The number format that the features are made in; that of a table's own where they are read from one."""
+        if not getattr(self.options, "images", None) and self.dataset.embeddings is not None:
+            from flip.embed.table import table_metadata
+
+            return str(table_metadata(self.dataset).get("precision", ""))
+        return self.extractor.precision
 
     @property
     def needs_no_model(self) -> bool:
@@ -217,6 +242,19 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def stdin() -> BinaryIO:
+    """Return stdin as bytes.
+
+    Raises
+    ------
+    ConfigError
+        If it is closed.
+    """
+    if sys.stdin is None:
+        raise ConfigError("- stands for stdin, which is closed; pipe something into flip")
+    return sys.stdin.buffer
+
+
 def input_paths(images: list[str], *, null: bool) -> Iterator[str]:
     """Yield the paths given as arguments, and those on stdin where ``-`` stands, as they arrive.
 
@@ -225,8 +263,16 @@ def input_paths(images: list[str], *, null: bool) -> Iterator[str]:
     from flip.data.text import path_lines
 
     for given in images:
-        for path in path_lines(sys.stdin.buffer, null=null) if given == "-" else (given,):
+        for path in path_lines(stdin(), null=null) if given == "-" else (given,):
             yield from _photos_of(path)
+
+
+def is_there(path: str) -> bool:
+    """Return whether something lies at a path."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _photos_of(path: str) -> Iterator[str]:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import typer
 
 from flip.cli.config import CacheOptions, FolderOutput
-from flip.cli.context import implied_model
-from flip.cli.output import result_format
+from flip.cli.context import implied_model, stdin
+from flip.cli.output import result_format, stdout
 from flip.diffusion.settings import CheckpointSettings, DrawSettings, SamplerSettings
-from flip.errors import DataError
 from flip.names import DEVICES, PRECISIONS
 from flip.settings import at_least, option, settings_from
+from flip.shown import shown
 
 if TYPE_CHECKING:
     from flip.diffusion.checkpoint import Loaded
@@ -60,14 +60,13 @@ def draw_settings(options: DrawOptions, strength: float | None = None) -> DrawSe
 
 def read_prompts(given: Sequence[str], file: Path | None) -> list[str]:
     """Return the prompts of the command line, of stdin where ``-`` stands, and of a file, one per line."""
+    from flip.data.text import decode_text, read_text
+
     prompts: list[str] = []
     for text in given:
-        prompts += _lines(sys.stdin.read()) if text == "-" else [text]
+        prompts += _lines(decode_text(stdin().read(), "stdin")) if text == "-" else [text]
     if file is not None:
-        try:
-            prompts += _lines(file.read_text(encoding="utf-8-sig"))
-        except (OSError, UnicodeDecodeError) as e:
-            raise DataError(f"{file} cannot be read as text ({e}); pass a UTF-8 text file of prompts") from e
+        prompts += _lines(read_text(file))
     return [prompt for prompt in prompts if prompt.strip()]
 
 
@@ -88,11 +87,11 @@ def row_writer(options: DrawOptions, columns: tuple[str, ...]) -> Iterator[Calla
     if form == "table":
         yield lambda row: _write_line(row, columns)
         return
-    writer = RowWriter(sys.stdout, form, columns)
+    writer = RowWriter(stdout(), form, columns, csv_safe=options.csv_safe)
     yield writer.write
     writer.close()
 
 
 def _write_line(row: Mapping[str, object], columns: tuple[str, ...]) -> None:
-    sys.stdout.write("  ".join(str(row[key]) for key in columns if key in row) + "\n")
+    sys.stdout.write("  ".join(shown(row[key]) for key in columns if key in row) + "\n")
     sys.stdout.flush()

@@ -5,11 +5,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import typer
 
-from flip.cli.context import messages
+from flip.cli.context import is_main_process, messages
+from flip.cli.pictures import parse_plot
+from flip.errors import ConfigError
+from flip.files import is_special, require_new_folder, require_writable
 from flip.settings import flag
 
 Config = TypeVar("Config")
@@ -31,6 +35,13 @@ _Field = Field[Any]
 Body = Callable[[Config], None]
 
 
+class _Invalid(typer.BadParameter):
+    """A value that no data could make valid; the message names the option."""
+
+    def format_message(self) -> str:
+        return self.message
+
+
 def command(app: typer.Typer, name: str, config_type: type[Config]) -> Callable[[Body[Config]], Body[Config]]:
     """Register a function of one configuration as a command whose options are the configuration's fields."""
 
@@ -38,8 +49,13 @@ def command(app: typer.Typer, name: str, config_type: type[Config]) -> Callable[
         hints = get_type_hints(config_type)
 
         def call(**values: Any) -> None:
-            options = config_type(**values)
+            try:
+                options = config_type(**values)
+            except ConfigError as e:
+                raise _Invalid(str(e)) from e
             with messages(options):
+                if is_main_process():
+                    require_outputs(options)
                 body(options)
 
         parameters = [
@@ -53,10 +69,50 @@ def command(app: typer.Typer, name: str, config_type: type[Config]) -> Callable[
         ]
         call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         call.__annotations__ = {p.name: p.annotation for p in parameters}
-        app.command(name, help=inspect.getdoc(body))(call)
+        text = inspect.getdoc(body) or ""
+        # A list of commands cuts a help text to one line, and wraps a short one.
+        app.command(name, help=text, short_help=text.partition("\n\n")[0].replace("\n", " "))(call)
         return body
 
     return register
+
+
+def help_without_command(context: typer.Context) -> None:
+    """Print a group's help where no command follows it."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def require_outputs(options: Any) -> None:
+    """Check, before any work, that each output can be written, is no input, and is not another output too.
+
+    Raises
+    ------
+    ConfigError
+    """
+    paths = {f.name: Path(value) for f in fields(options) if isinstance(value := getattr(options, f.name), (str, Path))}
+    writes = {f.name: f.metadata["writes"] for f in fields(options) if f.name in paths and "writes" in f.metadata}
+    if isinstance(plot := getattr(options, "plot", None), str) and (picture := parse_plot(plot)):
+        paths["plot"], writes["plot"] = picture.file, "image"
+    for name, kind in writes.items():
+        path, option_name = paths[name], FLAGS.get(name, (flag(name),))[0]
+        if kind == "folder":
+            require_new_folder(path, option_name)
+        else:
+            require_writable(path, kind, option_name)
+        for other, place in paths.items():
+            if other != name and _is_same(path, place, written=other in writes):
+                other_name = ARGUMENTS.get(other) or FLAGS.get(other, (flag(other),))[0]
+                raise ConfigError(f"{option_name} {path} is what {other_name} names too; pass another name")
+
+
+def _is_same(path: Path, place: Path, *, written: bool) -> bool:
+    """Return whether an output is another output, or an input that is there. Devices may be named twice."""
+    try:
+        return path.resolve() == place.resolve() and (written or place.exists()) and not is_special(path)
+    except (OSError, ValueError):
+        # Text that is no path.
+        return False
 
 
 def _own_first(config_type: type[Any]) -> list[_Field]:
@@ -82,4 +138,20 @@ def _parameter(f: _Field) -> object:
     if f.name in ARGUMENTS:
         return typer.Argument(help=text, metavar=ARGUMENTS[f.name], show_default=False)
     shown = f.default is not None and f.default is not False
-    return typer.Option(*FLAGS.get(f.name, (flag(f.name),)), help=text, envvar=envvar, show_default=shown)
+    words = f.metadata.get("completes")
+    return typer.Option(
+        *FLAGS.get(f.name, (flag(f.name),)),
+        help=text,
+        envvar=envvar,
+        show_default=shown,
+        autocompletion=_completion(words) if words else None,
+    )
+
+
+def _completion(words: tuple[str, ...]) -> Callable[[str], list[str]]:
+    """Return what a shell asks for the words that begin as the one being typed."""
+
+    def begun(incomplete: str) -> list[str]:
+        return [word for word in words if word.startswith(incomplete)]
+
+    return begun

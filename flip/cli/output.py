@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,20 +13,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from flip.cli.config import FileOutput, FormatOptions, PredictOptions
-from flip.files import claim_folder, is_special, open_special, plain, write_text, written_aside
+from flip.cli.evaluation_table import evaluation_tables
+from flip.cli.tables import grid, pairs, table_text
+from flip.files import (
+    KEEP_NAMES,
+    JsonObject,
+    claim_folder,
+    is_special,
+    json_text,
+    open_special,
+    open_to_write,
+    write_text,
+    written_aside,
+)
 from flip.results import (
     Evaluation,
     Prediction,
     RowWriter,
+    csv_cells,
     prediction_columns,
     write_predictions,
     write_run,
 )
+from flip.shown import shown
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from flip.data.dataset import Dataset
+    from flip.data.dataset import Box, Dataset
     from flip.studies.protocol import Outcome
 
 log = logging.getLogger("flip.cli")
@@ -35,8 +46,11 @@ log = logging.getLogger("flip.cli")
 #: Columns of an evaluation as csv.
 EVALUATION_COLUMNS = (
     *("command", "data", "model", "split", "n", "classes", "top1", "ci95_low", "ci95_high"),
-    *("top5", "mean_per_class", "unreadable", "seconds"),
+    *("top5", "mean_per_class", "unreadable", "seconds", "format"),
 )
+
+#: Further columns of a few-shot evaluation.
+SHOT_COLUMNS = ("shots", "seeds", "head")
 
 
 def output_file(options: FormatOptions) -> Path | None:
@@ -58,22 +72,34 @@ def write_evaluation(options: FormatOptions, evaluation: Evaluation) -> None:
     """Write an evaluation to stdout or ``-o``, in the format asked for."""
     form, file = result_format(options, "json"), output_file(options)
     if form == "table":
-        text = _table_text(_evaluation_tables(evaluation), file)
+        text = table_text(evaluation_tables(evaluation, verbose=options.verbose), file)
     elif form == "csv":
-        low, high = evaluation.ci95
-        text = _csv_text([{**evaluation.to_dict(), "ci95_low": low, "ci95_high": high}], EVALUATION_COLUMNS)
+        columns = (*EVALUATION_COLUMNS, *(SHOT_COLUMNS if "shots" in evaluation.details else ()))
+        text = _csv_text(list(_csv_rows(evaluation)), columns, safe=options.csv_safe)
     else:
         text = _json_text(evaluation.to_dict(), form)
     _write(file, text)
+
+
+def _csv_rows(evaluation: Evaluation) -> Iterator[JsonObject]:
+    """Yield the evaluation as csv has it; of a few-shot run one row for each number of shots, with means over draws."""
+    row = evaluation.to_dict()
+    for own in row.get("shots", [row]):
+        # What the run reports of the one draw whose rows it shows is no mean over draws.
+        shared = {k: v for k, v in row.items() if own is row or k not in ("top5", "mean_per_class", "seconds")}
+        low, high = own["ci95"] or (None, None)
+        yield {**shared, **own, "ci95_low": low, "ci95_high": high}
 
 
 def write_summary(options: FormatOptions, title: str, summary: Mapping[str, object]) -> None:
     """Write a flat mapping to stdout or ``-o``: a table of two columns, json, or csv of one row."""
     form, file = result_format(options, "json"), output_file(options)
     if form == "table":
-        text = _table_text([_pairs(title, summary)], file)
+        text = table_text([pairs(title, summary)], file)
+    elif form == "csv":
+        text = _csv_text([summary], tuple(summary), safe=options.csv_safe)
     else:
-        text = _csv_text([summary], tuple(summary)) if form == "csv" else _json_text(plain(summary), form)
+        text = _json_text(summary, form)
     _write(file, text)
 
 
@@ -81,37 +107,47 @@ def write_rows(options: FormatOptions, title: str, rows: Sequence[Mapping[str, o
     """Write a list of like mappings to stdout or ``-o``: a table, json, jsonl or csv."""
     form, file = result_format(options, "jsonl"), output_file(options)
     if form == "table":
-        text = _table_text([_grid(title, rows)], file)
+        text = table_text([grid(title, rows)], file)
     elif form == "csv":
-        text = _csv_text(rows, tuple(rows[0]) if rows else ())
+        text = _csv_text(rows, tuple(rows[0]) if rows else (), safe=options.csv_safe)
     elif form == "json":
-        text = _json_text(plain(list(rows)), form)
+        text = _json_text(list(rows), form)
     else:
-        text = "".join(_json_text(plain(row), form) for row in rows)
+        text = "".join(_json_text(row, form) for row in rows)
     _write(file, text)
 
 
 def report_outcome(
-    options: PredictOptions, outcome: Outcome, rows: Sequence[Prediction], dataset: Dataset, root: Path
+    options: PredictOptions,
+    outcome: Outcome,
+    rows: Sequence[Prediction],
+    dataset: Dataset,
+    made: Mapping[str, object],
 ) -> None:
-    """Write an evaluation, and its prediction rows where the options ask for them."""
+    """Write an evaluation, and its prediction rows where the options ask for them.
+
+    ``made`` is what a run keeps of how it was made: see :func:`flip.results.write_run`.
+    """
     if options.predictions:
-        write_predictions(options.predictions, rows, root)
+        write_predictions(options.predictions, rows, dataset.root, csv_safe=options.csv_safe)
     if options.run:
         claim_folder(options.run, flag="--run")
         fingerprints = dataset.fingerprint(), outcome.features.fingerprint
-        write_run(options.run, outcome.evaluation, rows, asdict(options), *fingerprints)
+        write_run(options.run, outcome.evaluation, rows, asdict(options), *fingerprints, made)
         log.info("saved in %s", options.run)
-    show_photos(options, rows, root)
+    show_photos(options, rows, dataset.root, dataset.frames)
     write_evaluation(options, outcome.evaluation)
 
 
-def show_photos(options: PredictOptions, rows: Sequence[Prediction], root: Path) -> None:
+def show_photos(
+    options: PredictOptions, rows: Sequence[Prediction], root: Path, frames: Mapping[str, Box] | None = None
+) -> None:
     """Draw the contact sheet of ``--sheet``, and sort photos into the folders of ``--copy-to``."""
     if options.sheet is not None:
         from flip.report.sheet import contact_sheet_of
 
-        log.info("%s shows %d photos", options.sheet, contact_sheet_of(rows, root, options.sheet))
+        count = contact_sheet_of(rows, root, options.sheet, frames=frames)
+        log.info("%s shows %d photos", options.sheet, count)
     if options.copy_to is not None:
         from flip.report.sorting import copy_to
 
@@ -128,7 +164,8 @@ def prediction_writer(options: PredictOptions) -> Iterator[Callable[[Prediction]
             yield lambda row: _write_line(stream, row)
             return
         grouped = options.groups is not None and options.reject is not None
-        writer = RowWriter(stream, form, prediction_columns(options.top, grouped=grouped))
+        columns = prediction_columns(options.top, rejects=options.reject is not None, grouped=grouped)
+        writer = RowWriter(stream, form, columns, csv_safe=options.csv_safe)
         yield lambda row: writer.write(row.to_cells() if form == "csv" else row.to_dict())
         writer.close()
 
@@ -136,14 +173,14 @@ def prediction_writer(options: PredictOptions) -> Iterator[Callable[[Prediction]
 def _write_line(stream: TextIO, row: Prediction) -> None:
     """Write one line per photo, for a terminal: rows appear as they come, so columns have fixed widths."""
     if row.error is not None:
-        stream.write(f"{row.path}  {row.error}\n")
+        stream.write(f"{shown(row.path)}  {row.error}\n")
     else:
         label, score = row.label, row.score
         if label is None and row.surest is not None and row.surest.group_score is not None:
             label, score = f"({row.surest.rank} {row.surest.group})", row.surest.group_score
-        stream.write(f"{label or '(unsure)':<32} {100 * score:5.1f} %  {row.path}\n")
+        stream.write(f"{shown(label or '(unsure)'):<32} {100 * score:5.1f} %  {shown(row.path)}\n")
     for neighbor in row.neighbors or ():
-        stream.write(f"    {neighbor.score:.3f}  {neighbor.label:<28} {neighbor.path}\n")
+        stream.write(f"    {neighbor.score:.3f}  {shown(neighbor.label):<28} {shown(neighbor.path)}\n")
     stream.flush()
 
 
@@ -155,14 +192,17 @@ def _stream(file: Path | None) -> Iterator[TextIO]:
     leaves it as it was. FIFOs and devices are written through.
     """
     if file is None:
-        yield sys.stdout
+        yield stdout()
         return
     if is_special(file):
         with open_special(file) as stream:
             yield stream
         return
     interrupted: KeyboardInterrupt | None = None
-    with written_aside(file, kind="text") as aside, aside.open("w", encoding="utf-8", newline="") as stream:
+    with (
+        written_aside(file, kind="text") as aside,
+        open_to_write(aside) as stream,
+    ):
         try:
             yield stream
         except KeyboardInterrupt as e:
@@ -175,88 +215,27 @@ def _write(file: Path | None, text: str) -> None:
     if file is not None:
         write_text(file, text)
     else:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        stream = stdout()
+        stream.write(text)
+        stream.flush()
+
+
+def stdout() -> TextIO:
+    """Return stdout for results: what its encoding cannot hold is kept rather than refused."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=KEEP_NAMES)
+    return sys.stdout
 
 
 def _json_text(value: object, form: str) -> str:
-    return json.dumps(value, indent=None if form == "jsonl" else 2, ensure_ascii=False) + "\n"
+    return json_text(value, indent=None if form == "jsonl" else 2) + "\n"
 
 
-def _csv_text(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
+def _csv_text(rows: Sequence[Mapping[str, object]], columns: Sequence[str], *, safe: bool) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([plain(row.get(name)) for name in columns] for row in rows)
-    return text.getvalue()
-
-
-def _evaluation_tables(e: Evaluation) -> list[Table]:
-    low, high = e.ci95
-    head = {
-        "data": f"{e.data} ({e.split}: {e.n} photos, {e.classes} classes)",
-        "model": e.model,
-        "top-1": f"{e.top1:.1f} %   95 % interval {low:.1f} to {high:.1f}",
-        **({} if e.top5 is None else {"top-5": f"{e.top5:.1f} %"}),
-        "mean per class": f"{e.mean_per_class:.1f} %",
-        **({"calibration error": f"{e.details['ece']:.3f}"} if "ece" in e.details else {}),
-        **_flat(e.protocol),
-        "unreadable": e.unreadable,
-        "seconds": f"{e.seconds:.1f}",
-    }
-    # The reliability curve's bins are for a program or a picture; its summary is in the head.
-    shown = {k: rows for k, rows in e.details.items() if isinstance(rows, list) and rows and k != "reliability"}
-    hardest = sorted(e.per_class, key=lambda row: float(row["top1"]))[:5]
-    grids = [_grid(name, rows) for name, rows in {**shown, "hardest classes": hardest}.items()]
-    return [_pairs(f"flip {e.command}", head), *grids]
-
-
-def _flat(protocol: Mapping[str, object]) -> dict[str, object]:
-    """Return a protocol with the items of its mappings beside the others."""
-    rows: dict[str, object] = {}
-    for key, value in protocol.items():
-        rows |= _flat(value) if isinstance(value, dict) else {key.replace("_", " "): value}
-    return rows
-
-
-def _pairs(title: str, values: Mapping[str, object]) -> Table:
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column()
-    for key, value in values.items():
-        table.add_row(key, _cell(value))
-    return table
-
-
-def _grid(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for key in rows[0] if rows else ():
-        table.add_column(key.replace("_", " "))
     for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
-    return table
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.1f}" if abs(value) >= 1 or value == 0 else f"{value:.3f}"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_cell(v) for v in value)
-    return "–" if value is None else str(value)
-
-
-def _table_text(tables: Sequence[Table], file: Path | None) -> str:
-    from rich.console import Console
-
-    to_terminal = file is None and sys.stdout.isatty()
-    buffer = io.StringIO()
-    console = Console(file=buffer, force_terminal=to_terminal, width=None if to_terminal else 120)
-    for i, table in enumerate(tables):
-        if i:
-            console.print()
-        console.print(table)
-    return buffer.getvalue()
+        cells = csv_cells(row, safe=safe)
+        writer.writerow([cells.get(name) for name in columns])
+    return text.getvalue()

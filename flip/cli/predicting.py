@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flip.cli.config import PredictOptions, TrainedOptions
-from flip.cli.context import Context, finish, input_paths, progress
+from flip.cli.context import Context, finish, input_paths, is_there, progress
 from flip.cli.output import prediction_writer, report_outcome, show_photos
+from flip.cli.pictures import draw
+from flip.errors import DataError
 from flip.studies.settings import parse_shots
 
 if TYPE_CHECKING:
     from flip.classify.base import Classifier
     from flip.classify.groups import Candidates, ClassGroups
     from flip.data.dataset import Dataset
-    from flip.results import Evaluation, Prediction
+    from flip.results import Prediction
     from flip.studies.protocol import Description, Fit, Outcome
 
 log = logging.getLogger("flip.cli")
@@ -51,7 +53,16 @@ def name_photos(options: PredictOptions, context: Context, classifier: Classifie
                 write(row)
             kept += rows if options.sheet or options.copy_to else ()
     show_photos(options, kept, Path())
+    _require_named(options.images or [])
     finish(options, unreadable)
+
+
+def _require_named(images: Sequence[str]) -> None:
+    """Raise a DataError where a photo that was named as an argument is not there; its row is written already."""
+    absent = [path for path in images if path != "-" and not is_there(path)]
+    if absent:
+        more = f", and {len(absent) - 1} more arguments are not there" if len(absent) > 1 else ""
+        raise DataError(f"no photo {absent[0]}{more}; its row says so, and all others are named; check the path")
 
 
 def describe(options: PredictOptions, context: Context, command: str, **protocol: object) -> Description:
@@ -109,7 +120,8 @@ def show(options: PredictOptions, context: Context, outcome: Outcome, dataset: D
         )
     wanted = options.predictions or options.run or options.sheet or options.copy_to
     rows = outcome.rows(top=options.top, reject=options.reject) if wanted else []
-    report_outcome(options, outcome, rows, dataset.select(options.split), dataset.root)
+    draw(options.plot, outcome)
+    report_outcome(options, outcome, rows, dataset.select(options.split), context.used)
     finish(options, outcome.evaluation.unreadable)
 
 
@@ -139,7 +151,7 @@ def run_fit(
     dataset = context.dataset
     dataset.require_training_photos()
     if not options.images:
-        require_meaning(dataset, options.split)
+        require_meaning(context, options.split)
     splits = {"train"} if options.images else {"train", options.split}
     with_model = with_model or options.augmented is not None or not context.needs_no_model
     features = context.features(take_splits(dataset, splits), with_model=with_model)
@@ -163,36 +175,24 @@ def run_fit(
         outcome = run_protocol(
             fit, training, test, shots=shots, seeds=options.seeds, seed=options.seed, about=about, progress=advance
         )
-    draw_plot(options.plot, outcome.evaluation)
     show(options, context, outcome, dataset)
 
 
-def require_meaning(dataset: Dataset, split: str) -> None:
+def require_meaning(context: Context, split: str) -> None:
     """Refuse an evaluation that means nothing, and say where test photos are training photos as well.
 
     Raises
     ------
     DataError
-        If the split has no photo, or there is one class only.
+        If the split has no photo, there is one class only, or the model learned from the photos.
     """
+    from flip.clip.learned import require_unlearned_by_model
     from flip.data.same_photos import copies_of_training_photos, describe_copies
 
+    dataset = context.dataset
     dataset.select(split)
     dataset.require_classes()
+    require_unlearned_by_model(context.model_name, dataset, split)
     copied = None if dataset.embeddings is not None else describe_copies(copies_of_training_photos(dataset))
     if copied:
         log.warning("%s", copied)
-
-
-def draw_plot(file: Path | None, evaluation: Evaluation) -> None:
-    """Draw the few-shot curve, or calibration and coverage, where ``--plot`` asks for it."""
-    if file is None:
-        return
-    from flip.report.plots import plot_calibration, plot_few_shot
-
-    title = f"{evaluation.command}, {evaluation.classes} classes, n {evaluation.n}"
-    if "shots" in evaluation.details:
-        plot_few_shot(file, {evaluation.command: evaluation.details["shots"]}, title)
-    else:
-        plot_calibration(file, evaluation.details, title)
-    log.info("drew %s", file)

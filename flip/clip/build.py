@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -19,6 +18,7 @@ from flip.clip.state import read_state
 from flip.device import parameters_without_memory
 from flip.errors import ModelError
 from flip.files import JsonObject
+from flip.reading import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -73,7 +73,7 @@ def _build(source: Source, *, empty: bool) -> tuple[ClipNetwork, Callable[[list[
 
     files = source.model_cfg, source.preprocess_cfg, source.tokenizer, source.text_tower
     with _ONE_AT_A_TIME, staged(*files) as folder, offline(), quiet():
-        content = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        content = read_json(folder / CONFIG_FILE)
         network = _empty_network(content["model_cfg"]) if empty else _make_network(content["model_cfg"])
         _set_preprocessing(network, content["preprocess_cfg"])
         return network, open_clip.get_tokenizer(f"local-dir:{folder}")

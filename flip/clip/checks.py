@@ -6,13 +6,13 @@ open_clip hands ``tokenizer_kwargs`` and names of text towers on to it, and ``ti
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from flip.errors import ModelError
 from flip.files import JsonObject
+from flip.reading import parse_json, read_bytes
 
 #: Most configurations have a few kilobytes; those of tokenizers list every special token.
 _LARGEST = 32_000_000
@@ -50,8 +50,8 @@ def read_json(file: Path) -> JsonObject:
     try:
         if file.stat().st_size > _LARGEST:
             raise ModelError(f"{file} is larger than any configuration ({file.stat().st_size:,} bytes)")
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as e:
+        content = parse_json(read_bytes(file), keys_once=False)
+    except (OSError, ValueError) as e:
         reason = str(e).splitlines()[0][:120] if str(e) else type(e).__name__
         raise ModelError(f"{file} is not a configuration ({reason}); fetch it again") from e
     if not isinstance(content, dict):

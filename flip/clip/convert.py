@@ -134,6 +134,8 @@ def clip_state(state: State) -> State:
 
 def _settings(config: JsonObject, part: str, defaults: JsonObject) -> JsonObject:
     given = config.get(part) or config.get(f"{part}_dict") or {}
+    if not isinstance(given, dict):
+        raise TypeError(f"{part} is a {type(given).__name__}")
     return defaults | {key: value for key, value in given.items() if key in defaults and value is not None}
 
 

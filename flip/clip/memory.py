@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.metadata
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -14,9 +13,18 @@ from pathlib import Path
 from flip.clip.encoder import ModelFacts
 from flip.errors import ConfigError
 from flip.files import write_json
+from flip.reading import read_json
 
 #: Raised when another version of flip would find other facts of the same files.
 FORMAT = 1
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "fingerprint": str,
+    "dim": int,
+    "logit_scale": (int, float),
+    "context_length": int,
+    "config": dict,
+}
 
 
 def remember(cache: Path, key: str, facts: ModelFacts, files: Iterable[Path]) -> None:
@@ -47,15 +55,16 @@ def recall(cache: Path, key: str, files: Iterable[Path] | None = None) -> ModelF
         The files that make the model today, where that is known without asking a registry.
     """
     try:
-        content = json.loads(_file(cache, key).read_text(encoding="utf-8"))
+        content = read_json(_file(cache, key))
         if content["versions"] != _versions() or content["key"] != key:
             return None
         if files is not None and [entry[0] for entry in content["files"]] != [_absolute(file) for file in files]:
             return None
-        if any(_state(Path(entry[0])) != entry for entry in content["files"]):
+        if not content["files"] or any(_state(Path(entry[0])) != entry for entry in content["files"]):
             return None
-        return ModelFacts(**content["facts"])
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        facts = ModelFacts(**content["facts"])
+        return facts if all(isinstance(getattr(facts, name), kind) for name, kind in _KINDS.items()) else None
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         return None
 
 

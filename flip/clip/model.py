@@ -65,6 +65,12 @@ def load_model(name: str, *, arch: str | None = None, cache: Path | None = None)
     return OpenClipEncoder(*_load(name, arch, key, cache))
 
 
+def model_folder(name: str) -> Path | None:
+    """Return the folder that a model's files lie in, or None for names of a registry."""
+    path = _local_path(name)
+    return path.parent if path is not None and path.is_file() else path
+
+
 def _local_path(name: str) -> Path | None:
     """Return the folder or file that a name is, or None for names of a registry."""
     if name == sample.NAME:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +9,10 @@ from pathlib import Path
 from unicodedata import normalize
 
 from flip.data.table_files import READERS, read_table
+from flip.data.text import read_text
 from flip.errors import ConfigError, DataError, near_names
 from flip.names import PROMPTS
+from flip.reading import parse_json
 
 #: A template is a string with one ``{}`` for the class name.
 TEMPLATES: dict[str, tuple[str, ...]] = {
@@ -99,7 +100,7 @@ def _templates(prompts: str) -> tuple[str, ...]:
 
 
 def _from_text(file: Path) -> tuple[str, ...]:
-    lines = [(i, line.strip()) for i, line in enumerate(_read(file).splitlines(), 1)]
+    lines = [(i, line.strip()) for i, line in enumerate(read_text(file).splitlines(), 1)]
     lines = [(i, line) for i, line in lines if line and not line.startswith("#")]
     if not lines:
         raise DataError(f"{file} holds no template; write one per line, such as 'a photo of a {{}}.'")
@@ -113,7 +114,7 @@ def _from_json(file: Path, classnames: Sequence[str]) -> ClassPrompts:
     if not file.is_file():
         raise ConfigError(f"--prompts {file}: no such file; pass a JSON file of class → list of sentences")
     try:
-        content = json.loads(_read(file))
+        content = parse_json(read_text(file))
     except ValueError as e:
         raise DataError(f"{file} is not JSON ({e}); it holds class → list of sentences") from e
     if not isinstance(content, dict):
@@ -168,7 +169,7 @@ def read_class_list(file: Path) -> tuple[str, ...]:
     """
     if file.suffix.lower() in READERS:
         return _names_of_table(file)
-    names = tuple(normalize("NFC", line.strip()) for line in _read(file).splitlines() if line.strip())
+    names = tuple(normalize("NFC", line.strip()) for line in read_text(file).splitlines() if line.strip())
     if not names:
         raise DataError(f"{file} names no class; write one per line")
     if len(set(names)) < len(names):
@@ -187,10 +188,3 @@ def _names_of_table(file: Path) -> tuple[str, ...]:
     if not names:
         raise DataError(f"{file} names no class in its column {column!r}")
     return names
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as e:
-        raise DataError(f"{file} cannot be read as text ({e}); pass a UTF-8 text file") from e

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flip.errors import ModelError
+from flip.reading import open_plain, require_plain, require_stored
 
 if TYPE_CHECKING:
     import torch
@@ -53,23 +54,27 @@ def read_state(files: Iterable[Path]) -> State:
 def is_torchscript(file: Path) -> bool:
     """Return whether a file is a TorchScript archive, as OpenAI published CLIP."""
     try:
-        with zipfile.ZipFile(file) as archive:
+        with open_plain(file) as stream, zipfile.ZipFile(stream) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile):
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
         return False
 
 
 def _read(file: Path) -> State:
     try:
+        require_plain(file)
         if file.suffix.lower() == ".safetensors":
             from safetensors.torch import load_file
 
             content: object = load_file(file)
         elif is_torchscript(file):
+            require_stored(file)
             content = _read_torchscript(file)
         else:
             import torch
 
+            if zipfile.is_zipfile(file):
+                require_stored(file)
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as e:
         named = re.search(r"GLOBAL (\S+)|names (\S+),", str(e))

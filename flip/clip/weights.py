@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
+import os
+import re
 from pathlib import Path
 
 from flip.errors import ConfigError
 from flip.files import write_json
+from flip.reading import open_plain, read_json
+
+_IS_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def weights_hash(file: Path, cache: Path | None) -> str:
@@ -24,14 +28,14 @@ def weights_hash(file: Path, cache: Path | None) -> str:
     stat = file.stat()
     if cache is None:
         return _sha256(file)
-    key = hashlib.sha256(str(file).encode()).hexdigest()[:16]
+    key = hashlib.sha256(os.fsencode(file)).hexdigest()[:16]
     memory = cache / "weights" / f"{key}.json"
     seen = [str(file), stat.st_size, stat.st_mtime_ns]
     try:
-        remembered = json.loads(memory.read_text(encoding="utf-8"))
-        if remembered["file"] == seen:
+        remembered = read_json(memory)
+        if remembered["file"] == seen and _IS_SHA256.fullmatch(remembered["sha256"]):
             return str(remembered["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     digest = _sha256(file)
     with contextlib.suppress(ConfigError):
@@ -40,5 +44,5 @@ def weights_hash(file: Path, cache: Path | None) -> str:
 
 
 def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
+    with open_plain(file) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

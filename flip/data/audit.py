@@ -7,7 +7,6 @@ and runs them all.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -63,8 +62,8 @@ class Check(NamedTuple):
         Errors break training or make its numbers wrong.
     drops : bool
         Whether the photos that it finds are left out of a clean manifest.
-    needs : {"names", "files", "photos", "features"}
-        The most expensive thing that it looks at.
+    needs : tuple of {"names", "files", "photos", "features"}
+        The most expensive thing that it looks at; of several, one has to be there.
     find : callable
         Yields the findings of a subject; their ``kind`` is filled in.
     """
@@ -72,7 +71,7 @@ class Check(NamedTuple):
     name: str
     severity: str
     drops: bool
-    needs: str
+    needs: tuple[str, ...]
     find: Callable[[Subject], Iterator[Finding]]
 
 
@@ -102,13 +101,13 @@ class Subject:
     @cached_property
     def looks(self) -> list[Look]:
         """The measurements of every photo."""
-        files = [self.dataset.file(record) for record in self.dataset.records]
-        return look_at(files, workers=self.workers, progress=self.progress)
+        photos = [self.dataset.photo(record) for record in self.dataset.records]
+        return look_at(photos, workers=self.workers, progress=self.progress)
 
     @cached_property
     def equal_files(self) -> list[IntArray]:
         """Groups of records whose files have the same bytes."""
-        return same_content(_files(self.dataset))
+        return same_content(self.dataset.files)
 
     @cached_property
     def near_copies(self) -> list[NearCopy]:
@@ -130,34 +129,6 @@ class Subject:
         label = self.dataset.classnames[record.label]
         beside = None if other is None else self.dataset.records[other].path
         return Finding("", record.path, label, record.split, why, score, beside)
-
-
-def shared_content(dataset: Dataset) -> list[Finding]:
-    """Return the validation and test photos whose files are, byte for byte, those of training photos.
-
-    Copies, links and paths through ``..`` count. Only files of equal size are read, and each only once while it does
-    not change, so that it can be asked before every evaluation. ``other`` is the training photo.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        All splits; a table of embeddings without photos has no findings.
-    """
-    if dataset.embeddings is not None:
-        return []
-    subject, records, found = Subject(dataset), dataset.records, []
-    for group in same_content(_files(dataset)):
-        training = next((int(i) for i in group if records[i].split == "train"), None)
-        if training is not None:
-            rows = [int(i) for i in group if records[i].split != "train"]
-            found += [subject.finding(i, "the same file as a training photo", 1.0, training) for i in rows]
-    return [finding._replace(kind="copies-across-splits") for finding in found]
-
-
-def _files(dataset: Dataset) -> list[str]:
-    # Strings, not Path objects: a hundred thousand of those cost seconds.
-    root = str(dataset.root)
-    return [os.path.join(root, record.path) for record in dataset.records]  # noqa: PTH118
 
 
 def find_with(check: Check, subject: Subject) -> list[Finding]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 from flip.data.text import nfc, read_text
 from flip.errors import DataError
+from flip.reading import parse_json
 
 
 def parse_captions(value: object) -> tuple[str, ...]:
@@ -25,7 +25,7 @@ def parse_captions(value: object) -> tuple[str, ...]:
         text = value.strip()
         if text.startswith("[") and text.endswith("]"):
             try:
-                return parse_captions(json.loads(text))
+                return parse_captions(parse_json(text))
             except ValueError:
                 pass  # a caption in brackets
         return (text,) if text else ()
@@ -76,7 +76,7 @@ def read_captions_json(file: Path, paths: Sequence[str], *, every_key: bool) -> 
 
 def _object(file: Path) -> dict[str, object]:
     try:
-        given = json.loads(read_text(file))
+        given = parse_json(read_text(file))
     except (ValueError, OSError) as error:
         raise DataError(f"{file} is not JSON: {error}") from error
     if not isinstance(given, dict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -41,6 +42,13 @@ class Record(NamedTuple):
     def region(self, crop: bool) -> Box | None:
         """Return what is cut out of the file: the box where photos are cropped to boxes, else the frame."""
         return self.box if crop and self.box is not None else self.frame
+
+
+class Photo(NamedTuple):
+    """A photo's file, and the part of it that is shown; None for all of it."""
+
+    file: Path
+    region: Box | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +127,21 @@ class Dataset:
     def file(self, record: Record) -> Path:
         """Return the file of a record's photo."""
         return self.root / record.path
+
+    def photo(self, record: Record) -> Photo:
+        """Return a record's photo without what is none of it, such as a banner."""
+        return Photo(self.file(record), record.frame)
+
+    @property
+    def files(self) -> list[str]:
+        """The files of all photos, as strings: a hundred thousand Path objects cost seconds."""
+        root = str(self.root)
+        return [os.path.join(root, record.path) for record in self.records]  # noqa: PTH118
+
+    @property
+    def frames(self) -> dict[str, Box]:
+        """The part that is the photo, by path, of records of which a part is none."""
+        return {record.path: record.frame for record in self.records if record.frame is not None}
 
     def take(self, indices: Iterable[int]) -> Dataset:
         """Return the dataset of the records at these indices, in that order."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from flip.data.transfer import receive
 from flip.data.untar import unpack
-from flip.errors import ConfigError, DataError
+from flip.errors import ConfigError, DataError, reason_of
 from flip.files import folder_aside
 from flip.settings import Progress
 
@@ -81,7 +81,7 @@ def fetch(archive: Archive, folder: Path, downloads: Path, progress: Progress | 
         with folder_aside(target) as aside:
             unpack(file, aside, archive.folder)
     except OSError as error:
-        raise ConfigError(f"{target} cannot be written ({error.strerror or error}); free space or pass -o") from error
+        raise ConfigError(f"{target} cannot be written ({reason_of(error)}); free space or pass -o") from error
     file.unlink()
     return target
 
@@ -116,7 +116,7 @@ def download(archive: Archive, folder: Path, progress: Progress | None = None) -
             "Run the command again; if it comes again, the file was changed or something stands between"
         ) from error
     except OSError as error:
-        raise ConfigError(f"{folder} cannot be written ({error.strerror or error}); pass --cache") from error
+        raise ConfigError(f"{folder} cannot be written ({reason_of(error)}); pass --cache") from error
     part.unlink(missing_ok=True)
     return Path(name)
 

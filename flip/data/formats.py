@@ -7,6 +7,8 @@ from pathlib import Path, PurePath
 
 from PIL import Image, ImageFile
 
+from flip.reading import open_plain
+
 # EPS starts Ghostscript. IPTC opens what it contains with every format, so it is a way to EPS. WMF is a drawing, which
 # only Windows can paint. MPEG is recognised by Pillow, but its pixels cannot be read.
 _REFUSED = frozenset({"EPS", "IPTC", "WMF", "MPEG"})
@@ -94,7 +96,7 @@ def is_photo(folder: Path, path: str) -> bool:
     if name.startswith(".") or ("." in name and not _SUFFIXED.search(name)):
         return False
     try:
-        with (folder / path).open("rb") as file:
+        with open_plain(folder / path) as file:
             head = file.read(12)
     except OSError:
         return False

@@ -7,12 +7,12 @@ import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from flip.arrays import FloatArray, IntArray, PixelArray
+from flip.reading import open_plain
 
 _SIDE = 12
 
@@ -93,7 +93,7 @@ def same_content(files: Sequence[str]) -> list[IntArray]:
 def _digest(file: str, size: int, mtime_ns: int) -> bytes | None:
     """Return the hash of a file's bytes, None if it cannot be read; its size and time of change are part of the key."""
     try:
-        with Path(file).open("rb") as stream:
+        with open_plain(file) as stream:
             return hashlib.file_digest(stream, "sha256").digest()
     except OSError:
         return None

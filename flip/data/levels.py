@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from flip.data.ledger import Ledger
-from flip.data.splits import split_word
+from flip.data.splits import parts_of_one_name, split_word
 from flip.errors import DataError
 
 #: Folders that tell when photos were taken, not what they show: a year, or a date.
@@ -33,10 +33,21 @@ def class_of_folders(paths: Sequence[str], level: int | None, ledger: Ledger) ->
     level : int or None
         1 for the first folder, 2 for the one in it; None is 1, and says where photos lie deeper.
     ledger : Ledger
+
+    Raises
+    ------
+    DataError
+        If no photo lies so deep.
     """
     folders = [tuple(path.split("/")[:-1]) for path in paths]
     if level is None:
         _say_deeper(folders, ledger)
+    elif folders and level > max(map(len, folders)):
+        deepest = max(zip(map(len, folders), paths, strict=True), key=lambda item: item[0])
+        raise DataError(
+            f"--class-level {level} is too deep: no photo lies deeper than {deepest[1]}, in "
+            f"{deepest[0]} folder{'' if deepest[0] == 1 else 's'}; pass --class-level {max(1, deepest[0])} or less"
+        )
     level = level or 1
     chosen = [parts[:level] if len(parts) >= level else None for parts in folders]
     names = _names({parts for parts in chosen if parts is not None}, level)
@@ -66,8 +77,13 @@ def _are_binomials(classes: set[tuple[str, ...]]) -> bool:
     )
 
 
+def is_date(name: str) -> bool:
+    """Return whether a folder's name is a year or a date."""
+    return bool(_DATES.fullmatch(name))
+
+
 def _say_deeper(folders: Sequence[tuple[str, ...]], ledger: Ledger) -> None:
-    deeper = next((parts for parts in folders if len(parts) > 1 and not _DATES.fullmatch(parts[1])), None)
+    deeper = next((parts for parts in folders if len(parts) > 1 and not is_date(parts[1])), None)
     if deeper is not None:
         ledger.note(
             f"photos lie deeper than the class folders, such as in {'/'.join(deeper)}: the class is the first folder, "
@@ -81,9 +97,16 @@ def require_class_names(root: Path, names: Iterable[str], ledger: Ledger) -> Non
     Raises
     ------
     DataError
-        If no name is that of a class.
+        If no name is that of a class, or two are splits of one name (``birds_train``, ``birds_test``).
     """
     names = list(names)
+    parts = parts_of_one_name(names)
+    if parts:
+        raise DataError(
+            f"{root / parts[0]} and {root / parts[1]} are named as splits, and other folders of photos lie beside; "
+            "move those away, or list the photos in a manifest with path, label and split; --class-level 1 says "
+            "that these are the classes"
+        )
     odd = [name for name in names if name.casefold() in CONTAINERS or split_word(name)]
     if odd and len(odd) == len(names):
         shown = " and ".join(f"{name}/" for name in odd[:2])

@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from flip.arrays import Array, IntArray, PixelArray
+from flip.data.dataset import Photo
 from flip.data.formats import FORMATS
 from flip.data.hashing import perceptual_hash
-from flip.data.images import MAX_PIXELS, decode_image
+from flip.data.images import decode_photo
+from flip.data.limits import require_bounded
 from flip.device import cpu_count
 from flip.errors import DataError
+from flip.reading import open_plain
 from flip.settings import Progress
 
 #: Longest side, in pixels, at which a photo is measured; JPEGs are decoded at the scale next above it.
@@ -70,10 +72,10 @@ class Look(NamedTuple):
     thumbnail: PixelArray = np.zeros((0, 0), np.uint8)
 
 
-def look_at(files: Sequence[Path], *, workers: int | None = None, progress: Progress | None = None) -> list[Look]:
+def look_at(photos: Sequence[Photo], *, workers: int | None = None, progress: Progress | None = None) -> list[Look]:
     """Return the measurements of n photos, each decoded once, several at a time."""
     with ThreadPoolExecutor(workers or cpu_count()) as pool:
-        return list(_counted(pool.map(look, files), progress))
+        return list(_counted(pool.map(look, photos), progress))
 
 
 def _counted(looks: Iterator[Look], progress: Progress | None) -> Iterator[Look]:
@@ -83,10 +85,10 @@ def _counted(looks: Iterator[Look], progress: Progress | None) -> Iterator[Look]
         yield found
 
 
-def look(file: Path) -> Look:
+def look(photo: Photo) -> Look:
     """Return the measurements of one photo."""
     try:
-        image, kind, (width, height) = _open_grey(file)
+        image, kind, (width, height) = _open_grey(photo)
     except DataError as error:
         return Look(str(error))
     if max(image.size) > SIDE:
@@ -106,7 +108,7 @@ def look(file: Path) -> Look:
     )
 
 
-def _open_grey(file: Path) -> tuple[Image.Image, str, tuple[int, int]]:
+def _open_grey(photo: Photo) -> tuple[Image.Image, str, tuple[int, int]]:
     """Return a photo in grey and upright, its format, and its size in the file.
 
     A JPEG is decoded at the smallest scale that suffices, which is several times as fast for a camera's photos. What is
@@ -114,18 +116,19 @@ def _open_grey(file: Path) -> tuple[Image.Image, str, tuple[int, int]]:
     """
     kind, size = "", (0, 0)
     try:
-        with file.open("rb") as stream:
+        with open_plain(photo.file) as stream:
             opened = Image.open(stream, formats=FORMATS)
             kind, size = opened.format or "", opened.size
-            plain = kind in ("JPEG", "MPO") and opened.mode in ("RGB", "L") and size[0] * size[1] <= MAX_PIXELS
+            plain = photo.region is None and kind in ("JPEG", "MPO") and opened.mode in ("RGB", "L")
             if plain:
+                require_bounded(opened, stream)
                 opened.draft("L", (SIDE, SIDE))
                 opened.load()
                 return ImageOps.exif_transpose(opened).convert("L"), kind, size
     except Exception:
         # The decoder below says what is wrong.
         pass
-    image = decode_image(file).convert("L")
+    image = decode_photo(photo).convert("L")
     return image, kind, size if all(size) else image.size
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from flip.data.classnames import clean_class_names
 from flip.data.dataset import Dataset, Record
 from flip.errors import ConfigError, DataError
-from flip.files import write_text
+from flip.files import json_text, write_text
 
 
 def write_manifest(dataset: Dataset, file: Path) -> None:
-    """Write a dataset as a manifest: path, label, split, captions, box and source.
+    """Write a dataset as a manifest: path, label, split, captions, box, source and frame.
 
     Paths are relative to the manifest where the photo lies below its folder, else absolute. Labels are as folders or
     columns wrote them where reading cleans them to the same names, else the clean names.
@@ -40,7 +40,7 @@ def write_manifest(dataset: Dataset, file: Path) -> None:
     folder = file.absolute().parent
     rows = [_row(dataset, record, labels, folder) for record in dataset.records]
     if file.suffix == ".jsonl":
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        text = "".join(json_text(row) + "\n" for row in rows)
     else:
         text = _csv(rows)
     write_text(file, text)
@@ -62,6 +62,8 @@ def _row(dataset: Dataset, record: Record, labels: tuple[str, ...], folder: Path
         row |= dict(zip("xywh", record.box, strict=True))
     if record.source is not None:
         row["source"] = record.source
+    if record.frame is not None:
+        row["frame"] = " ".join(f"{number:g}" for number in record.frame)
     return row
 
 

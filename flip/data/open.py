@@ -19,7 +19,7 @@ from flip.data.renaming import rename_classes
 from flip.data.sample import read_sample
 from flip.data.settings import DEFAULT_TEST_FRACTION, ReadSettings
 from flip.data.table_files import READERS
-from flip.errors import ConfigError, DataError, near_names
+from flip.errors import ConfigError, DataError, near_names, reason_of
 from flip.names import LAYOUTS
 from flip.sample.fieldguide import GUIDES
 
@@ -77,7 +77,7 @@ def _open(root: Path, layout: str | None, settings: ReadSettings, classnames: Pa
     try:
         return _finished(_read(root, layout, settings), classnames)
     except OSError as error:
-        raise DataError(f"cannot read {error.filename or root}: {error.strerror or error}") from error
+        raise DataError(f"cannot read {error.filename or root}: {reason_of(error)}") from error
 
 
 def _read(root: Path, layout: str | None, settings: ReadSettings) -> Dataset:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from flip.data.dataset import Dataset
 from flip.data.text import nfc, read_text
 from flip.errors import DataError, near_names
+from flip.reading import parse_json
 
 # What the first column of a table of names may be called; any other first row counts as names.
 _HEADERS = frozenset({"class", "classname", "folder", "from", "label", "name", "old", "raw", "raw_name"})
@@ -31,10 +31,7 @@ def rename_classes(dataset: Dataset, file: Path) -> Dataset:
     DataError
         If the file cannot be read, has a wrong number of names, or names a class that is unknown or was named before.
     """
-    try:
-        text = read_text(file)
-    except OSError as error:
-        raise DataError(f"cannot read class names from {file}: {error}") from error
+    text = read_text(file)
     suffix = file.suffix.lower()
     ordered = True
     if suffix == ".json":
@@ -66,7 +63,7 @@ def _pairing(file: Path, raw_names: tuple[str, ...], names: list[str]) -> str:
 
 def _json(file: Path, text: str) -> list[str] | dict[str, str]:
     try:
-        given = json.loads(text)
+        given = parse_json(text)
     except ValueError as error:
         raise DataError(f"{file} is not JSON: {error}") from error
     values = list(given.values()) if isinstance(given, dict) else given

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flip.data.dataset import Dataset
 from flip.data.layouts.cub import read_cub
-from flip.errors import ConfigError, DataError
+from flip.errors import ConfigError, DataError, reason_of
 from flip.files import cache_folder
 from flip.sample.fieldguide import GUIDES, is_guide, write_guide
 
@@ -40,5 +40,7 @@ def read_sample(name: str, cache: Path | None) -> Dataset:
         except (OSError, ConfigError) as e:
             # Another process may have drawn the same meanwhile.
             if not is_guide(folder, guide):
-                raise DataError(f"the drawn birds cannot be kept in {folder} ({e}); pass --cache with a folder") from e
+                raise DataError(
+                    f"the drawn birds cannot be kept in {folder} ({reason_of(e)}); pass --cache with a folder"
+                ) from e
     return replace(read_cub(folder), layout=name)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flip.errors import ConfigError
-from flip.names import LAYOUTS
+from flip.names import LAYOUTS, SAMPLE_DATA
 from flip.settings import option
 
 #: Share of photos held out for testing where a layout has no split of its own.
@@ -21,6 +21,7 @@ class DataSettings:
         None,
         "Folder or manifest of labelled photos, or sample for drawn birds. [default: data/birds where it exists]",
         envvar="FLIP_DATA",
+        completes=SAMPLE_DATA,
     )
     layout: str | None = option(None, "Read the data as this layout instead of the one recognised.", choices=LAYOUTS)
     classnames: Path | None = option(

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flip.data.parquet import open_parquet
 from flip.data.tables import COLUMNS, Row, Table
-from flip.data.text import decode_text, nfc, read_text
+from flip.data.text import nfc, read_text
 from flip.errors import DataError
+from flip.reading import parse_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,7 +39,7 @@ def read_table(file: Path) -> Table:
 
 
 def _read_csv(file: Path) -> Table:
-    text = decode_text(file.read_bytes(), file)
+    text = read_text(file)
     delimiter, start = _delimiter(text, "\t" if file.suffix.lower() == ".tsv" else ",")
     header: list[str] = []
     rows: list[Row] = []
@@ -52,8 +53,6 @@ def _read_csv(file: Path) -> Table:
             cells = cells[:-1]
         if len(cells) != len(header):
             spans = any("\n" in cell for cell in cells)
-            if spans:
-                _require_closed(file, text, delimiter, line)
             doubt = "; is a quote not closed?" if spans else ""
             raise DataError(f"{file}:{line}: {len(cells)} cells, but the header has {len(header)}{doubt}")
         rows.append(Row(file, line, dict(zip(header, cells, strict=True))))
@@ -64,26 +63,17 @@ def _read_csv(file: Path) -> Table:
 
 def _csv_rows(file: Path, text: str, delimiter: str, start: int) -> Iterator[tuple[int, list[str]]]:
     """Yield each row with its first line; a quote that is never closed is an error with the line it is on."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    line = begin = 1
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    line = 1
     try:
         for cells in reader:
             if line > start:
                 yield line, cells
-            line, begin = reader.line_num + 1, line
-    except csv.Error as error:
-        raise DataError(f"{file}:{line}: {error}; is a quote not closed?") from error
-    _require_closed(file, text, delimiter, begin)
-
-
-def _require_closed(file: Path, text: str, delimiter: str, line: int) -> None:
-    """Raise a DataError if the last row, which begins on a line, ends inside of quotes."""
-    rest = "".join(io.StringIO(text, newline="").readlines()[line - 1 :])
-    try:
-        list(csv.reader(io.StringIO(rest, newline=""), delimiter=delimiter, strict=True))
+            line = reader.line_num + 1
     except csv.Error as error:
         if "end of data" in str(error):
             raise DataError(f"{file}:{line}: a quote that begins in this row is never closed") from error
+        raise DataError(f"{file}:{line}: {error}; is a quote not closed, or not doubled inside of quotes?") from error
 
 
 def _delimiter(text: str, usual: str) -> tuple[str, int]:
@@ -97,7 +87,10 @@ def _delimiter(text: str, usual: str) -> tuple[str, int]:
         return told[1], text[: len(text) - len(text.lstrip("\r\n"))].count("\n") + 1
 
     def parts(delimiter: str) -> tuple[int, int, bool]:
-        names = [name.strip().lower() for name in next(csv.reader([first], delimiter=delimiter), [])]
+        try:
+            names = [name.strip().lower() for name in next(csv.reader([first], delimiter=delimiter), [])]
+        except csv.Error:
+            names = []
         return sum(name in COLUMNS for name in names), len(names), delimiter == usual
 
     return max((usual, ",", ";", "\t", "|"), key=parts), 0
@@ -109,7 +102,7 @@ def _read_jsonl(file: Path) -> Table:
         if not text.strip():
             continue
         try:
-            cells = json.loads(text)
+            cells = parse_json(text)
         except ValueError as error:
             raise DataError(f"{file}:{line}: not JSON: {error}") from error
         if not isinstance(cells, dict):
@@ -119,19 +112,14 @@ def _read_jsonl(file: Path) -> Table:
 
 
 def _read_parquet(file: Path) -> Table:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        schema = pq.read_schema(file)
+    with open_parquet(file) as opened:
+        schema = opened.schema_arrow
         # Other columns may be large: embeddings, or the photos themselves.
         known = [f.name for f in schema if f.name.lower() in COLUMNS and not _is_image(f.name, f.type)]
         rows = [
             Row(file, line, {name.lower(): value for name, value in cells.items()})
-            for line, cells in enumerate(pq.read_table(file, columns=known).to_pylist(), 1)
+            for line, cells in enumerate(opened.read(columns=known).to_pylist(), 1)
         ]
-    except pa.ArrowException as error:
-        raise DataError(f"{file} is not a Parquet file: {str(error).splitlines()[0]}") from error
     names = [f"{f.name.lower()} (bytes)" if _is_image(f.name, f.type) else f.name.lower() for f in schema]
     return Table(names, rows)
 

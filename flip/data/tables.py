@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flip.data.captions import parse_captions
 from flip.data.dataset import Box
@@ -37,7 +37,7 @@ ALIASES = {
 }
 
 #: The columns that are looked at; of a Parquet file no other is read.
-COLUMNS = frozenset({"bbox", "source", *_CAPTIONS, *_BOX}.union(*ALIASES.values()))
+COLUMNS = frozenset({"bbox", "frame", "source", *_CAPTIONS, *_BOX}.union(*ALIASES.values()))
 
 _BYTES = re.compile(r"""b(['"]).*\1""", re.DOTALL)
 
@@ -95,10 +95,17 @@ class Row(NamedTuple):
 
     def box(self) -> Box | None:
         """Return the box of the columns ``x``, ``y``, ``w``, ``h``, or of ``bbox``, in pixels; None where empty."""
-        value = self.cells.get("bbox")
+        return self._box("bbox", _BOX)
+
+    def frame(self) -> Box | None:
+        """Return the part of the file that is the photo, of the column ``frame``; None where empty."""
+        return self._box("frame", ())
+
+    def _box(self, column: str, columns: tuple[str, ...]) -> Box | None:
+        value = self.cells.get(column)
         if isinstance(value, str):
             value = value.strip().strip("[]()").replace(",", " ").split()
-        numbers = [self.text(name) for name in _BOX] if value is None else list(value)
+        numbers = [self.text(name) for name in columns] if value is None else _items(value)
         if not any(number is not None for number in numbers):
             return None
         try:
@@ -151,6 +158,11 @@ class Table(NamedTuple):
             elif there and there[0] not in ("path", "file_name", "label"):
                 told.append(f"the {what} are read from the column {there[0]!r}")
         return told
+
+
+def _items(value: object) -> list[Any]:
+    """Return the items of a list, or the value itself as the only one."""
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _evaluated(text: str) -> bytes | str:

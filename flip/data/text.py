@@ -11,6 +11,7 @@ from typing import BinaryIO
 from unicodedata import normalize
 
 from flip.errors import DataError
+from flip.reading import read_bytes
 
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
@@ -76,5 +77,14 @@ def path_lines(stream: BinaryIO, *, null: bool = False) -> Iterator[str]:
 
 
 def read_text(file: Path) -> str:
-    """Return a file's text; see :func:`decode_text`."""
-    return decode_text(file.read_bytes(), file)
+    """Return a file's text; see :func:`decode_text` and :func:`flip.reading.read_bytes`.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read or is no text.
+    """
+    try:
+        return decode_text(read_bytes(file), file)
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror or error}") from error

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 from flip.data.captions import parse_captions
+from flip.data.parquet import open_parquet
 from flip.data.text import read_text
-from flip.errors import DataError
-from flip.files import cache_folder, folder_aside
+from flip.errors import DataError, reason_of
+from flip.files import cache_folder, folder_aside, json_text
+from flip.reading import parse_json
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def unpacked(files: Sequence[PhotoTable], data: Path, cache: Path | None) -> Pat
             with folder_aside(folder) as aside:
                 _unpack(files, aside)
         except OSError as error:
-            reason = error.strerror or error
+            reason = reason_of(error)
             raise DataError(f"the photos of {data} cannot be kept in {folder} ({reason}); pass --cache") from error
     return folder
 
@@ -91,17 +92,14 @@ def _unpack(files: Sequence[PhotoTable], folder: Path) -> None:
                 (folder / name).parent.mkdir(exist_ok=True)
                 (folder / name).write_bytes(content)
                 row = {"path": name, "label": cells.label, "split": file.split, "captions": cells.captions}
-                rows.write(json.dumps(row, ensure_ascii=False) + "\n")
+                rows.write(json_text(row) + "\n")
 
 
 def _cells(file: PhotoTable) -> Iterator[_Cells]:
     """Yield the bytes, label and captions of each row, a few rows in memory at a time."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     wanted = [name for name in (file.image, file.label, file.caption) if name]
-    try:
-        for batch in pq.ParquetFile(file.path).iter_batches(64, columns=wanted):
+    with open_parquet(file.path) as opened:
+        for batch in opened.iter_batches(64, columns=wanted):
             for row in batch.to_pylist():
                 image, label = row[file.image], row[str(file.label)]
                 if label is None:
@@ -111,13 +109,11 @@ def _cells(file: PhotoTable) -> Iterator[_Cells]:
                     label.decode("utf-8", "replace") if isinstance(label, bytes) else label,
                     parse_captions(row[file.caption]) if file.caption else (),
                 )
-    except (pa.ArrowException, ValueError) as error:
-        raise DataError(f"{file.path} cannot be read: {str(error).splitlines()[0]}") from error
 
 
 def read_rows(folder: Path) -> list[PhotoRow]:
     """Return path, label, split and captions of each unpacked photo."""
-    rows = [json.loads(line) for line in read_text(folder / _ROWS).split("\n") if line]
+    rows = [parse_json(line) for line in read_text(folder / _ROWS).split("\n") if line]
     if not rows:
         raise DataError(f"{folder} has no photos; the table is empty")
     return rows

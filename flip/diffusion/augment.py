@@ -211,7 +211,7 @@ def _metadata(
         filter=origin.filter,
         label=slot.raw_name,
         classname=slot.classname,
-        source=str(picture.source) if picture.source else None,
+        source=str(picture.source.file) if picture.source else None,
         attempt=attempt,
         clip_label=verdict.clip_label,
         similarity=verdict.similarity,

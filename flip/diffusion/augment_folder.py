@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flip.data.dataset import Dataset
-from flip.diffusion.metadata import ImageMetadata, dump_json
+from flip.diffusion.metadata import ImageMetadata
 from flip.diffusion.pictures import read_metadata
 from flip.diffusion.settings import DrawSettings
-from flip.errors import ConfigError, DataError
-from flip.files import claim_folder, require_same_key, write_json, write_text
+from flip.errors import ConfigError, DataError, reason_of
+from flip.files import claim_folder, json_text, require_same_key, write_json, write_text
+from flip.reading import parse_json, read_bytes, read_json
 from flip.results import FORMAT, require_format
 
 if TYPE_CHECKING:
@@ -79,12 +80,12 @@ def read_rejected(folder: Path) -> dict[tuple[str, int], str]:
     if not file.is_file():
         return {}
     rows, odd = {}, []
-    for number, line in enumerate(file.read_bytes().split(b"\n"), 1):
+    for number, line in enumerate(read_bytes(file).split(b"\n"), 1):
         try:
-            row = json.loads(line) if line.strip() else None
+            row = parse_json(line) if line.strip() else None
             if row is not None:
                 rows[str(row["file"]), int(row["attempt"])] = str(row["dropped"])
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError):
             odd.append(number)  # as of a run that was killed in the middle of a line
     if odd:
         log.info("%s: line %d is no rejected attempt; %d such lines are left out", file, odd[0], len(odd))
@@ -110,11 +111,11 @@ def begin(folder: Path, key: Mapping[str, object], *, overwrite: bool) -> None:
 
 def _read_key(file: Path) -> dict[str, object]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
         require_format(content, str(file))
         return dict(content.get("drawn_with", {}))
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as e:
-        reason = " ".join(str(e).split())[:120]
+    except (OSError, ValueError, TypeError, AttributeError) as e:
+        reason = reason_of(e)
         raise ConfigError(
             f"{file} is not what flip augment wrote ({reason}); pass -o with another folder, or --overwrite"
         ) from e
@@ -145,7 +146,7 @@ def finish(folder: Path, slots: Sequence[Slot], key: Mapping[str, object], *, wr
     tally.short = dict(Counter(slot.classname for slot in missing))
     tally.near_test = [{"file": str(r["file_name"]), "photo": str(r["near_test"])} for r in rows if r["near_test"]]
     if rows and write:
-        write_text(folder / METADATA_FILE, "".join(dump_json(row) + "\n" for row in rows))
+        write_text(folder / METADATA_FILE, "".join(json_text(row) + "\n" for row in rows))
     if write:
         report = {"command": "augment", "format": FORMAT, "drawn_with": key, **asdict(tally)}
         write_json(folder / REPORT_FILE, report)

@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from flip.arrays import PixelArray
+from flip.data.dataset import Photo
 from flip.data.hashing import MOST_BITS, perceptual_hash
-from flip.data.images import decode_image
+from flip.data.images import decode_photo
 from flip.device import cpu_count
 from flip.errors import DataError
 from flip.settings import Progress
@@ -22,7 +23,7 @@ class PhotoHashes:
 
     Parameters
     ----------
-    photos : sequence of Path
+    photos : sequence of Photo
         A photo that cannot be read matches nothing.
     size : (width, height)
         Photos are cropped to this shape first, as they are where images begin from them.
@@ -34,7 +35,7 @@ class PhotoHashes:
 
     def __init__(
         self,
-        photos: Sequence[Path],
+        photos: Sequence[Photo],
         size: tuple[int, int],
         *,
         workers: int | None = None,
@@ -45,10 +46,10 @@ class PhotoHashes:
         hashes: list[PixelArray] = []
         self._photos: list[Path] = []
         with ThreadPoolExecutor(workers or cpu_count()) as pool:
-            for photo, found in zip(photos, pool.map(lambda file: _hash_file(file, shape), photos), strict=True):
+            for photo, found in zip(photos, pool.map(lambda photo: _hash_photo(photo, shape), photos), strict=True):
                 if found is not None:
                     hashes.append(found)
-                    self._photos.append(photo)
+                    self._photos.append(photo.file)
                 if progress:
                     progress(1)
         self._hashes = np.stack(hashes) if hashes else np.zeros((0, 18), np.uint8)
@@ -64,8 +65,8 @@ class PhotoHashes:
         return self._photos[nearest] if bits[nearest] <= MOST_BITS else None
 
 
-def _hash_file(file: Path, shape: tuple[int, int]) -> PixelArray | None:
+def _hash_photo(photo: Photo, shape: tuple[int, int]) -> PixelArray | None:
     try:
-        return perceptual_hash(ImageOps.fit(decode_image(file), shape))
+        return perceptual_hash(ImageOps.fit(decode_photo(photo), shape))
     except DataError:
         return None

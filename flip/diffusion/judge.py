@@ -205,7 +205,7 @@ def make_judge(
     """
 
     def hashes(testing: bool) -> PhotoHashes:
-        photos = [dataset.file(r) for r in dataset.records if (r.split == "test") == testing]
+        photos = [dataset.photo(r) for r in dataset.records if (r.split == "test") == testing]
         return PhotoHashes(photos, size, workers=workers, progress=progress)
 
     return ImageJudge(clip, hashes(False), hashes(True))

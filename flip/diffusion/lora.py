@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import re
@@ -12,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flip.diffusion.lora_names import module_table
-from flip.errors import CheckpointError
+from flip.errors import CheckpointError, reason_of
 from flip.files import JsonObject
+from flip.reading import parse_json, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -173,9 +173,9 @@ class _Scales:
         beside = file.with_name(ADAPTER_FILE)
         try:
             if _DIFFUSERS_METADATA in metadata:
-                flat = json.loads(metadata[_DIFFUSERS_METADATA])
+                flat = parse_json(metadata[_DIFFUSERS_METADATA])
             elif file.name.startswith("adapter_model") and beside.is_file():
-                flat = {f".{key}": value for key, value in json.loads(beside.read_text(encoding="utf-8")).items()}
+                flat = {f".{key}": value for key, value in read_json(beside).items()}
             else:
                 flat = {}
             configs: dict[str, JsonObject] = {}
@@ -184,8 +184,8 @@ class _Scales:
                 configs.setdefault(component, {})[name] = value
             found = cls(configs)
             found._require_plain(file)
-        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as e:
-            reason = " ".join(str(e).split())[:120]
+        except (OSError, ValueError, TypeError, AttributeError) as e:
+            reason = reason_of(e)
             raise CheckpointError(f"{file}: its configuration cannot be read ({reason}); fetch it again") from e
         return found
 

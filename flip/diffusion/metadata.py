@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
+
+from flip.reading import parse_json
 
 Value = str | int | float | None
 
@@ -102,8 +103,8 @@ class ImageMetadata:
     def from_json(cls, prompt: str, text: str) -> Self:
         """Read what :meth:`to_dict` gave; what is no JSON object counts as empty, a value of another type as absent."""
         try:
-            values = json.loads(text)
-        except (ValueError, RecursionError):
+            values = parse_json(text)
+        except ValueError:
             return cls()
         if not isinstance(values, dict):
             return cls()
@@ -111,17 +112,6 @@ class ImageMetadata:
         found = {name: values[key] for key, name in names.items() if _fits(name, values.get(key))}
         settings = {key: values[key] for key in _SETTINGS if key in values and isinstance(values[key], Value)}
         return cls(prompt=prompt, settings=settings, **found)
-
-
-def dump_json(values: Mapping[str, object]) -> str:
-    """Write a mapping as JSON in one line, readable where UTF-8 can hold it."""
-    text = json.dumps(values, ensure_ascii=False)
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        # Names that are not UTF-8 reach Python as lone surrogates, which only escapes can write.
-        return json.dumps(values)
-    return text
 
 
 def _fits(name: str, value: object) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flip.errors import CheckpointError
+from flip.reading import read_bytes
 
 _MOST_BYTES = 1 << 20
 _PARAMETERIZATIONS = {"eps": "epsilon", "v": "v_prediction"}
@@ -57,7 +58,7 @@ def read_original_config(checkpoint: Path) -> OriginalConfig:
     try:
         if file.stat().st_size > _MOST_BYTES:
             raise ValueError("it is larger than 1 MiB")
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.safe_load(read_bytes(file))
         params = content["model"]["params"]
         unet = _params(params, "unet_config", "network_config")
         text = _params(params, "cond_stage_config")

@@ -8,9 +8,9 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flip.data.dataset import Photo
 from flip.device import Placement
 from flip.diffusion.metadata import ImageMetadata
 from flip.diffusion.settings import DrawSettings
@@ -42,13 +42,13 @@ class Picture:
     prompt : str
     seed : int
         Of this image alone: the same seed draws it again, in whatever batch.
-    source : Path, optional
-        A photo to begin from, instead of noise alone.
+    source : Photo, optional
+        What to begin from, instead of noise alone.
     """
 
     prompt: str
     seed: int
-    source: Path | None = None
+    source: Photo | None = None
 
 
 def picture_seed(seed: int, prompt: str, index: int) -> int:
@@ -200,13 +200,13 @@ def _scheduler(sampler: str, config: JsonObject) -> Scheduler:
     return made
 
 
-def fit_photo(photo: Path, size: tuple[int, int]) -> Image:
+def fit_photo(photo: Photo, size: tuple[int, int]) -> Image:
     """Scale and centre-crop a photo to (width, height)."""
     from PIL import Image, ImageOps
 
-    from flip.data.images import decode_image
+    from flip.data.images import decode_photo
 
-    return ImageOps.fit(decode_image(photo), size, Image.Resampling.LANCZOS)
+    return ImageOps.fit(decode_photo(photo), size, Image.Resampling.LANCZOS)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flip.diffusion.metadata import ImageMetadata, dump_json
-from flip.errors import ConfigError, DataError
-from flip.files import written_aside
+from flip.data.formats import FORMATS
+from flip.diffusion.metadata import ImageMetadata
+from flip.errors import ConfigError, DataError, reason_of
+from flip.files import json_text, written_aside
+from flip.reading import open_plain
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,7 +39,7 @@ def save_picture(image: Image, file: Path, metadata: ImageMetadata) -> None:
 
     info = PngInfo()
     info.add_itxt("prompt", metadata.prompt.encode("utf-8", "replace").decode())
-    info.add_itxt("flip", dump_json(metadata.to_dict()))
+    info.add_itxt("flip", json_text(metadata.to_dict()))
     with written_aside(file, "pass -o with a folder that can", kind="image") as aside:
         image.save(aside, format="PNG", pnginfo=info)
 
@@ -53,13 +55,16 @@ def read_metadata(file: Path) -> ImageMetadata:
     from PIL import Image, PngImagePlugin
 
     try:
-        with Image.open(file) as image:
+        with open_plain(file) as stream, Image.open(stream, formats=FORMATS) as image:
             if not isinstance(image, PngImagePlugin.PngImageFile):
                 return ImageMetadata()
             # Asking for the texts decodes the image, since they may stand at its end.
             text = image.text
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
-        reason = " ".join(str(e).split())[:120]
+    except MemoryError:
+        raise
+    except Exception as e:
+        # Pillow's plugins let through whatever a broken file makes them stumble over.
+        reason = reason_of(e)
         raise DataError(f"{file} cannot be read as an image ({reason}); delete it, and it is drawn again") from e
     return ImageMetadata.from_json(str(text.get("prompt", "")), str(text.get("flip", "{}")))
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flip.errors import ConfigError
+from flip.errors import ConfigError, reason_of
 from flip.files import claim_folder, folder_aside, move_files
+from flip.reading import read_json
 
 if TYPE_CHECKING:
     from flip.diffusion.pipeline import Pipeline
@@ -49,7 +49,7 @@ def save_pipeline(pipeline: Pipeline, folder: Path, *, overwrite: bool = False) 
         # The index last: without it the folder is no model.
         move_files(staged, folder, last=INDEX_FILE)
     except OSError as e:
-        raise ConfigError(f"{folder} cannot be written ({e.strerror or e}); pass a folder that can") from e
+        raise ConfigError(f"{folder} cannot be written ({reason_of(e)}); pass a folder that can") from e
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 
@@ -60,9 +60,9 @@ def _model_files(folder: Path) -> list[Path]:
     if not index.is_file():
         return []
     try:
-        content = json.loads(index.read_text(encoding="utf-8"))
+        content = read_json(index)
         parts = [name for name, value in content.items() if isinstance(value, list) and Path(name).name == name]
-    except (ValueError, AttributeError, RecursionError):
+    except (ValueError, AttributeError):
         parts = []
     files = [file for part in parts for file in (folder / part).glob("*") if _PART_FILE.fullmatch(file.name)]
     return [index, *files]

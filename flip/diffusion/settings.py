@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flip.errors import ConfigError
-from flip.names import SAMPLERS
+from flip.names import PROMPTS, SAMPLE, SAMPLERS
 from flip.settings import at_least, option
 
 #: Without ``--strength``, a study begins from photos with this share of noise.
@@ -23,7 +23,9 @@ class CheckpointSettings:
     """The diffusion model and the reading of its file."""
 
     ckpt: str | None = option(
-        None, "A .ckpt or .safetensors file, a diffusers folder, a LoRA file with --base, ORG/NAME, or sample."
+        None,
+        "A .ckpt or .safetensors file, a diffusers folder, a LoRA file with --base, ORG/NAME, or sample.",
+        completes=(SAMPLE,),
     )
     base: str | None = option(
         None, "The model a LoRA file changes; for a .ckpt the diffusers folder with what it lacks."
@@ -102,6 +104,7 @@ class AugmentSettings(DrawSettings):
     prompts: str = option(
         AUTO,
         "auto (class name and caption where there are captions), captions, or class prompts as in flip zeroshot.",
+        completes=(AUTO, "captions", *PROMPTS),
     )
     filter: str = option(
         "auto",

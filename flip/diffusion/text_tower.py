@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from flip.clip.folder import CONFIG_FILE, WEIGHTS_FILE
 from flip.errors import ConfigError
 from flip.files import JsonObject
+from flip.reading import read_json, require_plain
 
 if TYPE_CHECKING:
     from flip.diffusion.pipeline import Component
@@ -46,7 +46,7 @@ def read_text_tower(folder: Path, context_length: int | None = None) -> Componen
         If the folder holds no such model, or its text tower is of another kind.
     """
     try:
-        model_cfg = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))["model_cfg"]
+        model_cfg = read_json(folder / CONFIG_FILE)["model_cfg"]
         return _make_tower(model_cfg, _text_weights(folder), context_length)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as e:
         reason = " ".join(f"{type(e).__name__}: {e}".split())[:200]
@@ -89,6 +89,7 @@ def _make_tower(model_cfg: JsonObject, weights: Mapping[str, torch.Tensor], cont
 
 def _text_weights(folder: Path) -> dict[str, torch.Tensor]:
     """Return the weights of the text side, under the names they have in a model that is not of two towers apart."""
+    require_plain(folder / WEIGHTS_FILE)
     with safe_open(folder / WEIGHTS_FILE, "pt") as file:
         names = [name for name in file.keys() if not name.startswith("visual.")]  # noqa: SIM118
         return {name.removeprefix("text."): file.get_tensor(name).float() for name in names}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flip.diffusion import ldm
 from flip.diffusion.pickles import read_pickled_tensors
-from flip.errors import CheckpointError
+from flip.errors import CheckpointError, reason_of
 from flip.files import written_aside
+from flip.reading import open_plain, read_json, require_plain
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +57,7 @@ def read_state(file: Path, digest: str, ema: bool, cache: Path) -> Mapping[str, 
 
 def is_safetensors(file: Path) -> bool:
     """True for a safetensors file, by its content."""
-    with file.open("rb") as stream:
+    with open_plain(file) as stream:
         head = stream.read(9)
     return head[8:9] == b"{" or (file.suffix == ".safetensors" and not head.startswith((b"PK", b"\x80")))
 
@@ -74,6 +74,7 @@ def read_safetensors(file: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     try:
+        require_plain(file)
         return load_file(file)
     except (SafetensorError, OSError, ValueError, KeyError) as e:
         raise _broken(file, e) from e
@@ -89,9 +90,9 @@ def read_metadata(file: Path) -> dict[str, str]:
     """
     from safetensors import SafetensorError, safe_open
 
-    if not is_safetensors(file):
-        return {}
     try:
+        if not is_safetensors(file):
+            return {}
         with safe_open(file, "pt") as opened:
             return dict(opened.metadata() or {})
     except (SafetensorError, OSError, ValueError) as e:
@@ -110,11 +111,11 @@ def tensor_names(file: Path) -> set[str]:
 
     try:
         if file.suffix == ".json":
-            return set(json.loads(file.read_text(encoding="utf-8"))["weight_map"])
+            return set(read_json(file, keys_once=False)["weight_map"])
         if is_safetensors(file):
             with safe_open(file, "pt") as opened:
                 return set(opened.keys())
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as e:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as e:
         raise _broken(file, e) from e
     return set(read_pickled_tensors(file))
 
@@ -131,7 +132,7 @@ def require_finite(tensors: Iterable[tuple[str, torch.Tensor]], source: str | Pa
 
 
 def _broken(file: Path, error: Exception) -> CheckpointError:
-    reason = " ".join(str(error).split())[:120]
+    reason = reason_of(error)
     return CheckpointError(f"{file} is truncated or no safetensors file ({reason}); fetch it again")
 
 

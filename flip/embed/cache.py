@@ -1,42 +1,41 @@
-"""Embeddings on disk: Parquet parts of one model and one way of looking at photos.
+"""Cached photo embeddings of one model and one way of looking at photos.
 
-A cache knows files and texts, not labels. A part is written aside, fsynced and renamed, so a reader sees whole parts
-only; parts are never changed, so any number of processes may read and add at once. A file that changed is simply added
-again, and the row whose size and time of change fit the file is the one that counts.
+A cache knows files, not labels. It is an aid: where it cannot be written, what it holds is read, and commands go on
+without keeping more.
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
 import time
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
-from flip.arrays import Array, BoolArray, FloatArray
-from flip.errors import ConfigError, FeatureMismatchError
-from flip.files import write_json, written_aside
+from flip.arrays import BoolArray, FloatArray
+from flip.embed.index import IndexRow, Place
+from flip.embed.keys import EXACT, FileKey, NoPhoto, number
+from flip.embed.merge import merge_small_parts
+from flip.embed.parts import as_kept, as_used
+from flip.embed.rows import PHOTOS, NewRow, index_row, key_number, maker, photo_table
+from flip.embed.store import PartStore
+from flip.embed.trouble import say_not_kept
+from flip.errors import ConfigError
+from flip.files import write_json
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-FINGERPRINT_KEY = b"flip.fingerprint"
-
-#: A part is written when this many rows wait, or when the oldest has waited this many seconds.
+#: A part is written when this many rows wait, or when the oldest has waited this many seconds: few for the first part,
+#: so that a run that is killed soon has kept something, and twice as many for each that follows, up to the most.
 ROWS_A_PART = 4096
-SECONDS_A_PART = 20.0
+FIRST_SECONDS, MOST_SECONDS = 2.0, 20.0
 
+#: Where nothing can be written, this many rows wait for better times.
+_MOST_WAITING = 16 * ROWS_A_PART
 
-class FileKey(NamedTuple):
-    """The key of a cached row. ``path`` is absolute, and ends in ``#xywh=…`` where a box was cut out."""
-
-    path: str
-    size: int
-    mtime_ns: int
+#: Times a look-up begins again because parts were merged, removed or damaged meanwhile.
+_TRIES = 4
 
 
 class Found(NamedTuple):
@@ -64,25 +63,29 @@ class EmbeddingCache:
         Width d of an embedding.
     description : dict, optional
         Written to ``model.json`` so that a person can tell the folders apart.
-
-    Raises
-    ------
-    ConfigError
-        If the folder cannot be written.
+    decodings : tuple of str
+        Ways of decoding whose rows are taken, the first that is there.
     """
 
-    def __init__(self, folder: Path, fingerprint: str, dim: int, description: dict[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        fingerprint: str,
+        dim: int,
+        description: dict[str, object] | None = None,
+        decodings: tuple[str, ...] = (EXACT,),
+    ) -> None:
         self.folder = folder / fingerprint
-        self.fingerprint = fingerprint
-        self.dim = dim
-        self._pending: list[tuple[FileKey, Array | None, str | None]] = []
-        self._oldest = 0.0
+        self.fingerprint, self.dim, self.decodings = fingerprint, dim, decodings
+        self.store = PartStore(self.folder / "images", fingerprint, dim, PHOTOS)
+        self._pending: dict[FileKey, NewRow] = {}
+        self._due, self._patience = 0.0, FIRST_SECONDS
         try:
             (self.folder / "images").mkdir(parents=True, exist_ok=True)
-        except OSError as e:
-            raise ConfigError(f"cache folder {folder} cannot be written ({e.strerror}); pass --cache DIR") from e
-        if description is not None and not (self.folder / "model.json").exists():
-            write_json(self.folder / "model.json", {"fingerprint": fingerprint, **description})
+            if description is not None and not _holds_json(self.folder / "model.json"):
+                write_json(self.folder / "model.json", {"fingerprint": fingerprint, **description})
+        except (OSError, ConfigError) as e:
+            say_not_kept(folder, e)
 
     def __enter__(self) -> Self:
         return self
@@ -91,179 +94,164 @@ class EmbeddingCache:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.flush()
+        self.store.close()
 
-    def look_up(self, keys: Sequence[FileKey]) -> Found:
+    def look_up(self, keys: Sequence[FileKey | NoPhoto]) -> Found:
         """Return what is known of these files; a file that changed since is unknown.
 
-        Raises
-        ------
-        FeatureMismatchError
-            If a part in the folder was made by another model.
+        What is no file has a row of its own, which is known and says why. An error that other versions of Pillow or
+        flip met is unknown.
         """
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
         found = Found.nothing(len(keys), self.dim)
-        if not keys:
-            return found
-        wanted = pa.array([key.path for key in keys])
-        sizes = np.fromiter((key.size for key in keys), np.int64, len(keys))
-        times = np.fromiter((key.mtime_ns for key in keys), np.int64, len(keys))
-        # Two keys may be the same file; index_in finds the first, and the others copy its row at the end.
-        for part in parts(self.folder / "images", self.fingerprint):
-            where = pc.index_in(part["path"], value_set=wanted).combine_chunks()
-            rows = np.flatnonzero(where.is_valid().to_numpy(zero_copy_only=False))
-            target = where.drop_null().to_numpy(zero_copy_only=False).astype(np.int64)
-            fits = (part["size"].to_numpy()[rows] == sizes[target]) & (
-                part["mtime_ns"].to_numpy()[rows] == times[target]
-            )
-            rows, target = rows[fits], target[fits]
-            if len(rows):
-                picked = part.take(rows)
-                found.embeddings[target] = embedding_matrix(picked["embedding"], self.dim)
-                found.known[target] = True
-                for i, error in zip(target, picked["error"].to_pylist(), strict=True):
-                    found.errors[i] = error
-        self._copy_repeats(keys, found)
+        for i, key in enumerate(keys):
+            if isinstance(key, NoPhoto):
+                found.known[i], found.errors[i] = True, key.error
+        for decoding in self.decodings:
+            for _ in range(_TRIES):
+                where = [int(i) for i in np.flatnonzero(~found.known)]
+                files = [key for i in where if isinstance(key := keys[i], FileKey)]
+                wanted, places = self._settled(files, decoding)
+                if self._read(places, [where[i] for i in wanted], found):
+                    break
+        self._take_pending(keys, found)
         return found
 
-    def add(self, key: FileKey, embedding: FloatArray | None, error: str | None = None) -> None:
-        """Add one row: a unit embedding of shape (d,), or the error that kept the photo from being read."""
+    def look_up_contents(self, keys: Sequence[FileKey], contents: Sequence[str]) -> Found:
+        """Return what is known of files by what they hold; they are found by their keys from now on."""
+        found = Found.nothing(len(keys), self.dim)
+        for decoding in self.decodings:
+            for _ in range(_TRIES):
+                where = [int(i) for i in np.flatnonzero(~found.known)]
+                numbers = [number(contents[i], decoding) for i in where]
+                at = self._by_content([keys[i] for i in where], numbers)
+                aliases = [
+                    (index_row(keys[where[i]], contents[where[i]], decoding, place.about.maker), place)
+                    for i, place in at.items()
+                ]
+                if self._read(list(at.values()), [where[i] for i in at], found):
+                    self.store.alias(aliases)
+                    break
+        return found
+
+    def knows_content(self, key: FileKey, content: str) -> bool:
+        """Return whether a photo with the same content was embedded; may be called in any thread."""
+        numbers = [number(content, decoding) for decoding in self.decodings]
+        places = self.store.again(lambda: self.store.index.find_contents(numbers))
+        return any(place.about.size == key.size and _counts(place.about) for place in places)
+
+    def add(self, row: NewRow) -> None:
+        """Add one row."""
+        now = time.monotonic()
         if not self._pending:
-            self._oldest = time.monotonic()
-        self._pending.append((key, None if embedding is None else embedding.astype(np.float16), error))
-        if len(self._pending) >= ROWS_A_PART or time.monotonic() - self._oldest > SECONDS_A_PART:
+            self._due = now + self._patience
+        self._pending[row.key] = row
+        if now > self._due or len(self._pending) % ROWS_A_PART == 0:
             self.flush()
 
     def flush(self) -> None:
-        """Write the waiting rows as one part."""
+        """Write the waiting rows as one part; where that is impossible, they wait on."""
         if not self._pending:
             return
-        import pyarrow as pa
+        try:
+            self.store.add(photo_table(list(self._pending.values()), self.dim))
+            self.release(self._pending)
+            self._pending.clear()
+            self._patience = min(2 * self._patience, MOST_SECONDS)
+            merge_small_parts(self.store)
+        except ConfigError as e:
+            say_not_kept(self.folder.parent, e)
+            self._due = time.monotonic() + MOST_SECONDS
+            for key in list(self._pending)[:-_MOST_WAITING]:
+                del self._pending[key]
 
-        keys, embeddings, errors = zip(*self._pending, strict=True)
-        table = pa.table(
-            {
-                "path": pa.array([key.path for key in keys], pa.string()),
-                "size": pa.array([key.size for key in keys], pa.int64()),
-                "mtime_ns": pa.array([key.mtime_ns for key in keys], pa.int64()),
-                "embedding": embedding_column(embeddings, self.dim),
-                "error": pa.array(errors, pa.string()),
-            }
-        )
-        write_part(self.folder / "images", table, self.fingerprint)
-        self._pending.clear()
+    def claim(self, keys: Sequence[FileKey]) -> set[FileKey]:
+        """Return which of these files this process embeds; the others are being embedded by another."""
+        numbers = {key_number(key, self.decodings[0]): key for key in keys}
+        granted = self.store.again(lambda: self.store.claims.take(numbers))
+        return {numbers[n] for n in granted}
 
-    @staticmethod
-    def _copy_repeats(keys: Sequence[FileKey], found: Found) -> None:
-        first: dict[FileKey, int] = {}
+    def release(self, keys: Collection[FileKey]) -> None:
+        """Let other processes embed these files."""
+        numbers = {key_number(key, self.decodings[0]) for key in keys}
+        self.store.again(lambda: self.store.claims.release(numbers))
+
+    def keep_claims(self) -> None:
+        """Renew the claims, and write what was embedded if another process waits for it."""
+        self.store.again(self.store.claims.renew)
+        waited_for = self.store.again(self.store.claims.others_wait)
+        if waited_for:
+            self.flush()
+
+    def wait(self) -> None:
+        """Ask other processes for what they have embedded, and look what is there."""
+        self.flush()
+        self.store.again(self.store.claims.wait)
+        time.sleep(0.1)
+        self.store.look(again=True)
+
+    def _take_pending(self, keys: Sequence[FileKey | NoPhoto], found: Found) -> None:
+        """Take rows that are not written yet."""
+        for i in np.flatnonzero(~found.known) if self._pending else ():
+            key = keys[int(i)]
+            row = self._pending.get(key) if isinstance(key, FileKey) else None
+            if row is not None:
+                found.known[i], found.errors[i] = True, row.error
+                if row.embedding is not None:
+                    found.embeddings[i] = as_used(as_kept(row.embedding))
+
+    def _settled(self, keys: Sequence[FileKey], decoding: str) -> tuple[list[int], list[Place]]:
+        """Return which keys have a row that counts, and where it is."""
+        by_number: dict[int, list[int]] = {}
         for i, key in enumerate(keys):
-            j = first.setdefault(key, i)
-            if j != i and found.known[j]:
-                found.embeddings[i], found.known[i], found.errors[i] = found.embeddings[j], True, found.errors[j]
+            by_number.setdefault(key_number(key, decoding), []).append(i)
+        wanted, places = list[int](), list[Place]()
+        for place in self.store.find(list(by_number)):
+            for i in by_number[place.about.key]:
+                if _is_of(place.about, keys[i]) and _counts(place.about):
+                    wanted.append(i)
+                    places.append(place)
+        return wanted, places
+
+    def _by_content(self, keys: Sequence[FileKey], contents: Sequence[int]) -> dict[int, Place]:
+        """Return the place of a row with each content, as far as there is one."""
+        by_number: dict[int, list[int]] = {}
+        for i, content in enumerate(contents):
+            by_number.setdefault(content, []).append(i)
+        at: dict[int, Place] = {}
+        for place in self.store.find(list(by_number), contents=True):
+            if place.about.content is not None and _counts(place.about):
+                for i in by_number[place.about.content]:
+                    if place.about.size == keys[i].size:
+                        at[i] = place
+        return at
+
+    def _read(self, places: Sequence[Place], targets: Sequence[int], found: Found) -> bool:
+        """Read rows into what was found; return whether all were there."""
+        at = np.array(targets, np.int64)
+        for read in self.store.read(places):
+            rows = at[read.asked]
+            found.embeddings[rows] = as_used(read.embeddings)
+            found.known[rows] = True
+            if read.errors is not None:
+                for i, error in zip(rows, read.errors, strict=True):
+                    found.errors[i] = error
+        return bool(found.known[at].all())
 
 
-class TextCache:
-    """The cached text embeddings of one model, kept in float32 and found by the sha256 of the text."""
-
-    def __init__(self, folder: Path, fingerprint: str, dim: int) -> None:
-        self.folder = folder / fingerprint / "texts"
-        self.fingerprint = fingerprint
-        self.dim = dim
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as e:
-            raise ConfigError(f"cache folder {folder} cannot be written ({e.strerror}); pass --cache DIR") from e
-
-    def look_up(self, texts: Sequence[str]) -> tuple[FloatArray, BoolArray]:
-        """Return embeddings (n, d) and whether each is known (n,); the texts must differ from each other."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        embeddings, known = np.zeros((len(texts), self.dim), np.float32), np.zeros(len(texts), bool)
-        wanted = pa.array([_text_hash(text) for text in texts], pa.string())
-        for part in parts(self.folder, self.fingerprint):
-            where = pc.index_in(part["hash"], value_set=wanted).combine_chunks()
-            rows = np.flatnonzero(where.is_valid().to_numpy(zero_copy_only=False))
-            target = where.drop_null().to_numpy(zero_copy_only=False).astype(np.int64)
-            if len(rows):
-                embeddings[target] = embedding_matrix(part["embedding"].take(rows), self.dim)
-                known[target] = True
-        return embeddings, known
-
-    def add(self, texts: Sequence[str], embeddings: FloatArray) -> None:
-        """Write the unit embeddings (n, d) of these texts as one part."""
-        import pyarrow as pa
-
-        hashes = pa.array([_text_hash(text) for text in texts], pa.string())
-        column = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.reshape(-1), pa.float32()), self.dim)
-        write_part(self.folder, pa.table({"hash": hashes, "embedding": column}), self.fingerprint)
+def _holds_json(file: Path) -> bool:
+    """Return whether a file holds something; an empty one was left by a crash."""
+    try:
+        return bool(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return False
 
 
-def parts(folder: Path, fingerprint: str) -> Iterator[pa.Table]:
-    """Yield the tables of a folder's parts, one after the other in the order of their names."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    for file in sorted(folder.glob("[!.]*.parquet")):
-        try:
-            table = pq.read_table(file, page_checksum_verification=True)
-        except (pa.ArrowInvalid, OSError) as e:
-            raise FeatureMismatchError(
-                f"cache part {file} cannot be read ({e}); delete it, and flip embeds it again"
-            ) from e
-        made_by = (table.schema.metadata or {}).get(FINGERPRINT_KEY, b"").decode()
-        if made_by != fingerprint:
-            raise FeatureMismatchError(
-                f"cache part {file} was made by another model ({made_by or 'unknown'}, not {fingerprint}); "
-                "delete it, or pass another --cache DIR"
-            )
-        yield table
+def _is_of(row: IndexRow, key: FileKey) -> bool:
+    """Return whether size and times settle that a file is what it was; a time that is unknown does not object."""
+    if (row.size, row.mtime_ns) != (key.size, key.mtime_ns):
+        return False
+    return row.ctime_ns is None or key.ctime_ns is None or row.ctime_ns == key.ctime_ns
 
 
-def write_part(folder: Path, table: pa.Table, fingerprint: str) -> None:
-    """Write a table as a new part: aside, fsynced, renamed.
-
-    Raises
-    ------
-    ConfigError
-        If it cannot be written.
-    """
-    import pyarrow.parquet as pq
-
-    table = table.replace_schema_metadata({FINGERPRINT_KEY: fingerprint.encode()})
-    name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
-    with written_aside(folder / f"{name}.parquet", "free space or pass --cache DIR", durable=True) as aside:
-        pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
-
-
-def embedding_column(rows: Sequence[Array | None], dim: int) -> pa.Array:
-    """Return a fixed-size-list column of float16, null where a row has no embedding."""
-    import pyarrow as pa
-
-    absent = np.fromiter((row is None for row in rows), bool, len(rows))
-    flat = np.stack([np.zeros(dim, np.float16) if row is None else row for row in rows]).reshape(-1)
-    return pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.float16()), dim, mask=pa.array(absent))
-
-
-def embedding_matrix(column: pa.ChunkedArray, dim: int) -> FloatArray:
-    """Return an embedding column as unit rows (n, d) float32; null rows are zeros."""
-    import pyarrow as pa
-
-    flat = column.combine_chunks()
-    values = flat.values.slice(flat.offset * dim, len(flat) * dim)
-    matrix: FloatArray = values.to_numpy(zero_copy_only=False).reshape(len(flat), dim).astype(np.float32)
-    if flat.null_count:
-        matrix[flat.is_null().to_numpy(zero_copy_only=False)] = 0.0
-    return unit_again(matrix) if values.type == pa.float16() else matrix
-
-
-def unit_again(matrix: FloatArray) -> FloatArray:
-    """Bring rows that went through half precision, which keeps a norm to three digits, back to unit length."""
-    norms = np.linalg.norm(matrix, axis=1, keepdims=True)
-    np.divide(matrix, norms, out=matrix, where=norms > 0)
-    return matrix
-
-
-def _text_hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+def _counts(row: IndexRow) -> bool:
+    return row.maker == 0 or row.maker == number(maker())

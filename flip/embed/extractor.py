@@ -12,17 +12,19 @@ from pathlib import Path
 
 import numpy as np
 
-from flip.arrays import FloatArray
+from flip.arrays import FloatArray, IntArray
 from flip.clip.encoder import Encoder, PlaceableEncoder
 from flip.clip.precision import choose_precision, recall_precision
 from flip.clip.prompts import ClassPrompts
 from flip.data.dataset import Dataset
 from flip.device import Placement, cpu_count, has_siblings, resolve_device, resolve_precision
-from flip.embed.cache import EmbeddingCache, Found, TextCache
+from flip.embed.cache import EmbeddingCache, Found
+from flip.embed.keys import EXACT, FAST, Source, file_key
 from flip.embed.mirror import MirrorEncoder
 from flip.embed.settings import DEFAULTS, EmbedSettings
-from flip.embed.stream import EmbeddedBatch, Source, embed_stream, file_key, look_up_files
+from flip.embed.stream import EmbeddedBatch, embed_stream
 from flip.embed.table import make_features, read_table_features
+from flip.embed.text_cache import TextCache
 from flip.errors import ConfigError
 from flip.features import Features
 from flip.files import cache_folder
@@ -63,8 +65,10 @@ class FeatureExtractor:
 
     @property
     def device(self) -> str:
-        """The device that was used; as it was asked for where nothing had to be encoded."""
-        return str(self.placement.device) if "placement" in self.__dict__ else self.settings.device
+        """The device that was used; "none" where nothing had to be encoded."""
+        if not {"encoder", "_text_encoder"} & self.__dict__.keys():
+            return "none"
+        return str(self.placement.device if isinstance(self.model, PlaceableEncoder) else "the encoder's own")
 
     @property
     def is_main(self) -> bool:
@@ -85,11 +89,29 @@ class FeatureExtractor:
         return recall_precision(self.model.fingerprint, self.settings.device, self.folder)
 
     @property
+    def is_fast(self) -> bool:
+        """Whether large JPEG photos are decoded at a smaller scale; half precision changes features more than that."""
+        return self.settings.decode == "fast" or (self.settings.decode == "auto" and self.precision != "fp32")
+
+    @property
     def fingerprint(self) -> str:
         """Hash of everything that a cached embedding depends on, 16 hex digits."""
         crop, flip = self.settings.crop == "boxes", self.settings.tta == "flip"
         view = [self.model.fingerprint, self.precision, str(crop), str(flip)]
         return hashlib.sha256("/".join(view).encode()).hexdigest()[:16]
+
+    @property
+    def photos_read(self) -> int:
+        """How many photos were not in the cache, so that this process read and embedded them or found them broken."""
+        return self._read[0]
+
+    @cached_property
+    def _read(self) -> list[int]:
+        return [0]
+
+    @cached_property
+    def _text_encoder(self) -> Encoder:
+        return self.model.placed(self.placement) if isinstance(self.model, PlaceableEncoder) else self.model
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -121,18 +143,20 @@ class FeatureExtractor:
             "tta_flip": self.settings.tta == "flip",
             "config": getattr(self.model, "config", {}),
         }
-        return EmbeddingCache(self.folder, self.fingerprint, self.model.dim, view)
+        # A photo that was decoded exactly is as good for a run that need not be.
+        decodings = (FAST, EXACT) if self.is_fast else (EXACT,)
+        return EmbeddingCache(self.folder, self.fingerprint, self.model.dim, view, decodings)
 
     def stream(self, files: Iterable[str]) -> Iterator[EmbeddedBatch]:
         """Yield photo files in the order they came, a batch at a time, through the cache."""
         with self.open_cache() as cache:
             yield from self._stream((Source(file) for file in files), cache)
 
-    def _stream(
-        self, sources: Iterable[Source], cache: EmbeddingCache, *, all_new: bool = False
-    ) -> Iterator[EmbeddedBatch]:
+    def _stream(self, sources: Iterable[Source], cache: EmbeddingCache) -> Iterator[EmbeddedBatch]:
         size, workers = self.settings.batch_size, self.settings.workers or cpu_count()
-        return embed_stream(sources, cache, lambda: self.encoder, batch_size=size, workers=workers, all_new=all_new)
+        for batch in embed_stream(sources, cache, lambda: self.encoder, batch_size=size, workers=workers):
+            self._read[0] += batch.new
+            yield batch
 
     def features(self, dataset: Dataset, progress: Progress | None = None) -> Features:
         """Return the features of every record, embedding only what the cache does not know.
@@ -157,7 +181,7 @@ class FeatureExtractor:
             return len(dataset)
         with self.open_cache() as cache:
             keys = [file_key(source) for source in self._sources(dataset)]
-            return int(look_up_files(cache, keys).known.sum())
+            return int(cache.look_up(keys).known.sum())
 
     def _sources(self, dataset: Dataset) -> list[Source]:
         crop = self.settings.crop == "boxes"
@@ -168,39 +192,50 @@ class FeatureExtractor:
         return [Source(os.path.join(root, r.path), r.region(crop)) for r in dataset.records]  # noqa: PTH118
 
     def _embed(self, sources: Sequence[Source], progress: Progress | None) -> Found:
-        keys = [file_key(source) for source in sources]
         with self.open_cache() as cache:
-            found = look_up_files(cache, keys)
+            found = cache.look_up([file_key(source) for source in sources])
             missing = np.flatnonzero(~found.known)
             if progress:
                 progress(len(sources) - len(missing))
-            mine = missing[self.placement.share(len(missing))] if has_siblings() else missing
-            done = 0
-            for batch in self._stream((sources[i] for i in mine), cache, all_new=True):
-                rows = mine[done : done + len(batch.sources)]
-                done += len(rows)
-                found.embeddings[rows] = batch.embeddings
-                for i, error in zip(rows, batch.errors, strict=True):
-                    found.errors[i] = error
-                if progress:
-                    progress(len(rows))
-        if not has_siblings():
-            return found
-        self.placement.wait_for_everyone()
-        return look_up_files(cache, keys)
+            if not has_siblings():
+                self._embed_rows(missing, sources, cache, found, progress)
+                return found
+            self._embed_rows(missing[self.placement.share(len(missing))], sources, cache, found, progress)
+            cache.flush()
+            self.placement.wait_for_everyone()
+            # What the others embedded; where no cache can be written, each embeds all.
+            self._embed_rows(np.flatnonzero(~found.known), sources, cache, found, None)
+        return found
+
+    def _embed_rows(
+        self,
+        rows: IntArray,
+        sources: Sequence[Source],
+        cache: EmbeddingCache,
+        found: Found,
+        progress: Progress | None,
+    ) -> None:
+        """Embed these of n photos, unless the cache knows them by now."""
+        done = 0
+        for batch in self._stream((sources[i] for i in rows), cache):
+            here = rows[done : done + len(batch.sources)]
+            done += len(here)
+            found.embeddings[here], found.known[here] = batch.embeddings, True
+            for i, error in zip(here, batch.errors, strict=True):
+                found.errors[i] = error
+            if progress:
+                progress(len(here))
 
     def texts(self, texts: Sequence[str], progress: Progress | None = None) -> FloatArray:
         """Return unit embeddings (n, d) of n texts, encoding only what the cache does not know, each text once."""
-        cache = TextCache(self.folder, self.model.fingerprint, self.model.dim)
         unique = list(dict.fromkeys(texts))
-        embeddings, known = cache.look_up(unique)
-        missing = np.flatnonzero(~known)
-        if len(missing):
-            new = [unique[i] for i in missing]
-            model = self.model
-            encoder = model.placed(self.placement) if isinstance(model, PlaceableEncoder) else model
-            embeddings[missing] = encoder.encode_texts(new, progress)
-            cache.add(new, embeddings[missing])
+        with TextCache(self.folder, self.model.fingerprint, self.model.dim) as cache:
+            embeddings, known = cache.look_up(unique)
+            missing = np.flatnonzero(~known)
+            if len(missing):
+                new = [unique[i] for i in missing]
+                embeddings[missing] = self._text_encoder.encode_texts(new, progress)
+                cache.add(new, embeddings[missing])
         row = {text: i for i, text in enumerate(unique)}
         return embeddings[[row[text] for text in texts]]
 

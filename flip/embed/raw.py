@@ -16,11 +16,13 @@ from flip.data.dataset import Dataset
 from flip.data.images import decode_image
 from flip.device import cpu_count
 from flip.embed.extractor import FeatureExtractor
+from flip.embed.keys import FileKey, NoPhoto, Source, file_key
 from flip.embed.settings import EmbedSettings
-from flip.embed.stream import Source, file_key
+from flip.embed.trouble import say_not_kept
 from flip.errors import ConfigError
 from flip.features import Features
 from flip.files import written_aside
+from flip.reading import require_plain
 from flip.settings import Progress
 
 #: Folder inside the cache.
@@ -58,7 +60,7 @@ def raw_image_features(
     readable = [i for i, error in enumerate(features.errors) if error is None]
 
     make = partial(_rows, sources, readable, encoder, extractor.settings, progress)
-    return _kept(extractor, [repr(file_key(source)) for source in sources], make)
+    return _kept(extractor, [_described(file_key(source)) for source in sources], make)
 
 
 def _rows(
@@ -100,13 +102,24 @@ def _kept(extractor: FeatureExtractor, keys: Sequence[str], make: Callable[[], F
     digest = hashlib.sha256("\n".join([extractor.fingerprint, *keys]).encode("utf-8", "surrogatepass")).hexdigest()
     file = extractor.folder / FOLDER / f"{digest[:16]}.safetensors"
     try:
+        require_plain(file)
         rows: FloatArray = load_file(file)["features"]
         return rows
     except (OSError, KeyError, SafetensorError):
         rows = make()
-    with written_aside(file, "free space or pass --cache DIR") as aside:
-        aside.write_bytes(save({"features": rows}))
+    try:
+        with written_aside(file, "free space or pass --cache DIR") as aside:
+            aside.write_bytes(save({"features": rows}))
+    except ConfigError as e:
+        say_not_kept(extractor.folder, e)
     return rows
+
+
+def _described(key: FileKey | NoPhoto) -> str:
+    """Return what of a file decides its embedding; files of earlier caches are named by it."""
+    if isinstance(key, NoPhoto):
+        return "None"
+    return f"FileKey(path={key.path!r}, size={key.size}, mtime_ns={key.mtime_ns})"
 
 
 def _encoded(sources: Sequence[Source], encoder: Encoder, batch_size: int, workers: int | None) -> Iterator[FloatArray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,8 +10,11 @@ import numpy as np
 
 from flip.arrays import FloatArray, IntArray
 from flip.data.dataset import Dataset
-from flip.data.layouts.embeddings import METADATA_KEY
-from flip.embed.cache import embedding_column, embedding_matrix
+from flip.data.layouts.embeddings import read_about, sealed_metadata
+from flip.data.parquet import parquet_files
+from flip.embed.keys import column_text
+from flip.embed.parts import embedding_column
+from flip.embed.table_rows import read_rows
 from flip.errors import DataError, FeatureMismatchError
 from flip.features import Features
 from flip.files import claim_folder, written_aside
@@ -62,8 +64,11 @@ def write_table(
     *,
     map_columns: MapColumns | None = None,
     overwrite: bool = False,
+    precision: str = "",
 ) -> Path:
     """Write ``path``, ``label``, ``split``, ``captions``, ``embedding`` (float16, unit) and ``error``, and a map.
+
+    The metadata names the model, the data, and the ``precision`` that the features were made in, where it is given.
 
     Raises
     ------
@@ -74,9 +79,10 @@ def write_table(
 
     claim_folder(folder, overwrite=overwrite)
     columns = {**_columns(features), **(map_columns.to_arrow() if map_columns else {})}
-    table = _table(columns, features, dataset, model)
+    table = _table(columns, features, dataset, model, precision)
+    packed = {name: "zstd" for name in table.column_names if name != "embedding"}
     with written_aside(folder / TABLE_FILE, kind="table") as aside:
-        pq.write_table(table, aside, compression="zstd")
+        pq.write_table(table, aside, compression=packed, use_dictionary=False, write_page_checksum=True)
     return folder / TABLE_FILE
 
 
@@ -88,7 +94,7 @@ def _columns(features: Features) -> dict[str, pa.Array]:
         for row, error in zip(features.image_features, features.errors, strict=True)
     ]
     return {
-        "path": pa.array(features.paths, pa.string()),
+        "path": pa.array([column_text(path) for path in features.paths], pa.string()),
         "label": pa.array([features.raw_names[c] for c in features.labels], pa.string()),
         "split": pa.array(features.splits, pa.string()),
         "captions": pa.array([list(c) for c in features.captions], pa.list_(pa.string())),
@@ -97,30 +103,28 @@ def _columns(features: Features) -> dict[str, pa.Array]:
     }
 
 
-def _table(columns: dict[str, pa.Array], features: Features, dataset: Dataset, model: str) -> pa.Table:
+def _table(columns: dict[str, pa.Array], features: Features, dataset: Dataset, model: str, precision: str) -> pa.Table:
     """Return the columns as a table whose metadata names the model, the classes and the data."""
     import pyarrow as pa
 
     about = {
         "fingerprint": features.fingerprint,
         "model": model,
+        "precision": precision,
         "classnames": features.classnames,
         "raw_names": features.raw_names,
         "root": str(dataset.root.absolute()),
         "layout": dataset.layout,
     }
-    return pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(about).encode()})
+    return pa.table(columns).replace_schema_metadata(sealed_metadata(about))
 
 
 def table_metadata(dataset: Dataset) -> dict[str, object]:
     """Return the metadata of an ``embeddings`` dataset's table: fingerprint, model, class names, root."""
-    import pyarrow.parquet as pq
-
-    metadata = pq.read_schema(_files(dataset)[0]).metadata or {}
-    about = json.loads(metadata.get(METADATA_KEY, b"{}"))
-    if "fingerprint" not in about:
+    about = read_about(_files(dataset)[0])
+    if about is None or "fingerprint" not in about:
         raise DataError(f"{dataset.embeddings} was not written by flip embed -o; write it again")
-    return dict(about)
+    return about
 
 
 def read_table_features(dataset: Dataset, fingerprint: str | None = None, model: str = "") -> Features:
@@ -128,11 +132,11 @@ def read_table_features(dataset: Dataset, fingerprint: str | None = None, model:
 
     Raises
     ------
+    DataError
+        If it is damaged, has a path twice, or rows without a unit embedding and without an error.
     FeatureMismatchError
         If ``fingerprint`` is given and the table was made by another model.
     """
-    import pyarrow.parquet as pq
-
     about = table_metadata(dataset)
     if fingerprint is not None and about["fingerprint"] != fingerprint:
         raise FeatureMismatchError(
@@ -140,19 +144,13 @@ def read_table_features(dataset: Dataset, fingerprint: str | None = None, model:
             f"not by {model} ({fingerprint}); "
             f"pass --model {about['model']}, or embed the photos again"
         )
-    tables = [pq.read_table(file, columns=["path", "embedding", "error"]) for file in _files(dataset)]
-    # A selection of the dataset (one split) holds fewer records than the file has rows.
-    row_of = {path: i for i, path in enumerate(p for t in tables for p in t["path"].to_pylist())}
-    width = tables[0].schema.field("embedding").type.list_size
-    matrix = np.concatenate([embedding_matrix(t["embedding"], width) for t in tables])
-    errors = [e for t in tables for e in t["error"].to_pylist()]
-    rows = [row_of[r.path] for r in dataset.records]
-    return make_features(dataset, matrix[rows], [errors[i] for i in rows], str(about["fingerprint"]))
+    found = read_rows(_files(dataset), [record.path for record in dataset.records])
+    return make_features(dataset, found.embeddings, found.errors, str(about["fingerprint"]))
 
 
 def _files(dataset: Dataset) -> list[Path]:
     assert dataset.embeddings is not None
-    files = [dataset.embeddings] if dataset.embeddings.is_file() else sorted(dataset.embeddings.glob("*.parquet"))
+    files = [dataset.embeddings] if dataset.embeddings.is_file() else parquet_files(dataset.embeddings)
     if not files:
         raise DataError(f"{dataset.embeddings} holds no .parquet file; write it with flip embed -o")
     return files

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
 from flip.arrays import BoolArray, FloatArray, IntArray
+from flip.classify.groups import last_words, read_groups
 from flip.features import Features
 from flip.report.rows import ScoredPhoto, ScoredRun
 
@@ -121,7 +123,7 @@ class Content:
 def make_content(
     runs: Sequence[ScoredRun],
     features: Sequence[Features | None],
-    groups: Mapping[str, str] | None = None,
+    groups: Path | None = None,
 ) -> Content:
     """Align runs, which must be of the same photos, and collect their classes and photos."""
     rows = tuple(_aligned(run, runs[0]) for run in runs)
@@ -167,10 +169,10 @@ def _classes(runs: Sequence[ScoredRun], features: Sequence[Features | None]) -> 
     return tuple(names)
 
 
-def _groups(classes: Sequence[str], given: Mapping[str, str] | None) -> tuple[str, ...]:
-    """Return the group of each class: as given, else the last word of its name where most classes share theirs."""
-    if given is not None:
-        return tuple(given.get(name, "other") for name in classes)
-    last = [(name.split() or [name])[-1] for name in classes]
+def _groups(classes: Sequence[str], file: Path | None) -> tuple[str, ...]:
+    """Return the group of each class: the finest of a file, else its last word where most classes share theirs."""
+    if file is not None:
+        return read_groups(file, classes).ranks[0].groups
+    last = last_words(classes).ranks[0].groups
     shared = sum(last.count(word) > 1 for word in last)
-    return tuple(last) if len(set(last)) > 1 and 2 * shared > len(classes) else ()
+    return last if len(set(last)) > 1 and 2 * shared > len(classes) else ()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from flip.report.compare import compare_scored
 from flip.report.payload import make_payload, safe_json
 from flip.report.rows import read_runs, require_same_photos
 from flip.report.similarity import Doubt, doubtful_labels
-from flip.report.source import features_of, photo_url, root_of
+from flip.report.source import features_of, photo_url, photos_of, root_of
 from flip.report.thumbnails import thumbnails
 from flip.results import Run
 from flip.settings import Progress
@@ -47,7 +48,7 @@ def write_report(
     *,
     photos: int = PHOTOS,
     features: Sequence[Features | None] | None = None,
-    groups: Mapping[str, str] | None = None,
+    groups: Path | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Write one HTML page about runs; it needs no network and opens from disk.
@@ -61,8 +62,9 @@ def write_report(
         Most thumbnails on the page, the most telling photos first; 0 for none.
     features : sequence of (Features or None), optional
         Embeddings of each run's training photos and of the photos it scored; taken from the cache without it.
-    groups : mapping of class → group, optional
-        Without it the last word of a class's name is its group, where most classes share theirs.
+    groups : Path, optional
+        A table of class and group, as ``--groups`` takes; without it the last word of a class's name is its group,
+        where most classes share theirs.
     progress : callable, optional
         Called with the number of thumbnails just made.
 
@@ -71,7 +73,7 @@ def write_report(
     ConfigError
         If no run is given, or the file cannot be written.
     DataError
-        If a run's rows cannot be read, or the runs scored different photos or labels.
+        If a run's rows or the groups cannot be read, or the runs scored different photos or labels.
     """
     if not runs:
         raise ConfigError("no run to report; pass folders that --run wrote")
@@ -101,6 +103,7 @@ def render(content: Content, file: Path, photos: int = PHOTOS, progress: Progres
             runs=views.run_views(content),
             all_pairs=compare_scored(content.runs, "all") if len(content.runs) > 2 else [],
             classes=views.class_rows(content),
+            ranks=views.rank_rows(content),
             grouped=bool(content.groups),
             mistakes=mistakes,
             pairs=pairs,
@@ -152,9 +155,11 @@ def _thumbnails(
     content: Content, numbers: Iterable[int], root: Path | None, most: int, progress: Progress | None
 ) -> dict[int, str]:
     """Return thumbnails of the first photos of an order that can be read."""
-    files = {n: Path(content.album.paths[n]) if root is None else root / content.album.paths[n] for n in numbers}
-    chosen = dict(list(files.items())[:most])
-    made = thumbnails(chosen, progress) if root is not None or any(p.is_absolute() for p in chosen.values()) else {}
+    first = list(islice(numbers, most))
+    photos = photos_of(content.runs[0].run, [content.album.paths[n] for n in first], root)
+    chosen = dict(zip(first, photos, strict=True))
+    there = root is not None or any(photo.file.is_absolute() for photo in photos)
+    made = thumbnails(chosen, progress) if there else {}
     if len(made) < len(chosen):
         log.warning(
             "%s of %s photos are not there or cannot be read; the page shows placeholders",

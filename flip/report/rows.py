@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from flip.arrays import BoolArray, FloatArray
 from flip.errors import DataError
 from flip.files import JsonObject
 from flip.results import Neighbor, Run
+
+log = logging.getLogger(__name__)
 
 #: A label and its probability.
 Guess = tuple[str, float]
@@ -140,6 +143,11 @@ def require_same_photos(runs: Sequence[ScoredRun]) -> None:
             raise DataError(
                 f"{first.run.folder} and {other.run.folder} give {len(differing):,} photos other labels, "
                 f"the first: {path} is {truths[path]!r} and {labels[path]!r}; compare runs of the same classes"
+            )
+        if first.run.data_fingerprint != other.run.data_fingerprint:
+            log.warning(
+                "%s and %s were made of different data (%s, %s); their test photos have the same paths and labels",
+                *(first.run.folder, other.run.folder, first.run.evaluation.data, other.run.evaluation.data),
             )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flip.data.dataset import Box
 from flip.errors import ConfigError, DataError
 from flip.files import written_aside
 from flip.report.plots import font_file
@@ -26,7 +27,15 @@ _PAPER, _INK, _MUTED = (255, 255, 255), (27, 31, 36), (89, 97, 107)
 _RIGHT, _WRONG, _EMPTY = (27, 122, 70), (179, 55, 44), (238, 240, 242)
 
 
-def contact_sheet_of(rows: Sequence[Prediction], root: Path, file: Path, *, columns: int = 6, most: int = MOST) -> int:
+def contact_sheet_of(
+    rows: Sequence[Prediction],
+    root: Path,
+    file: Path,
+    *,
+    frames: Mapping[str, Box] | None = None,
+    columns: int = 6,
+    most: int = MOST,
+) -> int:
     """Draw named photos with their labels into one picture; return how many are on it.
 
     Where the truth is known, what is named wrongly has a red mark and the truth beneath, what is named rightly a green
@@ -40,6 +49,8 @@ def contact_sheet_of(rows: Sequence[Prediction], root: Path, file: Path, *, colu
         The folder that relative paths of rows are relative to.
     file : Path
         Ends in .png, .jpg, .jpeg or .webp.
+    frames : mapping of str to Box, optional
+        The part that is the photo, by path, for photos with a banner or the like; see ``Dataset.frames``.
     columns : int
         At least 1.
     most : int
@@ -56,13 +67,13 @@ def contact_sheet_of(rows: Sequence[Prediction], root: Path, file: Path, *, colu
     shown = rows[:most]
     if not shown:
         raise ConfigError(f"no photo was named, so there is nothing to draw into {file}; pass photos")
-    sheet = _drawn(shown, root, min(columns, len(shown)))
+    sheet = _drawn(shown, root, frames or {}, min(columns, len(shown)))
     with written_aside(file, kind="image") as aside:
         sheet.save(aside, kind)
     return len(shown)
 
 
-def _drawn(rows: Sequence[Prediction], root: Path, columns: int) -> Image:
+def _drawn(rows: Sequence[Prediction], root: Path, frames: Mapping[str, Box], columns: int) -> Image:
     """Return the sheet of these rows."""
     from PIL import Image, ImageDraw
 
@@ -71,14 +82,14 @@ def _drawn(rows: Sequence[Prediction], root: Path, columns: int) -> Image:
     sheet = Image.new("RGB", size, _PAPER)
     draw, font = ImageDraw.Draw(sheet), _font()
     with ThreadPoolExecutor() as pool:
-        pictures = pool.map(lambda row: _picture(row, root), rows)
+        pictures = pool.map(lambda row: _picture(row, root, frames.get(row.path)), rows)
         for i, (row, picture) in enumerate(zip(rows, pictures, strict=True)):
             corner = GAP + i % columns * cell_width, GAP + i // columns * cell_height
             _draw_cell(sheet, draw, font, corner, row, picture)
     return sheet
 
 
-def _picture(row: Prediction, root: Path) -> Image | str:
+def _picture(row: Prediction, root: Path, frame: Box | None) -> Image | str:
     """Return a photo at the size of a cell, or why there is none."""
     from flip.data.images import decode_image
 
@@ -88,7 +99,7 @@ def _picture(row: Prediction, root: Path) -> Image | str:
     try:
         if not photo.is_file():
             return "is not there"
-        image = decode_image(photo)
+        image = decode_image(photo, frame)
     except (DataError, OSError) as e:
         return str(e)
     image.thumbnail((SIDE, SIDE))

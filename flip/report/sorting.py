@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from flip.errors import ConfigError
+from flip.errors import ConfigError, reason_of
 from flip.files import claim_folder
+from flip.reading import open_plain
 from flip.results import Prediction
 
 #: Folders for what has no label.
@@ -64,7 +65,7 @@ def copy_to(rows: Iterable[Prediction], root: Path, folder: Path, *, link: bool 
             _place(source, target, link)
         except OSError as e:
             how = "linked" if link else "copied"
-            raise ConfigError(f"{source} cannot be {how} to {target} ({e.strerror or e}); pass another folder") from e
+            raise ConfigError(f"{source} cannot be {how} to {target} ({reason_of(e)}); pass another folder") from e
         placed += 1
     return Sorted(placed, len(folders), tuple(missing))
 
@@ -129,7 +130,7 @@ def _place(source: Path, folder: Path, link: bool) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    with source.open("rb") as photo, target.open("xb") as copy:
+    with open_plain(source) as photo, target.open("xb") as copy:
         try:
             shutil.copyfileobj(photo, copy, 1 << 20)
         except BaseException:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from flip.data.dataset import Photo
 from flip.errors import FlipError
 from flip.results import Run
 
@@ -54,7 +55,7 @@ def _features(data: str, model: str, split: str, options: _Options) -> Features 
 
 #: Options that decide which photos are read, and what of them is embedded how.
 _DATA = ("layout", "test_fraction", "class_level", "classnames", "cache")
-_VIEW = ("device", "precision", "crop", "tta")
+_VIEW = ("device", "precision", "crop", "tta", "decode")
 
 
 def _options(run: Run, names: Sequence[str]) -> _Options:
@@ -85,6 +86,13 @@ def root_of(run: Run) -> Path | None:
         return dataset.root.absolute()
     data = Path(str(run.config.get("data") or run.evaluation.data)).expanduser()
     return data.absolute() if data.is_dir() else None
+
+
+def photos_of(run: Run, paths: Sequence[str], root: Path | None) -> list[Photo]:
+    """Return the photos at paths of a run, each without what its dataset says is none of it, such as a banner."""
+    dataset = dataset_of(run)
+    frames = dataset.frames if dataset is not None else {}
+    return [Photo(Path(path) if root is None else root / path, frames.get(path)) for path in paths]
 
 
 def photo_url(path: str, root: Path | None, page: Path) -> str:

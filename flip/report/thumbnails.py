@@ -7,8 +7,8 @@ import io
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
+from flip.data.dataset import Photo
 from flip.errors import DataError
 from flip.settings import Progress
 
@@ -17,28 +17,28 @@ SIDE = 144
 QUALITY = 60
 
 
-def thumbnails(files: Mapping[int, Path], progress: Progress | None = None) -> dict[int, str]:
+def thumbnails(photos: Mapping[int, Photo], progress: Progress | None = None) -> dict[int, str]:
     """Return the thumbnails (base64) of these photos by number; photos that cannot be read are left out."""
 
-    def make(item: tuple[int, Path]) -> tuple[int, str | None]:
+    def make(item: tuple[int, Photo]) -> tuple[int, str | None]:
         made = thumbnail(item[1])
         if progress:
             progress(1)
         return item[0], None if made is None else base64.b64encode(made).decode("ascii")
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return {number: made for number, made in pool.map(make, files.items()) if made is not None}
+        return {number: made for number, made in pool.map(make, photos.items()) if made is not None}
 
 
-def thumbnail(file: Path, side: int = SIDE) -> bytes | None:
+def thumbnail(photo: Photo, side: int = SIDE) -> bytes | None:
     """Return a small WebP (or JPEG, where Pillow has no WebP) of a photo; None if it cannot be read."""
-    from flip.data.images import decode_image
+    from flip.data.images import decode_photo
 
     try:
         # A FIFO or a device would be waited for.
-        if not file.is_file():
+        if not photo.file.is_file():
             return None
-        image = decode_image(file)
+        image = decode_photo(photo)
     except (DataError, OSError, ValueError):
         return None
     image.thumbnail((side, side))

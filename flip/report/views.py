@@ -56,6 +56,24 @@ class ClassRow:
 
 
 @dataclass(frozen=True)
+class RankCell:
+    """The accuracy of one run at one rank and its 95 % interval, in percent."""
+
+    top1: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class RankView:
+    """A rank of so many groups: one cell for each run, None where the run did not report it."""
+
+    name: str
+    groups: int
+    cells: tuple[RankCell | None, ...]
+
+
+@dataclass(frozen=True)
 class Similar:
     """A training photo beside a mistake: its number, label and cosine similarity."""
 
@@ -131,6 +149,17 @@ def _class_cell(content: Content, counts: IntArray, c: int) -> ClassCell | None:
     most = int(others.argmax())
     low, high = wilson_interval(right, n)
     return ClassCell(100 * right / n, low, high, content.classes[most] if others[most] else None, int(others[most]))
+
+
+def rank_rows(content: Content) -> list[RankView]:
+    """Return the accuracy at each rank that a run reported (``--groups``), in the order of the first such run."""
+    found: dict[tuple[str, int], dict[int, RankCell]] = {}
+    for number, scored in enumerate(content.runs):
+        for row in scored.run.evaluation.details.get("ranks") or ():
+            cell = RankCell(float(row["top1"]), float(row["ci95"][0]), float(row["ci95"][1]))
+            found.setdefault((str(row["rank"]), int(row["groups"])), {})[number] = cell
+    count = range(len(content.runs))
+    return [RankView(name, groups, tuple(map(cells.get, count))) for (name, groups), cells in found.items()]
 
 
 def mistakes_of(content: Content, run: int) -> list[Mistake]:
@@ -228,6 +257,10 @@ def _made(name: str, run: Run) -> Made:
         "Photos": f"{evaluation.n:,} scored, {evaluation.unreadable:,} unreadable",
         "Seconds": f"{evaluation.seconds:.1f}",
     }
+    known = {name: value for name, value in run.made.items() if value is not None}
+    if typed := known.pop("command_line", None):
+        facts["As typed"] = shlex.join(map(str, typed))
+    facts |= {name.replace("_", " ").capitalize(): _text(value) for name, value in known.items()}
     return Made(
         name=name,
         command=command_line(run),

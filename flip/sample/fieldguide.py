@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image, ImageEnhance, ImageFilter
 
-from flip.errors import ConfigError
+from flip.errors import ConfigError, reason_of
 from flip.files import claim_folder, folder_aside
 from flip.names import SAMPLE, SAMPLE_DATA
 from flip.sample.bird import Pose, draw_bird, foot_of
@@ -124,7 +124,7 @@ def write_guide(
             _write_photos(guide, aside, workers, progress)
             _write_index(guide, aside)
     except OSError as e:
-        raise ConfigError(f"{folder} cannot be written ({e.strerror or e}); pass a folder that can") from e
+        raise ConfigError(f"{folder} cannot be written ({reason_of(e)}); pass a folder that can") from e
 
 
 def is_guide(folder: Path, guide: FieldGuide) -> bool:

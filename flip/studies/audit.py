@@ -139,8 +139,8 @@ def audit(
         Called with 1 for each photo that was decoded.
     """
     has_photos = dataset.embeddings is None
-    needs = {"names", *(("files", "photos") if has_photos else ()), *(("features",) if features is not None else ())}
-    wanted = tuple(check for check in registry() if check.name in checks and check.needs in needs)
+    there = {"names", *(("files", "photos") if has_photos else ()), *(("features",) if features is not None else ())}
+    wanted = tuple(check for check in registry() if check.name in checks and there.intersection(check.needs))
     subject = EmbeddedSubject(dataset, features, few, workers, progress, seed)
     findings: list[Finding] = []
     for check in wanted:
@@ -229,8 +229,8 @@ def _notes(subject: EmbeddedSubject) -> Iterator[tuple[str, str]]:
 
 #: The checks that look at embeddings.
 MODEL_CHECKS = (
-    Check("labels-in-doubt", "warning", True, "features", _labels_in_doubt),
-    Check("outliers", "warning", True, "photos", _outliers),
+    Check("labels-in-doubt", "warning", True, ("features",), _labels_in_doubt),
+    Check("outliers", "warning", True, ("photos", "features"), _outliers),
 )
 
 #: Checks that embeddings make possible, or find more with.

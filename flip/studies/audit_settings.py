@@ -18,11 +18,15 @@ class AuditSettings:
     skip: str | None = option(None, "Checks to leave out, separated by commas.")
     few: int = option(5, "Classes with fewer training photos than this are listed.")
     ranking: Path | None = option(
-        None, "Write every photo with the doubt in its label to this file (.csv or .jsonl), the most doubtful first."
+        None,
+        "Write every photo with the doubt in its label to this file (.csv or .jsonl), the most doubtful first.",
+        writes="text",
     )
-    sheet: Path | None = option(None, "Draw the photos that were found into this .png, .jpg or .webp file.")
+    sheet: Path | None = option(
+        None, "Draw the photos that were found into this .png, .jpg or .webp file.", writes="image"
+    )
     write_clean: Path | None = option(
-        None, "Write a manifest (.jsonl or .csv) without the photos that were found; notes are left in."
+        None, "Write a manifest (.jsonl or .csv) without the photos that were found; notes are left in.", writes="text"
     )
 
     def __post_init__(self) -> None:

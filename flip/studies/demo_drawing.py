@@ -8,13 +8,13 @@ from pathlib import Path
 
 from PIL import Image
 
+from flip.data.classnames import folder_names
 from flip.data.dataset import Dataset
 from flip.diffusion.augment import augment
 from flip.diffusion.checkpoint import load_pipeline
 from flip.diffusion.judge import ClipFilter
 from flip.diffusion.pictures import contact_sheet, save_sheet
 from flip.diffusion.settings import AugmentSettings
-from flip.diffusion.slots import class_folders
 from flip.embed.extractor import FeatureExtractor
 from flip.embed.settings import EmbedSettings
 from flip.names import SAMPLE
@@ -87,7 +87,7 @@ def save_species(dataset: Dataset, file: Path) -> None:
 def save_drawn(folder: Path, raw_names: Sequence[str], file: Path) -> None:
     """Write a contact sheet of drawn photos, a row for each species that has any."""
     rows = []
-    for name in class_folders(raw_names):
+    for name in folder_names(raw_names):
         files = sorted((folder / "train" / name).glob("*.png"))
         if files:
             rows.append([_open(image) for image in files])

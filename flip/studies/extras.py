@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,16 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flip.arrays import FloatArray
+from flip.data.classnames import folder_names
 from flip.data.dataset import Dataset, Record
-from flip.data.images import decode_image
+from flip.data.images import decode_photo
 from flip.diffusion.augment_folder import begin
 from flip.diffusion.generate import Planned
 from flip.diffusion.metadata import ImageMetadata
 from flip.diffusion.painter import Picture, picture_seed
 from flip.diffusion.pictures import read_metadata, save_picture, slug
-from flip.diffusion.slots import class_folders
 from flip.errors import DataError
-from flip.files import write_text
+from flip.files import json_text, write_text
 from flip.studies.augmentation import CONTROL, IMAGE
 from flip.training.crops import VIEW_AREA, random_view
 
@@ -50,13 +49,13 @@ def plan_extras(
     seed : int
     """
     planned = []
-    folders = class_folders(dataset.raw_names)
+    folders = folder_names(dataset.raw_names)
     for i, record in enumerate(dataset.records):
         below = folder / "train" / folders[record.label]
         for number in range(per_photo):
             prompt = prompts[i][number % len(prompts[i])]
             own = picture_seed(seed, f"{arm}\0{record.path}", number)
-            source = dataset.file(record) if arm in (IMAGE, CONTROL) else None
+            source = dataset.photo(record) if arm in (IMAGE, CONTROL) else None
             file = below / f"{slug(Path(record.path).stem)}-{i:05d}-{number:02d}.png"
             planned.append(Planned(Picture(prompt, own, source), file, number))
     return planned
@@ -81,7 +80,7 @@ def write_views(planned: Sequence[Planned], done: Callable[[], None]) -> None:
     for p in planned:
         if not p.file.is_file():
             assert p.picture.source is not None
-            view = random_view(decode_image(p.picture.source), np.random.default_rng(p.picture.seed))
+            view = random_view(decode_photo(p.picture.source), np.random.default_rng(p.picture.seed))
             save_picture(view, p.file, ImageMetadata(prompt=p.picture.prompt, seed=p.picture.seed, arm=CONTROL))
         done()
 
@@ -95,7 +94,7 @@ def list_extras(dataset: Dataset, planned: Sequence[Planned], folder: Path) -> D
         {"file_name": path, "text": p.picture.prompt, "photo": owner.path}
         for path, p, owner in zip(paths, planned, owners, strict=True)
     )
-    write_text(folder / "metadata.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_text(folder / "metadata.jsonl", "".join(json_text(row) + "\n" for row in rows))
     records = tuple(Record(path, owner.label, "train") for path, owner in zip(paths, owners, strict=True))
     return Dataset(folder, "split-folders", dataset.classnames, dataset.raw_names, records)
 

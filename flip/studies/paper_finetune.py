@@ -7,7 +7,6 @@ to half precision after each step of at most 5e-7, so that most steps are lost. 
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,16 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 from flip.clip.encoder import OpenClipEncoder
 from flip.clip.tower import split_preprocess
-from flip.data.dataset import Dataset
-from flip.data.images import decode_image
+from flip.data.dataset import Dataset, Photo
+from flip.data.images import decode_photo
 from flip.device import Placement, keep_freed_memory, resolve_device
 from flip.errors import DataError
 from flip.files import claim_folder, plain, require_same_key, write_json
+from flip.reading import read_json
 from flip.results import FORMAT
 from flip.settings import Progress
 from flip.training.checkpoints import Checkpoint, CheckpointFolder, optimizer_tensors, restore_optimizer
 from flip.training.clip.averaging import state_of
-from flip.training.clip.output import save_model
+from flip.training.clip.output import save_learned, save_model
 from flip.training.prefetch import prefetch
 from flip.training.resume import CHECKPOINTS
 from flip.training.settings import DEFAULT_HARDWARE, Hardware
@@ -52,7 +52,7 @@ KEPT_BYTES = 1 << 30
 class _Pair:
     """A photo and the first of its captions."""
 
-    file: Path
+    photo: Photo
     caption: str
 
 
@@ -95,7 +95,7 @@ def finetune_as_paper(
     ConfigError
         If the folder holds a run with other settings, data or model.
     """
-    pairs = [_Pair(dataset.file(r), r.captions[0]) for r in dataset.records if r.captions]
+    pairs = [_Pair(dataset.photo(r), r.captions[0]) for r in dataset.records if r.captions]
     if len(pairs) < 2:
         raise DataError(f"{dataset.root} has {len(pairs)} photos with a caption, and the paper's fine-tuning needs two")
     about = _begin(dataset, model, folder, epochs)
@@ -103,6 +103,7 @@ def finetune_as_paper(
         return about
     trainer = _Trainer(model, pairs, folder, hardware)
     loss = trainer.train(epochs, progress)
+    save_learned(model, [dataset], folder)
     save_model(model, state_of(model), folder)
     result = {**about, "loss": loss, "unreadable": len(trainer.unreadable), "finished": True}
     write_json(folder / RESULT, result)
@@ -114,7 +115,7 @@ def _begin(dataset: Dataset, model: OpenClipEncoder, folder: Path, epochs: int) 
     """Return what a finished run in the folder wrote, or begin one, or resume it where it has the same key."""
     key = plain({"data": dataset.fingerprint(), "model": model.fingerprint, "epochs": epochs, **ADAM})
     if claim_folder(folder, RESULT):
-        before: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        before: dict[str, Any] = read_json(folder / RESULT)
         require_same_key(folder, before["key"], key, "remove the folder to begin again")
         if before.get("finished"):
             return before
@@ -149,9 +150,9 @@ class _Trainer:
         self.half = list(half_parameters(self.network))
         self.prepare, self.mean, self.std = split_preprocess(model.preprocess)
         self.checkpoints = CheckpointFolder(folder / CHECKPOINTS)
-        self.unreadable: set[Path] = set()
+        self.unreadable: set[Photo] = set()
         #: Decoded photos: every epoch sees the same pixels, and reads them again only where they are too many to keep.
-        self.decoded: dict[Path, Array] = {}
+        self.decoded: dict[Photo, Array] = {}
 
     def train(self, epochs: int, progress: Progress | None) -> float:
         """Train and return the mean loss of the last epoch."""
@@ -194,15 +195,15 @@ class _Trainer:
                 yield torch.from_numpy(np.stack([pixels for pixels, _ in read])), [caption for _, caption in read]
 
     def _read(self, pair: _Pair) -> Array | None:
-        if pair.file in self.decoded:
-            return self.decoded[pair.file]
+        if pair.photo in self.decoded:
+            return self.decoded[pair.photo]
         try:
-            pixels = self.prepare(decode_image(pair.file))
+            pixels = self.prepare(decode_photo(pair.photo))
         except DataError:
-            self.unreadable.add(pair.file)
+            self.unreadable.add(pair.photo)
             return None
         if len(self.pairs) * pixels.nbytes <= KEPT_BYTES:
-            self.decoded[pair.file] = pixels
+            self.decoded[pair.photo] = pixels
         return pixels
 
     def _step(self, pixels: torch.Tensor, captions: list[str], progress: Progress | None) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import time
@@ -13,6 +12,7 @@ from typing import Any
 
 from flip.errors import ConfigError, FlipError
 from flip.files import claim_folder, plain, require_same_key, write_json, write_text
+from flip.reading import read_json
 from flip.results import FORMAT, RESULT_FILE, Evaluation, Run, write_run
 from flip.settings import Progress
 from flip.studies import paper_rows
@@ -65,7 +65,7 @@ class Reproduction:
         if ours and not overwrite:
             if not resume:
                 raise ConfigError(f"--run {self.folder} holds a reproduction; pass --resume to go on, or --overwrite")
-            before = json.loads((self.folder / MARK).read_text(encoding="utf-8"))["key"]
+            before = read_json(self.folder / MARK)["key"]
             require_same_key(self.folder, before, key, "pass them as they were, or --overwrite to begin again")
         elif ours:
             for name in (*(row.name for row in paper_rows.ROWS), TUNED, AUGMENTED):

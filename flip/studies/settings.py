@@ -21,7 +21,9 @@ class StudySettings:
     per_photo: int = option(2, "Study only: extra images of each training photo, as many of each kind.")
     head: str = option("linear", "Study only: the head fitted on the photos' features.", choices=HEADS)
     plot: Path | None = option(
-        None, "Study only: draw the curves into this .png, .svg or .pdf file. [default: study.svg in the folder]"
+        None,
+        "Study only: draw the curves into this .png, .svg or .pdf file. [default: study.svg in the folder]",
+        writes="image",
     )
 
     def __post_init__(self) -> None:

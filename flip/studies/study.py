@@ -12,6 +12,7 @@ from typing import TypedDict
 
 from flip.arrays import FloatArray
 from flip.classify.heads import build_head
+from flip.clip.learned import require_unlearned_by_model
 from flip.data.dataset import Dataset
 from flip.diffusion.augment_folder import resume_key
 from flip.diffusion.checkpoint import Loaded
@@ -113,6 +114,7 @@ class Study:
         """
         start = time.perf_counter()
         _require_study_data(self.dataset, self.data)
+        require_unlearned_by_model(self.extractor.model.name, self.dataset, "test")
         claim_folder(self.folder, RESULT_FILE, overwrite=self.overwrite)
         train, photos, test = self._features()
         placement = self.extractor.placement

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from flip.embed.captions import with_caption_features
 from flip.embed.extractor import FeatureExtractor
 from flip.embed.table import read_table_features
 from flip.features import Features
+from flip.names import SPLITS
 from flip.settings import Progress
 
 log = logging.getLogger(__name__)
@@ -103,11 +104,14 @@ def make_training_set(
 
 
 def take_splits(dataset: Dataset, splits: Iterable[str]) -> Dataset:
-    """Return the photos of these splits, in the order of the dataset; ``"all"`` means every photo."""
+    """Return the photos of these splits, one split after the other; ``"all"`` means every photo, as they are."""
     wanted = set(splits)
     if "all" in wanted:
         return dataset
-    return dataset.take(i for i, record in enumerate(dataset.records) if record.split in wanted)
+    # The features of a split are then one part of an array, and need not be copied.
+    return dataset.take(
+        i for split in SPLITS if split in wanted for i, r in enumerate(dataset.records) if r.split == split
+    )
 
 
 def read_features(dataset: Dataset, extractor: FeatureExtractor | None, progress: Progress | None = None) -> Features:
@@ -116,4 +120,19 @@ def read_features(dataset: Dataset, extractor: FeatureExtractor | None, progress
     if features.unreadable:
         path, error = next((p, e) for p, e in zip(features.paths, features.errors, strict=True) if e)
         log.info("%d of %d photos cannot be read, the first: %s: %s", features.unreadable, len(features), path, error)
+        for sentence in _unreadable_classes(features):
+            log.warning("%s", sentence)
     return features
+
+
+def _unreadable_classes(features: Features) -> Iterator[str]:
+    """Yield a sentence for each split with classes of which no photo can be read."""
+    readable = np.array([error is None for error in features.errors], bool)
+    splits = np.array(features.splits)
+    for split in dict.fromkeys(features.splits):
+        there = np.unique(features.labels[splits == split])
+        absent = np.setdiff1d(there, features.labels[(splits == split) & readable])
+        if len(absent):
+            names = ", ".join(repr(features.classnames[c]) for c in absent[:3]) + (" …" if len(absent) > 3 else "")
+            what = "class has no photo" if len(absent) == 1 else "classes have no photo"
+            yield f"{len(absent)} {what} of split {split!r} that can be read: {names}"

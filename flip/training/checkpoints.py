@@ -13,8 +13,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from flip.errors import CheckpointError, ConfigError
+from flip.errors import CheckpointError, ConfigError, reason_of
 from flip.files import JsonObject, folder_aside, plain, written_aside
+from flip.reading import read_json, require_plain
 
 Tensors = dict[str, torch.Tensor]
 
@@ -36,6 +37,11 @@ class Checkpoint:
 
     tensors: dict[str, Tensors]
     state: JsonObject
+
+
+def _load(file: Path) -> Tensors:
+    require_plain(file)
+    return load_file(file)
 
 
 class CheckpointFolder:
@@ -83,10 +89,14 @@ class CheckpointFolder:
         if latest is None:
             return None
         try:
-            state = json.loads((latest / _STATE).read_text(encoding="utf-8"))
-            tensors = {file.stem: load_file(file) for file in sorted(latest.glob("*.safetensors"))}
+            state = read_json(latest / _STATE)
+            if not isinstance(state, dict) or not isinstance(state.get("step"), int):
+                raise ValueError(f"{_STATE} names no step")
+            tensors = {file.stem: _load(file) for file in sorted(latest.glob("*.safetensors"))}
         except (OSError, ValueError, SafetensorError) as e:
-            raise CheckpointError(f"{latest} is damaged ({e}); remove it, or start again with --overwrite") from e
+            raise CheckpointError(
+                f"{latest} is damaged ({reason_of(e)}); remove it, or start again with --overwrite"
+            ) from e
         return Checkpoint(tensors, state)
 
     def load_best(self, name: str) -> Tensors:
@@ -98,9 +108,11 @@ class CheckpointFolder:
             If the file is damaged.
         """
         try:
-            return load_file(self._folder / name)
+            return _load(self._folder / name)
         except (OSError, SafetensorError) as e:
-            raise CheckpointError(f"{self._folder / name} is damaged ({e}); start again with --overwrite") from e
+            raise CheckpointError(
+                f"{self._folder / name} is damaged ({reason_of(e)}); start again with --overwrite"
+            ) from e
 
     def remove(self) -> None:
         """Remove every checkpoint; the run is done."""

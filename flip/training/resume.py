@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from flip.errors import CheckpointError, ConfigError
+from flip.errors import CheckpointError, ConfigError, reason_of
 from flip.files import claim_folder, require_same_key, write_json
-from flip.results import FORMAT, versions
+from flip.machine import versions
+from flip.reading import read_json
+from flip.results import FORMAT
 
 log = logging.getLogger(__name__)
 
@@ -96,16 +97,16 @@ def finished_result(file: Path, *, resume: bool) -> dict[str, object] | None:
     if not (resume and file.is_file()):
         return None
     try:
-        content: dict[str, object] = json.loads(file.read_text(encoding="utf-8"))
+        content: dict[str, object] = read_json(file)
     except (OSError, ValueError) as e:
-        raise CheckpointError(f"{file} is damaged ({e}); pass --overwrite to begin again") from e
+        raise CheckpointError(f"{file} is damaged ({reason_of(e)}); pass --overwrite to begin again") from e
     log.info(f"the run in {file.parent} is finished; --overwrite begins it again")
     return content
 
 
 def _read_key(folder: Path) -> dict[str, object]:
     try:
-        content = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+        content = read_json(folder / ENVIRONMENT)
         key: dict[str, object] = content[_KEY if _KEY in content else _OLD_KEY]
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise CheckpointError(f"{folder / ENVIRONMENT} is damaged ({e!r}); pass --overwrite to begin again") from e

@@ -3,7 +3,7 @@
     python tests/bench/bench_audit.py --data shared/data/birds --model shared/models/flip-lit-b0
 
 Cleanlab is under the AGPL and no requirement of flip; its columns stay empty where it cannot be imported:
-``pip install --target /tmp/cleanlab cleanlab`` and ``PYTHONPATH=/tmp/cleanlab``.
+``pip install --target FOLDER --no-deps cleanlab termcolor pandas`` with FOLDER at the end of ``PYTHONPATH``.
 """
 
 from __future__ import annotations
@@ -226,7 +226,8 @@ def main() -> None:
         alarms = [
             (finding.kind, finding.path, finding.other)
             for finding in found.findings
-            if finding.kind != "labels-in-doubt" and not {finding.path, finding.other} & planted_names
+            # A photo in another class may miss captions there, or be the copy of one in its own.
+            if finding.kind != "labels-in-doubt" and not {finding.path, finding.other} & (planted_names | flipped)
         ]
         print(f"    planted {len(faults)}, missed {missed}")
         print("    others:", *alarms, sep="\n        ")

@@ -72,10 +72,10 @@ def bare(options: argparse.Namespace) -> float:
 def flip(options: argparse.Namespace) -> float:
     """Return the photos a second of flip's loop, which decodes and augments them."""
     from flip.config import FinetuneConfig
-    from flip.training.clip.state import Listener, StepReport
 
     from flip.clip.model import load_model
     from flip.training.clip import finetune
+    from flip.training.clip.state import Listener, StepReport
     from flip.training.clip.validation import Split
 
     times: list[float] = []

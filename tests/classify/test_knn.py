@@ -83,18 +83,6 @@ def test_k_is_chosen_by_leave_one_out_against_brute_force(clusters):
     assert classifier.k == min(t.k for t in classifier.trials if t.train_top1 == best)
 
 
-@pytest.mark.parametrize("kind", ["ivf", "hnsw"])
-def test_recall_is_the_share_of_true_neighbours_that_are_found(kind):
-    """Against brute force on every row."""
-    x = unit(np.random.default_rng(3), 2000)
-    index = NeighborIndex(x, kind)
-    true = np.argsort(-(x @ x.T), axis=1, kind="stable")[:, :5]
-    found = index.search(x, 5).rows
-    expected = np.mean([len(set(a) & set(b)) / 5 for a, b in zip(true, found, strict=True)])
-    assert index.recall(5, sample=2000) == pytest.approx(expected)
-    assert expected > 0.3
-
-
 def test_an_exact_index_finds_the_neighbours_that_brute_force_finds():
     x, queries = unit(np.random.default_rng(3), 200), unit(np.random.default_rng(4), 50)
     found = NeighborIndex(x, "flat").search(queries, 5)

@@ -25,4 +25,4 @@ def test_the_command_writes_the_columns_that_embedding_atlas_takes(flip, squares
 
 
 def test_a_map_needs_a_table(flip, squares):
-    assert "pass -o with a folder too" in one_line(flip("embed", "--data", squares, "--map"), 1)
+    assert "pass -o with a folder too" in one_line(flip("embed", "--data", squares, "--map"), 2)

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -207,17 +208,17 @@ def test_every_option_of_both_targets_is_one_of_the_command(tmp_path):
         ([], 2, "no -o given; pass a folder for the fine-tuned model"),
         (["--holdout-classes", "3"], 1, "--holdout-classes 3 leaves 1 of 4 classes to train on; pass 2 or fewer"),
         (["--tta", "flip"], 1, "--tta flip is for features"),
-        (["--wise", "2"], 1, "--wise '2' is not a weight; pass a number from 0 to 1, or sweep"),
-        (["--wise", "half"], 1, "--wise 'half' is not a weight"),
-        (["--val-fraction", "0.9"], 1, "--val-fraction 0.9 is outside 0 to 0.5"),
-        (["--warmup", "-1"], 1, "--warmup -1 is outside 0 to 1"),
-        (["--caption-share", "2"], 1, "--caption-share 2 is outside 0 to 1"),
-        (["--augmented-weight", "2"], 1, "--augmented-weight 2 is outside 0 to 1"),
-        (["--lr", "0"], 1, "--lr 0 is not positive"),
-        (["--keep", "-1"], 1, "--keep -1 is negative; pass for example 1, or 0 for no such term"),
-        (["--clip-grad", "0"], 1, "--clip-grad 0 is not positive"),
-        (["--epochs", "0"], 1, "--epochs 0 is too small; pass 1 or more"),
-        (["--lora", "0"], 1, "--lora 0 is too small; pass 1 or more"),
+        (["--wise", "2"], 2, "--wise '2' is not a weight; pass a number from 0 to 1, or sweep"),
+        (["--wise", "half"], 2, "--wise 'half' is not a weight"),
+        (["--val-fraction", "0.9"], 2, "--val-fraction 0.9 is outside 0 to 0.5"),
+        (["--warmup", "-1"], 2, "--warmup -1 is outside 0 to 1"),
+        (["--caption-share", "2"], 2, "--caption-share 2 is outside 0 to 1"),
+        (["--augmented-weight", "2"], 2, "--augmented-weight 2 is outside 0 to 1"),
+        (["--lr", "0"], 2, "--lr 0 is not positive"),
+        (["--keep", "-1"], 2, "--keep -1 is negative; pass for example 1, or 0 for no such term"),
+        (["--clip-grad", "0"], 2, "--clip-grad 0 is not positive"),
+        (["--epochs", "0"], 2, "--epochs 0 is too small; pass 1 or more"),
+        (["--lora", "0"], 2, "--lora 0 is too small; pass 1 or more"),
         (["--from-scratch", "c.json"], 1, "--from-scratch begins with random weights; leave out --model"),
     ],
 )
@@ -320,3 +321,47 @@ def test_two_processes_equal_one_with_the_whole_batch(squares, tiny_model, tmp_p
     assert losses[0]["val_loss"] == pytest.approx(losses[1]["val_loss"], abs=1e-4)
     far = sum(int(((ours[n] - theirs[n]).abs() > 1e-5).sum()) for n in theirs)
     assert far < 0.01 * sum(t.numel() for t in theirs.values())
+
+
+@pytest.fixture
+def tuned(flip, tmp_path):
+    """A model that was fine-tuned on the training photos of the squares."""
+    result = flip("-o", tmp_path / "tuned", "--epochs", "1", "--no-scores")
+    assert result.exit_code == 0, result.output
+    return tmp_path / "tuned"
+
+
+def evaluated(command, data, model, cache, *more):
+    return CliRunner().invoke(
+        app, [command, "--data", str(data), "--model", str(model), "--cache", str(cache), "--precision", "fp32", *more]
+    )
+
+
+@pytest.mark.parametrize("command", ["zeroshot", "knn", "hybrid"])
+def test_photos_that_a_model_was_fine_tuned_on_are_not_scored(command, tuned, squares, tmp_path):
+    for split, count in (("train", 24), ("all", 24)):
+        result = evaluated(command, squares, tuned, tmp_path / "cache", "--split", split)
+        assert result.exit_code == 1
+        assert f"was trained or chosen on {count} of the" in result.stderr
+    assert evaluated(command, squares, tuned, tmp_path / "cache").exit_code == 0
+
+
+def test_the_record_follows_photos_and_models(tuned, flip, squares, tmp_path):
+    # The photos lie elsewhere, in other splits and under other names; the model folder was copied.
+    for n, photo in enumerate(sorted((squares / "train").rglob("*.png"))):
+        folder = tmp_path / "other" / ("test" if n % 2 else "train") / photo.parent.name
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(photo, folder / f"photo-{n}.png")
+    shutil.copytree(tuned, tmp_path / "copied")
+    assert "12 of the 12" in evaluated("zeroshot", tmp_path / "other", tmp_path / "copied", tmp_path / "c").stderr
+    # A model that was trained on from it has seen them too, and its scores would mean nothing.
+    refused = flip("-o", tmp_path / "again", "--epochs", "1", data=tmp_path / "other", model=tuned)
+    assert refused.exit_code == 1
+    assert "12 of the 12" in refused.stderr
+    (squares_too := tmp_path / "more").mkdir()
+    for split in ("train", "test"):
+        shutil.copytree(squares / "test", squares_too / split)
+    result = flip("-o", tmp_path / "further", "--epochs", "1", "--no-scores", data=squares_too, model=tuned)
+    assert result.exit_code == 0, result.output
+    for split in ("train", "test"):
+        assert evaluated("zeroshot", squares, tmp_path / "further", tmp_path / "c", "--split", split).exit_code == 1

@@ -165,19 +165,19 @@ def test_what_a_user_gets_wrong_is_one_line(flip, squares, photo, tmp_path):
     odd = write_squares(tmp_path / "odd" / "train", photos=1).parent
     (odd / "train" / "red_fox").rename(odd / "train" / "emu")
     for arguments, code, expected in [
-        (["hybrid", "--data", squares, "--shots", "0"], 1, "'0' is no number of photos"),
-        (["hybrid", "--data", squares, "--shots", "1,few"], 1, "'few' is no number of photos"),
-        (["hybrid", "--data", squares, "--seeds", "0"], 1, "--seeds 0 is too small"),
-        (["hybrid", "--data", squares, "--plot", "x.txt"], 1, "is no picture file"),
+        (["hybrid", "--data", squares, "--shots", "0"], 2, "'0' is no number of photos"),
+        (["hybrid", "--data", squares, "--shots", "1,few"], 2, "'few' is no number of photos"),
+        (["hybrid", "--data", squares, "--seeds", "0"], 2, "--seeds 0 is too small"),
+        (["hybrid", "--data", squares, "--plot", "x.txt"], 2, "is no picture file"),
         (["hybrid", "--data", squares, "--head", "tree"], 2, "--head"),
         (["hybrid", "--data", squares, "--text", "captions"], 1, "24 of 24 photos have no caption"),
         (["hybrid", "--data", lonely / "all"], 1, "has one class"),
         (["hybrid", "--load", tmp_path / "none", photo], 1, "holds no head.json"),
         (["hybrid", "--load", tmp_path / "damaged", photo], 1, "cannot be read"),
-        (["hybrid", "--load", tmp_path / "none", "--shots", "1"], 1, "--load takes a fitted head"),
+        (["hybrid", "--load", tmp_path / "none", "--shots", "1"], 2, "--load takes a fitted head"),
         (["hybrid", "--data", squares, "--augmented", odd], 1, "has class 'emu', which is not among the 4 classes"),
         (["knn", "--data", squares, "--augmented", odd], 1, "has class 'emu', which is not among the 4 classes"),
-        (["knn", "--data", squares, "--augmented-weight", "-1"], 1, "--augmented-weight -1.0 is negative"),
+        (["knn", "--data", squares, "--augmented-weight", "-1"], 2, "--augmented-weight -1 is negative"),
     ]:
         assert expected in one_line(flip(*arguments), code), arguments
 
@@ -201,8 +201,9 @@ def test_a_head_on_real_birds_is_far_above_chance(shared, flip, tmp_path, monkey
 def test_a_saved_head_is_not_scored_on_what_it_learned_from(flip, squares, tmp_path):
     assert flip("hybrid", "--data", squares, "--head", "gda", "--save", tmp_path / "head").exit_code == 0
     used = ("hybrid", "--data", squares, "--load", tmp_path / "head")
-    assert "learned from 24 of the 24 photos of split 'train'" in one_line(flip(*used, "--split", "train"), 1)
-    assert "learned from 24 of the 48 photos of split 'all'" in one_line(flip(*used, "--split", "all"), 1)
+    line = one_line(flip(*used, "--split", "train"), 1)
+    assert "was trained or chosen on 24 of the 24 photos of split 'train'" in line
+    assert "was trained or chosen on 24 of the 48 photos of split 'all'" in one_line(flip(*used, "--split", "all"), 1)
     assert read_json(flip(*used))["n"] == 24
 
 

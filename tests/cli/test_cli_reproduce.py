@@ -96,7 +96,7 @@ def test_formats(flip, squares, tmp_path):
 
 def test_what_a_user_gets_wrong_is_one_line(flip, squares):
     assert "is no row; did you mean knn" in one_line(flip("reproduce", "--data", squares, "--only", "knnn"), 1)
-    assert "pass --run with it" in one_line(flip("reproduce", "--data", squares, "--resume"), 1)
-    assert "--epochs 0 is too small" in one_line(flip("reproduce", "--data", squares, "--epochs", 0), 1)
+    assert "pass --run with it" in one_line(flip("reproduce", "--data", squares, "--resume"), 2)
+    assert "--epochs 0 is too small" in one_line(flip("reproduce", "--data", squares, "--epochs", 0), 2)
     flip("embed", "--data", squares, "-o", "table")
     assert "table of embeddings" in one_line(flip("reproduce", "--data", "table"), 1)

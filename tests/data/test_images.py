@@ -14,7 +14,8 @@ import pytest
 from PIL import Image, ImageFile
 
 from flip.data.formats import FORMATS, IMAGE_EXTENSIONS, is_image_file, is_photo, suffix_advice
-from flip.data.images import MAX_PIXELS, decode_image
+from flip.data.images import decode_image
+from flip.data.limits import MAX_PIXELS
 from flip.errors import DataError
 
 

@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 
 import flip.diffusion.augment as augmenting
 from flip.clip.model import load_model
-from flip.data.dataset import Dataset, Record
+from flip.data.dataset import Dataset, Photo, Record
 from flip.data.open import open_dataset
 from flip.device import resolve_device
 from flip.diffusion.augment import Kept, augment, fill_slots
@@ -25,7 +24,7 @@ from flip.diffusion.metadata import ImageMetadata
 from flip.diffusion.painter import Painter
 from flip.diffusion.pictures import read_metadata
 from flip.diffusion.settings import AugmentSettings, DrawSettings, parse_filter
-from flip.diffusion.slots import class_folders, plan_slots
+from flip.diffusion.slots import plan_slots
 from flip.diffusion.texts import caption_prompt, drawing_prompts
 from flip.embed.extractor import FeatureExtractor, extract_features
 from flip.embed.settings import EmbedSettings
@@ -85,7 +84,7 @@ def slots_of(birds: Dataset, per_class: int = 2, *, from_photos: bool = False) -
 
 
 def hashes(birds: Dataset, split: str) -> PhotoHashes:
-    return PhotoHashes([birds.file(r) for r in birds.records if r.split == split], SIZE)
+    return PhotoHashes([birds.photo(r) for r in birds.records if r.split == split], SIZE)
 
 
 def run(p: Painter, judge: ImageJudge, slots: Any, out: Path) -> list[Kept]:
@@ -116,14 +115,15 @@ def test_slots_are_balanced_in_turns_and_take_other_prompts_and_photos(birds: Da
     assert slots[0].picture(0).source != slots[0].picture(1).source
     every = [s.picture(a) for s in slots for a in range(5)]
     assert len({p.seed for p in every}) == len(every)
-    training = {birds.file(r) for r in birds.records if r.split == "train"}
+    training = {birds.photo(r) for r in birds.records if r.split == "train"}
     assert {p.source for p in every} == training
     assert slots_of(birds, 2, from_photos=True) == slots[:6]
 
 
 def test_near_copies_are_told(birds: Dataset, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
-    photos = [*(birds.file(r) for r in birds.records), tmp_path / "broken.png", tmp_path / "absent.png"]
+    broken = [Photo(tmp_path / name) for name in ("broken.png", "absent.png")]
+    photos = [*map(birds.photo, birds.records), *broken]
     known = PhotoHashes(photos, SIZE, workers=2)
     photo = scene(0)
     fitted = ImageOps.fit(photo, SIZE)
@@ -274,30 +274,6 @@ def test_a_class_without_photos_to_begin_from(birds: Dataset) -> None:
     train = birds.take(i for i, r in enumerate(birds.records) if r.label != 2)
     with pytest.raises(DataError, match=r"class 'Crow' has no training photo to begin from; leave out --strength"):
         plan_slots(train, (("a",), ("b",), ("c",)), 1, seed=0, from_photos=True)
-
-
-def test_two_classes_never_share_a_folder() -> None:
-    names = (
-        "Ram C/V",
-        "Ram C:V",
-        "C",
-        "C#",
-        "C++",
-        "crow",
-        "Crow",
-        "a.",
-        "a",
-        "Cafe\u0301",
-        "Caf\u00e9",
-        "x" * 300,
-        "x" * 301,
-    )
-    folders = class_folders(names)
-    assert len({normalize("NFC", f).casefold() for f in folders}) == len(names)
-    assert class_folders(tuple(reversed(names))) == tuple(reversed(folders))  # whatever their order
-    assert [f for f, n in zip(folders, names, strict=True) if f == n] == ["C", "C#", "C++", "Crow", "a", "Cafe\u0301"]
-    assert all(len(f.encode()) < 255 for f in folders)
-    assert class_folders(("1.Blue_Jay", "a/b", "..", "ok ")) == ("1.Blue_Jay", "a_b", "_", "ok")
 
 
 def test_classes_with_like_names_keep_their_own_images(birds: Dataset, tmp_path: Path) -> None:

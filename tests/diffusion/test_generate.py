@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from flip.data.dataset import Photo
 from flip.device import resolve_device, resolve_precision
 from flip.diffusion.background import in_the_background
 from flip.diffusion.checkpoint import Loaded, save_pipeline
@@ -91,7 +92,7 @@ def test_a_source_photo_shapes_what_is_drawn(tmp_path: Path) -> None:
     red, blue, again = (
         pixels(image)
         for _, image in painter(settings).draw(
-            Picture("a bird", 3, tmp_path / f"{name}.png") for name in ("red", "blue", "red")
+            Picture("a bird", 3, Photo(tmp_path / f"{name}.png")) for name in ("red", "blue", "red")
         )
     )
     assert red.shape == (SIZE, SIZE, 3)

@@ -6,6 +6,7 @@ the path of its axe.min.js. Tests skip where one is absent.
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -85,7 +86,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         raw_names=ODD,
         fingerprint="f" * 16,
     )
-    groups = {name: "<u>odd</u>" if i % 2 else "even" for i, name in enumerate(ODD)}
+    groups = folder / "groups.csv"
+    with groups.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows((name, "<u>odd</u>" if i % 2 else "even") for i, name in enumerate(ODD))
     write_report(runs, folder / "report.html", features=[features, features], groups=groups)
     return folder / "report.html"
 

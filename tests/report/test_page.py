@@ -130,6 +130,32 @@ def test_runs_are_compared_and_refused_when_of_other_photos(run_of: RunOf, tmp_p
         write_report([], tmp_path / "report.html")
 
 
+def test_accuracy_by_rank_of_the_runs_that_have_it(run_of: RunOf, tmp_path: Path) -> None:
+    ranks = [
+        {"rank": "class", "groups": 3, "top1": 83.3, "ci95": [55.2, 95.3], "mean_per_group": 83.3},
+        {"rank": "genus", "groups": 2, "top1": 91.7, "ci95": [64.6, 98.5], "mean_per_group": 90.0},
+    ]
+    first, second = run_of("a", rows(), details={"ranks": ranks}), run_of("b", rows())
+    write_report([first, second], tmp_path / "report.html", features=[None, None])
+    page = Page(tmp_path / "report.html")
+    assert "Accuracy by rank" in page.text
+    assert "genus 2 64.6 to 98.5 91.7 –" in page.text
+    write_report([second], tmp_path / "report.html", features=[None])
+    assert "Accuracy by rank" not in Page(tmp_path / "report.html").text
+
+
+def test_groups_of_a_file_and_of_the_last_words(run_of: RunOf, tmp_path: Path) -> None:
+    run = run_of("a", rows())
+    write_report([run], tmp_path / "report.html", features=[None])
+    assert Page(tmp_path / "report.html").data["groups"] == ["crow", "jay"]
+    (tmp_path / "groups.csv").write_text("class,family\nblue jay,jays\nfish crow,black\namerican crow,black\n")
+    write_report([run], tmp_path / "report.html", features=[None], groups=tmp_path / "groups.csv")
+    assert Page(tmp_path / "report.html").data["groups"] == ["black", "jays"]
+    (tmp_path / "groups.csv").write_text("class,family\nblue jay,jays\nfish crow,black\n")
+    with pytest.raises(DataError, match="misses class 'american crow'"):
+        write_report([run], tmp_path / "report.html", features=[None], groups=tmp_path / "groups.csv")
+
+
 def test_neighbours_that_voted_or_else_the_most_alike(run_of: RunOf, photos: Path, tmp_path: Path) -> None:
     config = {"data": str(photos)}
     votes = [Neighbor("fish crow/5.png", "fish crow", 0.8765)]
@@ -195,12 +221,12 @@ def test_the_command_writes_a_page_and_refuses_in_one_line(run_of: RunOf, photos
     assert result.exit_code == 0, result.output
     assert Page(tmp_path / "r.html").data["thumbs"] == {}
     assert CliRunner().invoke(app, ["report"]).exit_code == 2
-    for arguments, message in (
-        ([str(photos)], "is no run of flip"),
-        ([str(run.folder), "--photos", "-1"], "--photos -1 is negative"),
+    for arguments, code, message in (
+        ([str(photos)], 1, "is no run of flip"),
+        ([str(run.folder), "--photos", "-1"], 2, "--photos -1 is negative"),
     ):
         result = CliRunner().invoke(app, ["report", *arguments, "-o", str(tmp_path / "r.html")])
-        assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+        assert (result.exit_code, result.stderr.count("\n")) == (code, 1)
         assert message in result.stderr
     (run.folder / "result.json").write_text(
         (run.folder / "result.json").read_text().replace('"format": 1', '"format": 9')

@@ -34,7 +34,7 @@ def two_width_kernel(left: FloatArray, right: FloatArray) -> FloatArray:
     The mean of two Gaussian kernels of half and of twice the rows' own precision. The narrow one tells look-alikes
     apart, the wide one carries a correction of the text over all photos of a class.
     """
-    out: FloatArray = left @ right.T
+    out = left @ right.T
     out *= 2
     out -= np.einsum("ij,ij->i", left, left)[:, None]
     out -= np.einsum("ij,ij->i", right, right)
@@ -65,7 +65,7 @@ def ridge_coefficients(kernel: FloatArray, residual: Array, weight: Array, noise
 
     precision = np.float64 if len(kernel) <= PRECISE_ROWS else np.float32
     matrix: Array = kernel.astype(precision)
-    matrix[np.diag_indices(len(matrix))] += (noise / weight).astype(precision)
+    matrix.flat[:: len(matrix) + 1] += (noise / weight).astype(precision)
     factor = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
     return np.asarray(cho_solve(factor, residual.astype(precision), check_finite=False), dtype=np.float32)
 
@@ -154,8 +154,6 @@ class RidgeHead(FeatureHead):
             sources.append(log_prior)
         fitted = fit_logit_weights(sources, training.labels[rows], variance)
         self.log_weight, self.weight, self.text_weight = (*(float(w) for w in fitted.weights), 0.0)[:3]
-        # Where nothing helps all weights are zero; the order of the classes is kept.
-        self.log_weight = max(self.log_weight, 1e-3)
         self.class_bias = fitted.bias.astype(np.float32)
         self.out_of_fold = OutOfFold(rows, self._calibrated(scores, log_prior))
         self.protocol["calibration"] = f"least log-loss in {describe(training.folds)}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +25,9 @@ class CompareConfig(FileOutput):
     pairs: Literal["first", "all"] = option(
         "first", "Compare each run with the first one, or every run with every other."
     )
-    plot: Path | None = option(None, "Draw the few-shot curves of all runs into this .png, .svg or .pdf file.")
+    plot: Path | None = option(
+        None, "Draw the few-shot curves of all runs into this .png, .svg or .pdf file.", writes="image"
+    )
 
     def __post_init__(self) -> None:
         require_picture_name(self.plot)
@@ -60,8 +60,8 @@ def compare(config: CompareConfig) -> None:
 
 
 def _write(config: CompareConfig, comparisons: Sequence[Comparison]) -> None:
-    from flip.cli.output import result_format, write_rows
-    from flip.files import plain, write_text
+    from flip.cli.output import result_format, stdout, write_rows
+    from flip.files import json_text, write_text
 
     form = result_format(config, "json")
     if form in ("table", "csv"):
@@ -70,11 +70,11 @@ def _write(config: CompareConfig, comparisons: Sequence[Comparison]) -> None:
         return
     rows = [row.to_dict() for row in comparisons]
     result = {"command": "compare", "format": 1, "pairs": config.pairs, "comparisons": rows}
-    text = json.dumps(plain(result), indent=2 if form == "json" else None, ensure_ascii=False) + "\n"
+    text = json_text(result, indent=2 if form == "json" else None) + "\n"
     if config.output is not None:
         write_text(config.output, text)
     else:
-        sys.stdout.write(text)
+        stdout().write(text)
 
 
 def _flat(row: Comparison) -> Mapping[str, object]:

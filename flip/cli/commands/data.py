@@ -13,7 +13,7 @@ import typer
 from flip import names
 from flip.cli.config import CacheOptions, DataOptions, FileOutput, FolderOutput, ReadOptions
 from flip.cli.context import Context, progress
-from flip.cli.options import command
+from flip.cli.options import command, help_without_command
 from flip.cli.output import result_format, write_summary
 from flip.errors import ConfigError, ModelError
 from flip.results import FORMAT
@@ -77,7 +77,10 @@ class SampleOptions(FolderOutput):
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(
-        no_args_is_help=True, rich_markup_mode=None, help="Look at a dataset before anything is embedded."
+        invoke_without_command=True,
+        callback=help_without_command,
+        rich_markup_mode=None,
+        help="Look at a dataset before anything is embedded.",
     )
     command(group, "info", InfoOptions)(info)
     command(group, "check", CheckOptions)(check)
@@ -111,8 +114,6 @@ def check(options: CheckOptions) -> None:
     from flip.studies.audit import audit
 
     context = Context(_with_data(options))
-    if options.write_clean and options.write_clean.resolve() == Path(context.data_name).expanduser().resolve():
-        raise ConfigError(f"--write-clean {options.write_clean} is the data itself; pass another name")
     dataset = context.dataset
     features = _features(options, context)
     if not context.is_main:

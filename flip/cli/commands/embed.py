@@ -61,7 +61,6 @@ def embed(options: EmbedOptions) -> None:
     context = Context(options)
     dataset = context.dataset.select(options.split)
     extractor = context.extractor
-    known = extractor.count_known(dataset)
     began = time.perf_counter()
     features = context.features(dataset)
     seconds = time.perf_counter() - began
@@ -70,8 +69,8 @@ def embed(options: EmbedOptions) -> None:
     if not context.is_main:
         return
     if options.output is not None:
-        _write_table(options, options.output, features, dataset, context.encoder.name)
-    new = len(dataset) - known
+        _write_table(options, options.output, features, dataset, extractor)
+    new = extractor.photos_read
     summary = {
         "command": "embed",
         "format": FORMAT,
@@ -79,7 +78,7 @@ def embed(options: EmbedOptions) -> None:
         "model": context.encoder.name,
         "n": len(features),
         "embedded": new,
-        "cached": known,
+        "cached": len(features) - new,
         "unreadable": features.unreadable,
         "precision": extractor.precision,
         "device": extractor.device,
@@ -97,12 +96,15 @@ def _embed_captions(options: EmbedOptions, dataset: Dataset, extractor: FeatureE
         extractor.texts(captions, advance)
 
 
-def _write_table(options: EmbedOptions, folder: Path, features: Features, dataset: Dataset, model: str) -> None:
+def _write_table(
+    options: EmbedOptions, folder: Path, features: Features, dataset: Dataset, extractor: FeatureExtractor
+) -> None:
     from flip.embed.table import write_table
     from flip.report.embedding_map import map_columns
 
     columns = map_columns(features, seed=options.seed) if options.map else None
-    file = write_table(folder, features, dataset, model, map_columns=columns, overwrite=True)
+    about = {"model": extractor.model.name, "precision": extractor.precision}
+    file = write_table(folder, features, dataset, **about, map_columns=columns, overwrite=True)
     log.info("wrote %s", file)
     if columns:
         log.info("look at it: embedding-atlas %s --x x --y y --neighbors neighbors", file)

@@ -26,7 +26,7 @@ class GenerateOptions(DrawOptions):
     file: Path | None = option(None, "Text file of more prompts, one per line.")
     n: int = option(1, "Images of each prompt.")
     output: Path | None = option(None, "Folder of the images. [default: generated]")
-    grid: Path | None = option(None, "Also write all images on this one sheet, a row per prompt.")
+    grid: Path | None = option(None, "Also write all images on this one sheet, a row per prompt.", writes="image")
     save_as: Path | None = option(None, "Write the model as a diffusers folder; without prompts do nothing else.")
 
     def __post_init__(self) -> None:

@@ -13,8 +13,8 @@ from flip.classify.settings import HeadSettings
 from flip.cli.config import TrainedOptions
 from flip.cli.context import Context
 from flip.cli.options import command
-from flip.cli.predicting import describe, draw_plot, name_photos, require_meaning, run_fit, show
-from flip.errors import ConfigError, DataError
+from flip.cli.predicting import describe, name_photos, require_meaning, run_fit, show
+from flip.errors import ConfigError
 from flip.settings import option
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def _generated(options: HybridOptions) -> dict[str, object]:
 def use_saved(options: HybridOptions, folder: Path) -> None:
     """Name photos, or score a split, with a saved head."""
     from flip.classify.classifier import load_classifier
+    from flip.data.learned import require_unlearned
     from flip.embed.captions import with_caption_features
     from flip.studies.protocol import score
 
@@ -89,24 +90,17 @@ def use_saved(options: HybridOptions, folder: Path) -> None:
     if options.images:
         name_photos(options, context, classifier)
         return
-    require_meaning(context.dataset, options.split)
+    require_meaning(context, options.split)
     dataset = context.dataset.select(options.split)
     features = context.features(dataset)
     if not context.is_main:
         return
     learned = classifier.count_learned(features)
-    if learned > len(features) // 10:
-        raise DataError(
-            f"the head in {folder} learned from {learned} of the {len(features)} photos of split {options.split!r}, "
-            "and its accuracy on them means nothing; pass --split test"
-        )
-    if learned:
-        log.warning("the head in %s learned from %d of the %d photos that are scored", folder, learned, len(features))
+    require_unlearned(f"the head in {folder}", learned, len(features), options.split)
     if classifier.text == "captions":
         features = with_caption_features(features, context.extractor)
     about = describe(options, context, "hybrid", loaded=str(folder))
     outcome = score(classifier, features, about)
-    draw_plot(options.plot, outcome.evaluation)
     show(options, context, outcome, dataset)
 
 
@@ -115,4 +109,4 @@ def _origin(context: Context) -> Origin:
 
     options = context.options
     assert isinstance(options, HybridOptions)
-    return Origin(context.model_name, context.model_fingerprint, options.crop, options.tta)
+    return Origin(context.model_name, context.model_fingerprint, options.crop, options.tta, context.features_precision)

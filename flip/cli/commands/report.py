@@ -21,7 +21,10 @@ class ReportConfig(MessageOptions):
     """``flip report``."""
 
     runs: list[str] | None = option(None, "Folders that --run wrote, of the same test photos.")
-    output: Path = option(Path("report.html"), "The page to write.")
+    output: Path = option(Path("report.html"), "The page to write.", writes="text")
+    groups: Path | None = option(
+        None, "Table of class and group, as other commands take it. [default: the names' last words, where shared]"
+    )
     photos: int = option(1000, "Most thumbnails on the page, the telling photos first; 0 for none.")
 
     def __post_init__(self) -> None:
@@ -48,5 +51,5 @@ def report(config: ReportConfig) -> None:
         raise typer.BadParameter("no RUN; pass folders that --run wrote")
     runs = [Run.open(folder) for folder in config.runs]
     with progress(config, "thumbnails", None) as advance:
-        write_report(runs, config.output, photos=config.photos, progress=advance)
+        write_report(runs, config.output, photos=config.photos, groups=config.groups, progress=advance)
     log.info("wrote %s", config.output)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from flip.cli.context import Context, finish, implied_model, progress
 from flip.cli.options import command
 from flip.diffusion.settings import CheckpointSettings
 from flip.errors import ConfigError
-from flip.files import plain, write_text
+from flip.files import json_text, plain, write_text
 from flip.settings import option, settings_from
 from flip.studies.settings import ReproduceSettings
 
@@ -41,7 +40,9 @@ class ReproduceOptions(ReadOptions, ReproduceSettings, CheckpointSettings):
     format: Literal["table", "json", "csv", "markdown"] | None = option(
         None, "How the table is written; table on a terminal, otherwise json."
     )
-    output: Path | None = option(None, "Write the table to this file (.json, .csv or .md) instead of stdout.")
+    output: Path | None = option(
+        None, "Write the table to this file (.json, .csv or .md) instead of stdout.", writes="text"
+    )
 
     def __post_init__(self) -> None:
         ReadOptions.__post_init__(self)
@@ -62,6 +63,7 @@ def reproduce(options: ReproduceOptions) -> None:
     chosen on the test photos, fine-tuning on them; what was chosen on test is marked. The clean rows take nothing from
     the test photos. With --run an interrupted table is resumed row by row.
     """
+    from flip.cli.predicting import require_meaning
     from flip.device import has_siblings
     from flip.studies.paper_rows import ROWS, select
 
@@ -72,7 +74,7 @@ def reproduce(options: ReproduceOptions) -> None:
     dataset = context.dataset
     dataset.require_photos()
     dataset.require_training_photos()
-    dataset.select("test")
+    require_meaning(context, "test")
     # Fine-tuned models need a folder; without --run it is gone at the end.
     kept = nullcontext(str(options.run)) if options.run else tempfile.TemporaryDirectory()
     with kept as folder:
@@ -130,7 +132,7 @@ def _write_plan(options: ReproduceOptions, lines: list[dict[str, Any]]) -> None:
 
 
 def _write(options: ReproduceOptions, table: dict[str, Any]) -> None:
-    from flip.cli.output import write_rows
+    from flip.cli.output import stdout, write_rows
     from flip.studies.reproduce import csv_text, flat, markdown
 
     form = options.format or _by_suffix(options.output)
@@ -140,11 +142,11 @@ def _write(options: ReproduceOptions, table: dict[str, Any]) -> None:
         )
         return
     texts = {"csv": csv_text, "markdown": markdown}
-    text = texts[form](table) if form in texts else json.dumps(plain(table), indent=2, ensure_ascii=False) + "\n"
+    text = texts[form](table) if form in texts else json_text(table, indent=2) + "\n"
     if options.output is not None:
         write_text(options.output, text)
     else:
-        sys.stdout.write(text)
+        stdout().write(text)
 
 
 def _by_suffix(output: Path | None) -> str:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from flip import names
 from flip.cli.config import PredictOptions
 from flip.cli.context import Context
 from flip.cli.options import command
 from flip.cli.predicting import describe, name_photos, require_meaning, show
+from flip.errors import ConfigError
 from flip.settings import option
 
 if TYPE_CHECKING:
@@ -26,11 +28,21 @@ class ZeroShotOptions(PredictOptions):
     """``flip zeroshot``."""
 
     prompts: str = option(
-        "plain", "plain, paper, bird, clip, a template with {}, a text file of templates, or JSON class → sentences."
+        "plain",
+        "plain, paper, bird, clip, a template with {}, a text file of templates, or JSON class → sentences.",
+        completes=names.PROMPTS,
     )
     classes: Path | None = option(
-        None, "File of class names, one per line; photos can then be predicted without --data."
+        None, "File of class names, one per line, to name IMAGES among; they can then be named without --data."
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.classes and not self.images:
+            raise ConfigError(
+                f"--classes {self.classes} names the classes of IMAGES, and a split of --data has its own; pass photos,"
+                " or --classnames FILE to rename the data's classes, --subset FILE to restrict the answers"
+            )
 
 
 def register(app: typer.Typer) -> None:
@@ -52,7 +64,7 @@ def zeroshot(options: ZeroShotOptions) -> None:
         name_photos(options, context, context.zero_shot(class_prompts(options.prompts, names, names)))
         return
     if not options.images:
-        require_meaning(context.dataset, options.split)
+        require_meaning(context, options.split)
     dataset = context.dataset if options.images else context.dataset.select(options.split)
     prompts = class_prompts(options.prompts, dataset.classnames, dataset.raw_names)
     if options.images:

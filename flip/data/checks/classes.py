@@ -48,7 +48,7 @@ def _captions(subject: Subject) -> Iterator[Finding]:
 
 
 CHECKS = (
-    Check("few-photos", "note", False, "names", _few_photos),
-    Check("class-names", "note", False, "names", _class_names),
-    Check("captions", "note", False, "names", _captions),
+    Check("few-photos", "note", False, ("names",), _few_photos),
+    Check("class-names", "note", False, ("names",), _class_names),
+    Check("captions", "note", False, ("names",), _captions),
 )

@@ -71,10 +71,10 @@ def _of_two_classes(subject: Subject, rows: list[int], why: str, score: float) -
 
 
 CHECKS = (
-    Check("copies-across-splits", "error", True, "files", _copies_across_splits),
-    Check("copies-across-classes", "error", True, "files", _copies_across_classes),
-    Check("copies", "warning", True, "files", _copies),
-    Check("near-copies-across-splits", "warning", True, "photos", _near_copies_across_splits),
-    Check("near-copies-across-classes", "warning", True, "photos", _near_copies_across_classes),
-    Check("near-copies", "warning", True, "photos", _near_copies),
+    Check("copies-across-splits", "error", True, ("files",), _copies_across_splits),
+    Check("copies-across-classes", "error", True, ("files",), _copies_across_classes),
+    Check("copies", "warning", True, ("files",), _copies),
+    Check("near-copies-across-splits", "warning", True, ("photos",), _near_copies_across_splits),
+    Check("near-copies-across-classes", "warning", True, ("photos",), _near_copies_across_classes),
+    Check("near-copies", "warning", True, ("photos",), _near_copies),
 )

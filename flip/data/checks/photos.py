@@ -71,13 +71,13 @@ def _huge(subject: Subject) -> Iterator[Finding]:
 
 def _flat(subject: Subject) -> Iterator[Finding]:
     for i, look in _readable(subject):
-        if _is_flat(look):
+        if _is_flat(look) and not _is_dark(look):
             yield subject.finding(i, "one colour nearly everywhere", look.spread)
 
 
 def _dark(subject: Subject) -> Iterator[Finding]:
     for i, look in _readable(subject):
-        if _is_dark(look) and not _is_flat(look):
+        if _is_dark(look):
             yield subject.finding(i, f"99 % of it are darker than {100 * look.bright:.0f} % of white", look.bright)
 
 
@@ -113,12 +113,12 @@ def _is_drawn(look: Look) -> bool:
 
 
 CHECKS = (
-    Check("unreadable", "error", True, "photos", _unreadable),
-    Check("truncated", "error", True, "photos", _truncated),
-    Check("flat", "warning", True, "photos", _flat),
-    Check("dark", "warning", True, "photos", _dark),
-    Check("blurred", "warning", True, "photos", _blurred),
-    Check("tiny", "warning", True, "photos", _tiny),
-    Check("huge", "warning", True, "photos", _huge),
-    Check("wrong-suffix", "note", False, "photos", _wrong_suffix),
+    Check("unreadable", "error", True, ("photos",), _unreadable),
+    Check("truncated", "error", True, ("photos",), _truncated),
+    Check("flat", "warning", True, ("photos",), _flat),
+    Check("dark", "warning", True, ("photos",), _dark),
+    Check("blurred", "warning", True, ("photos",), _blurred),
+    Check("tiny", "warning", True, ("photos",), _tiny),
+    Check("huge", "warning", True, ("photos",), _huge),
+    Check("wrong-suffix", "note", False, ("photos",), _wrong_suffix),
 )

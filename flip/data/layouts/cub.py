@@ -13,6 +13,7 @@ from flip.data.layout import Layout
 from flip.data.ledger import Ledger
 from flip.data.settings import DEFAULTS, ReadSettings
 from flip.errors import DataError
+from flip.reading import read_bytes
 
 
 def find_cub(folder: Path) -> Path | None:
@@ -79,7 +80,7 @@ def _text_files(folder: Path, photos: list[str], ledger: Ledger) -> list[tuple[s
 
 def _caption_lines(file: Path) -> tuple[str, ...]:
     # A few of the caption files in circulation hold broken bytes; a caption is not worth refusing the dataset for.
-    text = file.read_bytes().decode("utf-8-sig", errors="replace")
+    text = read_bytes(file).decode("utf-8-sig", errors="replace")
     return tuple(caption for line in text.split("\n") if (caption := line.strip()))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from flip.data.ledger import Ledger
 from flip.data.settings import DEFAULTS, ReadSettings
 from flip.data.text import read_text
 from flip.errors import DataError
+from flip.reading import parse_json
 
 _FOLDERS = ("food-101", "food101", "food-101/food-101")
 _SPLITS = ("train", "test")
@@ -60,7 +60,7 @@ def _paths(meta: Path, split: str) -> Iterator[tuple[str, str]]:
         return
     file = meta / f"{split}.json"
     try:
-        listed = json.loads(read_text(file))
+        listed = parse_json(read_text(file))
         paths = [str(path) for photos in listed.values() for path in photos]
     except (ValueError, AttributeError, TypeError) as error:
         raise DataError(f"{file} is no JSON object of class to photos: {error}") from error

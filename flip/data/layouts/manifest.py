@@ -37,7 +37,7 @@ def read_manifest(data: Path, settings: ReadSettings = DEFAULTS) -> Dataset:
 
     Columns: ``path`` or ``file_name`` (absolute, or relative to the file's folder) and ``label``; optional ``split``,
     ``captions``, ``caption`` or ``text`` (a string, a list, or a list written as JSON), ``source``, and ``x``, ``y``,
-    ``w``, ``h`` or ``bbox`` (pixels). Usual other names of the first three are known: see
+    ``w``, ``h`` or ``bbox`` (pixels), ``frame``. Usual other names of the first three are known: see
     ``flip.data.tables.ALIASES``. Other columns are left alone. Without ``split`` the path's hash decides.
 
     Parameters
@@ -66,7 +66,7 @@ def read_manifest(data: Path, settings: ReadSettings = DEFAULTS) -> Dataset:
     _say_labels(raw_names, paths, given, ledger)
     splits = splits or hash_splits(paths, labels, settings.test_fraction)
     records = tuple(
-        Record(path, label, split, row.captions(), row.box(), row.text("source"))
+        Record(path, label, split, row.captions(), row.box(), row.text("source"), row.frame())
         for path, label, split, row in zip(paths, labels, splits, rows, strict=True)
     )
     names = clean_class_names(raw_names)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 from flip.data.classnames import clean_class_names, label_indices
 from flip.data.dataset import Dataset, Record
-from flip.data.files import is_hidden
 from flip.data.layout import Layout
 from flip.data.ledger import Ledger
+from flip.data.parquet import parquet_files, read_parquet_schema
 from flip.data.settings import DEFAULTS, ReadSettings
 from flip.data.splits import UNLABELED, describe_splits, hash_splits, read_splits
 from flip.data.tables import ALIASES
 from flip.data.text import nfc, read_text
 from flip.data.unpacked import PhotoTable, read_rows, unpacked
 from flip.errors import DataError
+from flip.reading import parse_json
 
 _IMAGES = ("image", "img", "jpg", "png", "photo", "picture", "bytes", "image_bytes")
 _LABELS = ("label", "labels", "fine_label", *ALIASES["label"][1:])
@@ -61,7 +61,7 @@ def _parquet_files(data: Path) -> list[Path]:
     if data.is_file():
         return [data] if data.suffix.lower() == ".parquet" else []
     for folder in (data, data / "data"):
-        found = sorted(path for path in folder.glob("*.parquet") if not is_hidden(path.name))
+        found = parquet_files(folder)
         if found:
             return found
     return []
@@ -70,11 +70,10 @@ def _parquet_files(data: Path) -> list[Path]:
 def _image_column(file: Path) -> str | None:
     """Return the column that holds photos: bytes, or a struct of bytes and path."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        schema = pq.read_schema(file)
-    except (pa.ArrowException, OSError):
+        schema = read_parquet_schema(file)
+    except DataError:
         return None
     for field in schema:
         kind = field.type
@@ -87,8 +86,6 @@ def _image_column(file: Path) -> str | None:
 
 def _files(data: Path, ledger: Ledger) -> list[PhotoTable]:
     """Return the files with their columns; those whose name says that they have no labels are left out."""
-    import pyarrow.parquet as pq
-
     paths = _parquet_files(data)
     words = {path: path.stem.split("-")[0] for path in paths}
     splits = read_splits(dict.fromkeys(words.values()))
@@ -102,7 +99,7 @@ def _files(data: Path, ledger: Ledger) -> list[PhotoTable]:
         if split == UNLABELED or image is None:
             ledger.omit("files without photos or labels", path.name)
             continue
-        there = pq.read_schema(path).names
+        there = read_parquet_schema(path).names
         label = next((name for name in _LABELS if name in there), None)
         if label is None:
             raise DataError(f"{path} has no column 'label'; it has {', '.join(there)}; rename the one with the classes")
@@ -114,17 +111,24 @@ def _files(data: Path, ledger: Ledger) -> list[PhotoTable]:
 
 def _class_names(data: Path, files: list[PhotoTable]) -> list[str] | None:
     """Return the names of numbered classes as the files, or the card beside them, have them."""
-    import pyarrow.parquet as pq
-
     first = files[0]
-    about = json.loads((pq.read_schema(first.path).metadata or {}).get(b"huggingface", b"{}"))
-    features = about.get("info", {}).get("features", {})
-    names = features.get(first.label, {}).get("names") if isinstance(features, dict) else None
+    names = _described_names(first)
     if names is None:
         cards = [place / "README.md" for place in (first.path.parent, first.path.parent.parent)]
         card = next((file for file in cards if file.is_file()), None)
         names = _names_of_card(card, str(first.label)) if card is not None else None
     return [nfc(str(name)) for name in names] if names else None
+
+
+def _described_names(file: PhotoTable) -> list[str] | None:
+    """Return the class names in a file's description of itself."""
+    try:
+        about: object = parse_json((read_parquet_schema(file.path).metadata or {}).get(b"huggingface", b"{}"))
+    except ValueError:
+        return None
+    for key in ("info", "features", file.label, "names"):
+        about = about.get(key) if isinstance(about, dict) else None
+    return about if isinstance(about, list) else None
 
 
 def _names_of_card(card: Path, label: str) -> list[str] | None:

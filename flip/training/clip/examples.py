@@ -13,7 +13,7 @@ from flip.arrays import BoolArray, Float64Array, IntArray
 from flip.clip.prompts import ClassPrompts
 from flip.data.dataset import Dataset, Record
 from flip.data.matching import match_classes
-from flip.embed.stream import Source
+from flip.embed.keys import Source
 from flip.training.clip.sampler import balanced_rows
 from flip.training.crops import CROP_NUMBERS
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from flip.clip.encoder import OpenClipEncoder
+from flip.clip.learned import require_unlearned_by_model
 from flip.clip.model import load_model
 from flip.data.dataset import Dataset, rows_of_sources
 from flip.data.open import open_dataset
@@ -82,6 +83,8 @@ def finetune(
     split = split_validation(classes.trained, settings.val_fraction, settings.seed)
     log.info(f"{len(split.training)} photos train, {len(split.validation)} of the training split choose the epoch")
     name = model.name if isinstance(model, OpenClipEncoder) else model
+    if name is not None and "test" in dataset.splits and not settings.no_scores:
+        require_unlearned_by_model(name, dataset, "test")
     run = train_clip(
         model if isinstance(model, OpenClipEncoder) else starting_model(model, settings, cache, arch),
         split,

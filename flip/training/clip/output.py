@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -12,14 +11,17 @@ from safetensors import SafetensorError
 
 from flip.clip.encoder import OpenClipEncoder
 from flip.clip.folder import CONFIG_FILE, TOKENIZER_FILES, WEIGHTS_FILE
+from flip.clip.learned import learned_by
+from flip.data.dataset import Dataset
+from flip.data.learned import LEARNED_FILE, write_learned
 from flip.errors import CheckpointError, ConfigError
-from flip.files import plain, write_json, write_text, written_aside
+from flip.files import json_text, write_json, write_text, written_aside
 from flip.training.checkpoints import save_tensors, write_error
 
 METRICS, CONFIG, RESULT = "metrics.jsonl", "config.json", "result.json"
 
 #: What a run writes into its folder, beside its checkpoints and what it was begun with.
-OWN_FILES = (WEIGHTS_FILE, CONFIG_FILE, METRICS, CONFIG, RESULT, *TOKENIZER_FILES)
+OWN_FILES = (WEIGHTS_FILE, CONFIG_FILE, METRICS, CONFIG, RESULT, LEARNED_FILE, *TOKENIZER_FILES)
 
 
 def save_model(model: OpenClipEncoder, weights: dict[str, torch.Tensor], folder: Path) -> None:
@@ -51,6 +53,11 @@ def save_model(model: OpenClipEncoder, weights: dict[str, torch.Tensor], folder:
     write_json(folder / CONFIG_FILE, {"model_cfg": model.config["model_cfg"], "preprocess_cfg": preprocess})
 
 
+def save_learned(model: OpenClipEncoder, parts: Iterable[Dataset], folder: Path) -> None:
+    """Write which photos a model was trained or chosen on, with those of the model that it began from."""
+    write_learned(folder, (file for part in parts for file in part.files), learned_by(model.name))
+
+
 def _copy_tokenizer(model: OpenClipEncoder, folder: Path) -> None:
     source = Path(model.name.removeprefix("local-dir:"))
     if source.is_dir():
@@ -63,4 +70,4 @@ def _copy_tokenizer(model: OpenClipEncoder, folder: Path) -> None:
 
 def write_metrics(folder: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Write one line per epoch."""
-    write_text(folder / METRICS, "".join(json.dumps(plain(row)) + "\n" for row in rows))
+    write_text(folder / METRICS, "".join(json_text(row) + "\n" for row in rows))

@@ -18,7 +18,7 @@ from flip.results import FORMAT
 from flip.training.clip.averaging import Scorer, average, state_of
 from flip.training.clip.examples import Examples
 from flip.training.clip.lora import merge_lora
-from flip.training.clip.output import CONFIG, OWN_FILES, RESULT, save_model, write_metrics
+from flip.training.clip.output import CONFIG, OWN_FILES, RESULT, save_learned, save_model, write_metrics
 from flip.training.clip.prepare import (
     choose_trained,
     make_validation,
@@ -110,7 +110,12 @@ def train_clip(
     """
     require_two_classes(split.training)
     key = resume_key(model, split, settings, hardware, crop, augmented)
-    resumes = _open_folder(folder, model, key, settings, hardware, resume=resume, overwrite=overwrite)
+    about = {"data": str(split.training.root), "layout": split.training.layout, "crop": crop, **asdict(settings)}
+    about |= asdict(hardware)
+    resumes = _open_folder(folder, model, key, about, hardware, resume=resume, overwrite=overwrite)
+    if resolve_device(hardware.device).is_main:
+        chosen_by = [held_out] if held_out is not None and settings.wise == "sweep" else []
+        save_learned(model, [*split, *chosen_by], folder)
     ready = _prepare(model, split, folder, settings, hardware, crop, augmented, listener)
     trainer = ready.trainer
     run = _describe(folder, trainer, ready.precision, ready.examples)
@@ -189,7 +194,7 @@ def _open_folder(
     folder: Path,
     model: OpenClipEncoder,
     key: dict[str, object],
-    settings: ClipSettings,
+    about: dict[str, object],
     hardware: Hardware,
     *,
     resume: bool,
@@ -203,8 +208,7 @@ def _open_folder(
     placement.wait_for_everyone()
     if placement.is_main and not resumes:
         begin_run(folder, key, OWN_FILES)
-        about = {"command": "finetune", "format": FORMAT, "model": model.name}
-        write_json(folder / CONFIG, {**about, **asdict(settings), **asdict(hardware)})
+        write_json(folder / CONFIG, {"command": "finetune", "format": FORMAT, "model": model.name, **about})
     return resumes
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +13,8 @@ from PIL import Image
 
 from flip.arrays import FloatArray
 from flip.clip.prompts import class_prompts
-from flip.data.dataset import Dataset
-from flip.data.images import decode_image
+from flip.data.dataset import Dataset, Photo
+from flip.data.images import decode_photo
 from flip.diffusion.texts import caption_prompt
 from flip.errors import DataError
 from flip.settings import Progress
@@ -33,9 +32,9 @@ _TOGETHER = 16
 
 @dataclass(frozen=True)
 class Example:
-    """A training photo: its file, the prompts of its class, and its captions with the class's name."""
+    """A training photo, the prompts of its class, and its captions with the class's name."""
 
-    file: Path
+    photo: Photo
     prompts: tuple[str, ...]
     captions: tuple[str, ...]
 
@@ -59,7 +58,7 @@ def read_examples(dataset: Dataset, prompts: str = "plain") -> list[Example]:
     texts = class_prompts(prompts, train.classnames, train.raw_names).texts
     return [
         Example(
-            train.file(record),
+            train.photo(record),
             texts[record.label],
             tuple(caption_prompt(train.classnames[record.label], caption) for caption in record.captions),
         )
@@ -98,7 +97,7 @@ class Views:
         """Return all views of a photo, (views, 3, size, size), or None when it cannot be read."""
         example = self._examples[number]
         try:
-            image = decode_image(example.file)
+            image = decode_photo(example.photo)
         except DataError:
             return None
         squares = [random_square(image, self._size, None, mirror=False)]

@@ -15,6 +15,7 @@ from flip.data.dataset import Dataset
 from flip.device import agree, keep_freed_memory, resolve_device, resolve_precision, training_accelerator
 from flip.diffusion.checkpoint import INDEX_FILE, Loaded
 from flip.files import JsonObject, plain, write_json, write_text
+from flip.reading import parse_json
 from flip.results import FORMAT
 from flip.training.diffusion.examples import read_examples
 from flip.training.diffusion.output import LORA_FILE, draw_samples, write_model
@@ -192,5 +193,15 @@ def _train(trainer: DiffusionTrainer, folder: Path, listener: Listener) -> None:
 def _keep_log_until(file: Path, step: int) -> None:
     """Drop the rows of steps that are taken again."""
     if file.is_file():
-        lines = file.read_text(encoding="utf-8").splitlines()
-        write_text(file, "".join(line + "\n" for line in lines if json.loads(line)["step"] <= step))
+        kept = [
+            line for line in file.read_text(encoding="utf-8", errors="replace").split("\n") if _is_until(line, step)
+        ]
+        write_text(file, "".join(line + "\n" for line in kept))
+
+
+def _is_until(line: str, step: int) -> bool:
+    """Return whether a line is a row of a step up to this one; a killed run may have left half a line."""
+    try:
+        return bool(parse_json(line)["step"] <= step)
+    except (ValueError, TypeError, KeyError):
+        return False

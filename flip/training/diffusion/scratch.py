@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -12,8 +11,9 @@ from flip.diffusion import ldm
 from flip.diffusion.diffusers_api import diffusers
 from flip.diffusion.text_tower import read_text_tower
 from flip.diffusion.tokenizer import make_tokenizer
-from flip.errors import ConfigError
+from flip.errors import ConfigError, reason_of
 from flip.files import JsonObject
+from flip.reading import read_json
 from flip.sample import weights as sample
 from flip.training.diffusion.autoencoder import VAE_DEFAULTS
 
@@ -47,10 +47,10 @@ def read_scratch_config(file: Path) -> JsonObject:
     if str(file) == sample.NAME:
         file = sample.scratch_config("diffusion")
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
     except (OSError, ValueError) as e:
         raise ConfigError(
-            f"--from-scratch {file} cannot be read ({e}); pass a JSON file with {', '.join(_PARTS)}"
+            f"--from-scratch {file} cannot be read ({reason_of(e)}); pass a JSON file with {', '.join(_PARTS)}"
         ) from e
     missing = [part for part in _PARTS if not isinstance(content, dict) or not isinstance(content.get(part), dict)]
     if missing:
@@ -86,7 +86,7 @@ def build_pipeline(config: JsonObject, seed: int) -> Pipeline:
             vae = diffusers.AutoencoderKL.from_config(config["vae"])
             text_encoder = _text_encoder(config["text_encoder"])
     except (TypeError, ValueError, KeyError) as e:
-        reason = " ".join(str(e).split())[:200]
+        reason = reason_of(e)
         raise ConfigError(f"--from-scratch: a part cannot be built ({reason}); see diffusers' configurations") from e
     tokenizer = _tokenizer(config.get("tokenizer"), text_encoder.config.max_position_embeddings)
     _require_fitting(unet.config.cross_attention_dim, text_encoder, tokenizer)

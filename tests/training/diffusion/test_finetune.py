@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from flip.data.dataset import Dataset, Record
+from flip.data.dataset import Dataset, Photo, Record
 from flip.device import training_accelerator
 from flip.diffusion.checkpoint import Loaded, load_pipeline
 from flip.diffusion.text_tower import read_text_tower
@@ -90,7 +90,7 @@ def test_only_training_photos_and_their_texts_are_seen(photos: Dataset) -> None:
     assert examples[0].captions == ("a photo of a Red Bird. caption 0",)
     assert not any("secret" in text for e in examples for text in e.captions)
     assert [e.may_mirror for e in examples] == [True, False, True, True, True, True, True]
-    assert Example(Path(), (), ("a leftover of rightful size",)).may_mirror  # whole words only
+    assert Example(Photo(Path()), (), ("a leftover of rightful size",)).may_mirror  # whole words only
 
 
 def test_pixels_are_what_an_autoencoder_reads() -> None:

@@ -1,0 +1,92 @@
+"""Parquet files of unknown origin: every error is one of data, and no small file becomes a huge table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flip.errors import DataError
+from flip.reading import open_plain
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+#: Rows and bytes that a table may have whatever the size of its file, and how many more per byte of it.
+_ROWS, _ROWS_PER_BYTE = 100_000, 10
+_BYTES, _BYTES_PER_BYTE = 1 << 28, 100
+
+
+def parquet_files(folder: Path) -> list[Path]:
+    """Return the Parquet files in a folder, by name, without hidden ones and without what is no plain file."""
+    return sorted(f for f in folder.glob("*.parquet") if not f.name.startswith(".") and f.is_file())
+
+
+def read_parquet_schema(file: Path) -> pa.Schema:
+    """Return the schema of a Parquet file.
+
+    Raises
+    ------
+    DataError
+        If it is none, or declares more rows or bytes than a file of its size holds.
+    """
+    with open_parquet(file) as opened:
+        return opened.schema_arrow
+
+
+def read_parquet(file: Path, columns: Sequence[str]) -> pa.Table:
+    """Return columns of a Parquet file whose checksums are right.
+
+    Raises
+    ------
+    DataError
+        If it is none, lacks a column, or declares more than a file of its size holds.
+    """
+    with open_parquet(file) as opened:
+        _require_columns(file, opened, columns)
+        return opened.read(columns=list(columns))
+
+
+def parquet_batches(file: Path, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield what :func:`read_parquet` returns, some rows at a time."""
+    with open_parquet(file) as opened:
+        _require_columns(file, opened, columns)
+        yield from opened.iter_batches(rows, columns=list(columns))
+
+
+def _require_columns(file: Path, opened: pq.ParquetFile, columns: Sequence[str]) -> None:
+    absent = [name for name in columns if name not in opened.schema_arrow.names]
+    if absent:
+        raise DataError(f"{file} has no column {absent[0]!r}; it has {', '.join(opened.schema_arrow.names)}")
+
+
+@contextmanager
+def open_parquet(file: Path) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file; what goes wrong inside of the block is a DataError too."""
+    import pyarrow.parquet as pq
+
+    try:
+        with open_plain(file) as stream:
+            opened = pq.ParquetFile(stream, page_checksum_verification=True)
+            _require_bounded(file, opened)
+            yield opened
+    except (DataError, MemoryError, RecursionError):
+        raise
+    except Exception as error:
+        # Besides its own errors pyarrow raises whatever a broken or odd file makes it stumble over: dates that Python
+        # does not have, sizes that do not fit, names that are not UTF-8.
+        lines = str(error).splitlines()
+        raise DataError(f"{file} is not a Parquet file that can be read: {lines[0] if lines else error!r}") from error
+
+
+def _require_bounded(file: Path, opened: pq.ParquetFile) -> None:
+    size, about = file.stat().st_size, opened.metadata
+    rows = about.num_rows
+    unpacked = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
+    if not 0 <= rows <= _ROWS + _ROWS_PER_BYTE * size or unpacked > _BYTES + _BYTES_PER_BYTE * size:
+        raise DataError(
+            f"{file} declares {rows:,} rows and {unpacked:,} bytes in a file of {size:,}; it is broken, or made to "
+            "fill the memory"
+        )

@@ -1,0 +1,88 @@
+"""What photos and texts are found by in the cache: numbers of 64 bits, which an index compares at once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from typing import NamedTuple
+from urllib.parse import quote_from_bytes
+
+from flip.data.dataset import Box
+
+#: How a photo was decoded: every pixel of it, or a JPEG at a smaller scale. Each has rows of its own.
+EXACT, FAST = "exact", "fast"
+
+
+class Source(NamedTuple):
+    """One photo to embed; ``box`` is what is cut out of it, or None for the whole photo."""
+
+    file: str
+    box: Box | None = None
+
+    @property
+    def view(self) -> str:
+        """What is appended to the path and to the content of a photo of which a box is seen."""
+        return "" if self.box is None else "#xywh=" + ",".join(f"{v:g}" for v in self.box)
+
+
+class FileKey(NamedTuple):
+    """The key of a cached row.
+
+    Attributes
+    ----------
+    path : str
+        Absolute, and ends in ``#xywh=…`` where a box was cut out.
+    size, mtime_ns : int
+    ctime_ns : int or None
+        Time of the last change of content or name, which no program can set: it tells a file that was replaced by
+        another of the same size and time of change. None settles for less.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    ctime_ns: int | None = None
+
+
+class NoPhoto(NamedTuple):
+    """Why there is no file to read."""
+
+    error: str
+
+
+def file_key(source: Source) -> FileKey | NoPhoto:
+    """Return the key of a photo's cached row, or why there is none."""
+    try:
+        found = os.stat(source.file)  # noqa: PTH116 - a hundred thousand Path objects cost seconds
+    except (OSError, ValueError):
+        return NoPhoto("no such file")
+    if not stat.S_ISREG(found.st_mode):
+        return NoPhoto("not a plain file")
+    path = os.path.abspath(source.file)  # noqa: PTH100
+    return FileKey(path + source.view, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def column_text(path: str) -> str:
+    """Return a path as a column of text can hold it: one that is not UTF-8 as a ``file:`` address."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return "file://" + quote_from_bytes(os.fsencode(path))
+    return path
+
+
+def number(text: str, decoding: str = EXACT) -> int:
+    """Return 64 bits of a hash of a text, or of a path as a column holds it, signed as SQLite holds them."""
+    if decoding != EXACT:
+        text += f"#{decoding}"
+    try:
+        held = text.encode()
+    except UnicodeEncodeError:
+        held = column_text(text).encode()
+    return int.from_bytes(hashlib.blake2b(held, digest_size=8).digest(), "little", signed=True)
+
+
+def text_hash(text: str) -> str:
+    """Return what the embedding of a text is kept under."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]

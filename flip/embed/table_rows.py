@@ -1,0 +1,113 @@
+"""Rows of a table of embeddings, read once into the array that they will live in, and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from flip.arrays import FloatArray
+from flip.embed.parts import embedding_values, is_unit, unit_again
+from flip.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+#: Rows that are read together.
+_AT_ONCE = 8192
+
+_ADVICE = "write it again with flip embed -o"
+
+
+class TableRows(NamedTuple):
+    """Embeddings (n, d), float32 unit rows, zero where ``errors`` says why there is none."""
+
+    embeddings: FloatArray
+    errors: list[str | None]
+
+
+def read_rows(files: Sequence[Path], paths: Sequence[str]) -> TableRows:
+    """Return the rows of photos in tables that ``flip embed -o`` wrote.
+
+    Parameters
+    ----------
+    files : sequence of Path
+        At least one.
+    paths : sequence of str
+        As the tables have them; other rows are left out.
+
+    Raises
+    ------
+    DataError
+        If a table is damaged, a path is absent or there twice, or a row has neither a unit embedding nor an error.
+    """
+    row_of = {path: i for i, path in enumerate(paths)}
+    if len(row_of) < len(paths):
+        raise DataError(f"{_twice(files, paths)}; {_ADVICE}")
+    rows = TableRows(np.zeros((len(paths), _width(files[0])), np.float32), [None] * len(paths))
+    seen = np.zeros(len(paths), bool)
+    for file in files:
+        for batch in _batches(file, rows.embeddings.shape[1]):
+            named = [(k, row_of[path]) for k, path in enumerate(batch["path"].to_pylist()) if path in row_of]
+            _take(file, batch, named, rows)
+            targets = [i for _, i in named]
+            if seen[targets].any() or len(set(targets)) < len(targets):
+                raise DataError(f"{_twice(files, [paths[i] for i in targets])}; {_ADVICE}")
+            seen[targets] = True
+    if not seen.all():
+        raise DataError(f"{files[0]} has no row of {paths[int(np.argmin(seen))]} any more; {_ADVICE}")
+    return rows
+
+
+def _take(file: Path, batch: pa.RecordBatch, named: Sequence[tuple[int, int]], rows: TableRows) -> None:
+    """Take rows k of a batch as rows i of the whole, for all (k, i)."""
+    here, targets = [k for k, _ in named], [i for _, i in named]
+    values = embedding_values(batch["embedding"], rows.embeddings.shape[1])[here]
+    listed = batch["error"].to_pylist()
+    errors = [listed[k] for k in here]
+    has_error = np.array([error is not None for error in errors], bool)
+    wrong = np.flatnonzero(~is_unit(values) | (values.any(axis=1) == has_error))
+    if len(wrong):
+        path = batch["path"][here[wrong[0]]]
+        raise DataError(f"{file} is damaged: the embedding of {path} is not of unit length; {_ADVICE}")
+    for i, error in zip(targets, errors, strict=True):
+        rows.errors[i] = error
+    rows.embeddings[targets] = unit_again(values.astype(np.float32)) if values.dtype == np.float16 else values
+
+
+def _batches(file: Path, width: int) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        # Buffered, a column is read as it is decoded, and not all of it at once.
+        with pq.ParquetFile(file, page_checksum_verification=True, buffer_size=1 << 20) as table:
+            column = table.schema_arrow.field("embedding").type
+            if column not in (pa.list_(pa.float16(), width), pa.list_(pa.float32(), width)):
+                raise DataError(f"{file}: its embeddings are {column}, not of width {width}; {_ADVICE}")
+            rows = 0
+            for batch in table.iter_batches(_AT_ONCE, columns=["path", "embedding", "error"]):
+                rows += len(batch)
+                yield batch
+            if rows != table.metadata.num_rows:
+                raise DataError(f"{file} is damaged: {rows} of {table.metadata.num_rows} rows are there; {_ADVICE}")
+    except (pa.ArrowException, OSError, KeyError) as e:
+        raise DataError(f"{file} is damaged ({' '.join(str(e).split())[:150]}); {_ADVICE}") from e
+
+
+def _width(file: Path) -> int:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return int(pq.read_schema(file).field("embedding").type.list_size)
+    except (pa.ArrowException, OSError, KeyError, AttributeError) as e:
+        raise DataError(f"{file} has no column embedding of a fixed width; {_ADVICE}") from e
+
+
+def _twice(files: Sequence[Path], paths: Sequence[str]) -> str:
+    seen = set[str]()
+    path = next((path for path in paths if path in seen or seen.add(path)), paths[0])  # type: ignore[func-returns-value]
+    return f"{files[0]} has {path} twice"

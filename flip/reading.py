@@ -1,0 +1,159 @@
+"""Reading what others wrote: plain files only, so that nothing is waited for, and JSON without surprises."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import select
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+#: Seconds to wait for whoever writes into a FIFO.
+PATIENCE = 5.0
+
+#: Largest pickle in a checkpoint. That of Stable Diffusion XL with the state of its optimiser has less than 2 MiB.
+MOST_PICKLE_BYTES = 4 << 20
+
+_KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode), "a device"),
+)
+
+
+def open_plain(file: str | Path) -> io.BufferedReader:
+    """Open a plain file for reading; nothing else is waited for.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened, or is a folder, a FIFO, a socket or a device; ``strerror`` says what.
+    """
+    descriptor = _open(file)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, f"it is {_kind(mode)}, not a plain file", str(file))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def require_plain(file: str | Path) -> None:
+    """Raise an OSError unless a file is a plain one, before a library opens it that would wait for a FIFO."""
+    open_plain(file).close()
+
+
+def require_stored(file: str | Path) -> None:
+    """Raise a ValueError if a zip of weights has a compressed member or a huge pickle, which may take any time.
+
+    Raises
+    ------
+    OSError, ValueError
+        Also where it is no zip.
+    """
+    import struct
+    import zipfile
+
+    try:
+        with open_plain(file) as stream, zipfile.ZipFile(stream) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, struct.error) as error:
+        raise ValueError(f"it is no zip that can be read: {error}") from error
+    squeezed = next((m for m in members if m.compress_type != zipfile.ZIP_STORED), None)
+    if squeezed is not None:
+        raise ValueError(f"{squeezed.filename[:80]!r} in it is compressed, which no checkpoint is")
+    huge = next((m for m in members if m.filename.endswith(".pkl") and m.file_size > MOST_PICKLE_BYTES), None)
+    if huge is not None:
+        raise ValueError(
+            f"{huge.filename[:80]!r} in it has {huge.file_size >> 20} MiB, and that of a model less than "
+            f"{MOST_PICKLE_BYTES >> 20}"
+        )
+
+
+def read_bytes(file: str | Path) -> bytes:
+    """Return the bytes of a plain file, or of a FIFO that somebody is writing to, as in ``--classes <(ls train)``.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened, is neither of them, or nothing comes out of the FIFO.
+    """
+    descriptor = _open(file)
+    try:
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            return _read_fifo(descriptor, file)
+    finally:
+        os.close(descriptor)
+    with open_plain(file) as stream:
+        return stream.read()
+
+
+def parse_json(text: str | bytes, *, keys_once: bool = True) -> Any:
+    """Return the value of a JSON text.
+
+    Parameters
+    ----------
+    text : str or bytes
+    keys_once : bool
+        Refuse an object that has a key twice, of which a reader would take either.
+
+    Raises
+    ------
+    ValueError
+        If it is none, or is nested too deep to be read.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_each_once if keys_once else None)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def read_json(file: str | Path, *, keys_once: bool = True) -> Any:
+    """Return the value of a JSON file; see :func:`parse_json`.
+
+    Raises
+    ------
+    OSError, ValueError
+        If it cannot be read, or is no JSON.
+    """
+    return parse_json(read_bytes(file).decode("utf-8-sig"), keys_once=keys_once)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        seen = set[str]()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {twice[:40]!r} is there twice")
+    return made
+
+
+def _open(file: str | Path) -> int:
+    try:
+        # Without O_NONBLOCK opening a FIFO would wait for a writer.
+        return os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError as error:
+        raise OSError(errno.EINVAL, f"no name of a file ({error})", str(file)) from error
+
+
+def _kind(mode: int) -> str:
+    return next((kind for is_kind, kind in _KINDS if is_kind(mode)), "a special file")
+
+
+def _read_fifo(descriptor: int, file: str | Path) -> bytes:
+    poll, chunks = select.poll(), list[bytes]()
+    poll.register(descriptor, select.POLLIN)
+    while True:
+        if not poll.poll(PATIENCE * 1000):
+            raise OSError(errno.EAGAIN, "it is a FIFO, and nothing comes out of it", str(file))
+        chunk = os.read(descriptor, 1 << 20)
+        if not chunk:
+            return b"".join(chunks)
+        chunks.append(chunk)
