@@ -121,7 +121,7 @@ def _facts(name: str, loaded: LoadedModel, config: JsonObject, *weights: object)
         fingerprint=hashlib.sha256(described.encode()).hexdigest()[:16],
         dim=int(config["model_cfg"]["embed_dim"]),
         logit_scale=float(loaded.network.logit_scale.detach().exp()),
-        context_length=int(getattr(loaded.tokenize, "context_length", 0) or 0),
+        context_length=loaded.context_length,
         config=plain(config),
     )
 
