@@ -153,3 +153,8 @@ def test_loading_twice_gives_the_same_embedding(tiny_model):
     with torch.inference_mode():
         a, b = (load_model(str(tiny_model)).network.encode_image(pixels) for _ in range(2))
     assert torch.equal(a, b)
+
+
+def test_without_a_name_the_environment_decides(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("FLIP_MODEL", str(tiny_model))
+    assert load_model(cache=tmp_path).name == str(tiny_model)
