@@ -24,6 +24,7 @@ from flip.files import (
     open_special,
     open_to_write,
     write_text,
+    write_whole,
     written_aside,
 )
 from flip.results import (
@@ -173,15 +174,15 @@ def prediction_writer(options: PredictOptions) -> Iterator[Callable[[Prediction]
 def _write_line(stream: TextIO, row: Prediction) -> None:
     """Write one line per photo, for a terminal: rows appear as they come, so columns have fixed widths."""
     if row.error is not None:
-        stream.write(f"{shown(row.path)}  {row.error}\n")
+        text = f"{shown(row.path)}  {row.error}\n"
     else:
         label, score = row.label, row.score
         if label is None and row.surest is not None and row.surest.group_score is not None:
             label, score = f"({row.surest.rank} {row.surest.group})", row.surest.group_score
-        stream.write(f"{shown(label or '(unsure)'):<32} {100 * score:5.1f} %  {shown(row.path)}\n")
+        text = f"{shown(label or '(unsure)'):<32} {100 * score:5.1f} %  {shown(row.path)}\n"
     for neighbor in row.neighbors or ():
-        stream.write(f"    {neighbor.score:.3f}  {shown(neighbor.label):<28} {shown(neighbor.path)}\n")
-    stream.flush()
+        text += f"    {neighbor.score:.3f}  {shown(neighbor.label):<28} {shown(neighbor.path)}\n"
+    write_whole(stream, text)
 
 
 @contextmanager

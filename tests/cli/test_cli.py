@@ -170,8 +170,10 @@ def test_run_folder_holds_what_it_takes_to_repeat_a_number(flip, squares, tmp_pa
 def test_embed_twice_embeds_once_and_writes_a_table_that_data_reads_back(flip, squares, tmp_path):
     first = json.loads(flip("embed", "--data", squares, "-o", tmp_path / "table").stdout)
     assert (first["n"], first["embedded"], first["cached"]) == (48, 48, 0)
+    assert first["device"] == "cpu"
     again = json.loads(flip("embed", "--data", squares).stdout)
     assert (again["embedded"], again["cached"]) == (0, 48)
+    assert again["device"] == "none", "nothing was encoded"
     evaluation = json.loads(flip("knn", "--data", tmp_path / "table", "-k", "3").stdout)
     assert evaluation["top1"] == json.loads(flip("knn", "--data", squares, "-k", "3").stdout)["top1"]
     assert "already holds files" in one_line(flip("embed", "--data", squares, "-o", tmp_path / "table"), 1)
