@@ -50,6 +50,7 @@ SAMPLERS = ("ddim", "dpm++", "euler")
 PLOTS = ("confusion", "calibration", "coverage", "few-shot")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+DECODINGS = ("auto", "exact", "fast")
 
 #: What ``flip data check`` looks for, in the order in which it lists them.
 CHECKS = (

@@ -95,6 +95,17 @@ def read_bytes(file: str | Path) -> bytes:
         return stream.read()
 
 
+def what_is(file: str | Path) -> str:
+    """Return what lies at a path where it is neither a file nor a folder: "a FIFO", "a link to itself"; else ""."""
+    try:
+        mode = Path(file).stat().st_mode
+    except OSError as error:
+        return "a link to itself" if error.errno == errno.ELOOP else ""
+    except ValueError:
+        return ""
+    return "" if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else _kind(mode)
+
+
 def parse_json(text: str | bytes, *, keys_once: bool = True) -> Any:
     """Return the value of a JSON text.
 

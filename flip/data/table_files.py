@@ -20,6 +20,17 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+#: What files that are called tables may be instead, by how they begin.
+_NO_TABLES = {
+    b"pk\x03\x04": "is a spreadsheet or an archive; save the spreadsheet as CSV, or unpack the archive",
+    b"\xd0\xcf\x11\xe0": "is a spreadsheet; save it as CSV",
+    b"\x1f\x8b": "is compressed; unpack it",
+    b"<!doctype": "is a web page, as a server sends it instead of a file; download the table itself",
+    b"<html": "is a web page, as a server sends it instead of a file; download the table itself",
+    b"version https://git-lfs": "is a pointer of Git LFS; fetch the file itself with git lfs pull",
+}
+
+
 def read_table(file: Path) -> Table:
     """Return the rows of a ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` file.
 
@@ -31,11 +42,21 @@ def read_table(file: Path) -> Table:
     reader = READERS.get(file.suffix.lower())
     if reader is None:
         raise DataError(f"{file} is no table that flip reads; it must end in one of {', '.join(READERS)}")
+    _require_table(file)
     table = reader(file)
     twice = next((name for name, n in Counter(table.columns).items() if n > 1 and name), None)
     if twice is not None:
         raise DataError(f"{file} has the column {twice!r} twice; rename or remove one")
     return table
+
+
+def _require_table(file: Path) -> None:
+    """Raise a DataError for a file that is called a table and begins as something else."""
+    with file.open("rb") as stream:
+        head = stream.read(512)
+    what = next((what for sign, what in _NO_TABLES.items() if head.lstrip().lower().startswith(sign)), None)
+    if what is not None:
+        raise DataError(f"{file} {what}")
 
 
 def _read_csv(file: Path) -> Table:

@@ -6,17 +6,14 @@ import hashlib
 import io
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from flip.arrays import Array
 from flip.clip.encoder import Encoder
-from flip.data.images import decode_image
+from flip.embed.decoding import read_pixels
 from flip.embed.keys import EXACT, FileKey, Source
 from flip.errors import FlipError
 from flip.reading import open_plain
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 #: A file of more bytes is not held in memory: it is read once for the hash and again for the pixels.
 _MOST_IN_MEMORY = 256 << 20
@@ -53,8 +50,13 @@ def read_photo(
     key: FileKey,
     knows_content: Callable[[FileKey, str], bool],
     encoder: Callable[[], Encoder],
+    *,
+    fast: bool = False,
 ) -> PhotoRead:
-    """Read, hash, and unless its content is known also decode a photo; called in many threads at once."""
+    """Read, hash, and unless its content is known also decode a photo; called in many threads at once.
+
+    ``fast`` is as in :func:`~flip.embed.decoding.read_pixels`.
+    """
     try:
         with open_plain(source.file) as file:
             held, digest = _hashed(file, source.file)
@@ -62,9 +64,10 @@ def read_photo(
             content = digest + source.view
             if knows_content(key, content):
                 return PhotoRead(content, is_known=True)
-            # What this raises is no fault of the photo, and ends the run.
-            prepare = encoder().prepare
-            read = _decoded(held, source, prepare)
+            # What these raise is no fault of the photo, and ends the run.
+            made = encoder()
+            _ = made.prepare
+            read = _decoded(held, source, made, fast)
             # A file that is just being written is embedded as it is, and looked at again by the next run.
             is_whole = (now.st_size, now.st_mtime_ns) == (key.size, key.mtime_ns)
             return read._replace(content=content, is_lasting=read.is_lasting and is_whole)
@@ -74,9 +77,10 @@ def read_photo(
         return PhotoRead(error="image too large: out of memory", is_lasting=False)
 
 
-def _decoded(held: BinaryIO, source: Source, prepare: Callable[[Image], Array]) -> PhotoRead:
+def _decoded(held: BinaryIO, source: Source, encoder: Encoder, fast: bool) -> PhotoRead:
     try:
-        return PhotoRead(pixels=prepare(decode_image(held, source.box)))
+        pixels = read_pixels(held, source.box, encoder, fast=fast)
+        return PhotoRead(pixels=pixels.prepared, decoding=pixels.decoding)
     except FlipError as e:
         return PhotoRead(error=str(e), is_lasting=not _passes(e.__cause__, str(e)))
 

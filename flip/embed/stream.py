@@ -14,7 +14,7 @@ import numpy as np
 from flip.arrays import FloatArray
 from flip.clip.encoder import Encoder
 from flip.embed.cache import EmbeddingCache, Found
-from flip.embed.keys import FileKey, NoPhoto, Source, file_key
+from flip.embed.keys import FAST, FileKey, NoPhoto, Source, file_key
 from flip.embed.parts import as_kept, as_used
 from flip.embed.photo import PhotoRead, read_photo
 from flip.embed.promise import Promise
@@ -150,7 +150,7 @@ class _Stream:
 
     def _read(self, source: Source, key: FileKey, *, anew: bool = False) -> PhotoRead:
         knows = (lambda key, content: False) if anew else self.cache.knows_content
-        return read_photo(source, key, knows, self.encoder.get)
+        return read_photo(source, key, knows, self.encoder.get, fast=FAST in self.cache.decodings)
 
     def _finish(self, batch: _Batch) -> None:
         """Embed what was read of a batch."""

@@ -37,6 +37,8 @@ class Reader:
         How often a file's place is changed rather than its content.
     cost : int
         An input of this reader counts as so many: slow readers get fewer.
+    writes : bool
+        It writes into the folder, which is copied anew for every input.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Reader:
     files: str = "**/*"
     places: float = 0.1
     cost: int = 1
+    writes: bool = False
 
 
 @dataclass
@@ -88,7 +91,11 @@ def run(reader: Reader, inputs: int, folder: Path, first_seed: int = 0) -> Tally
             (change_place if rng.random() < reader.places else change_file)(scratch / file, rng)
             outcome = guard.run(reader.read, scratch)
             _judge(reader, scratch, outcome, usual, tally, seed)
-            _restore(pristine, scratch, file)
+            if reader.writes:
+                shutil.rmtree(scratch)
+                shutil.copytree(pristine, scratch, symlinks=True)
+            else:
+                _restore(pristine, scratch, file)
     return tally
 
 

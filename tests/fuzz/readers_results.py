@@ -194,7 +194,7 @@ def read_checkpoints(folder: Path) -> Any:
 
 
 READERS = (
-    Reader("cache", make_cache, read_cache, same_cache),
+    Reader("cache", make_cache, read_cache, same_cache, writes=True),
     Reader("embeddings", make_embeddings, read_embeddings, equal),
     Reader("heads", make_heads, read_heads, equal, cost=2),
     Reader("runs", make_runs, read_the_runs),

@@ -185,7 +185,7 @@ class Head(ABC):
     def _trusted(self, inputs: Inputs) -> Inputs:
         if inputs.zero_shot is None or self.trust is None:
             return inputs
-        return replace(inputs, zero_shot=trusted_logits(inputs.zero_shot, self.trust) if self.trust.scale else None)
+        return replace(inputs, zero_shot=trusted_logits(inputs.zero_shot, self.trust) if self.trust.counts else None)
 
     def predict(self, inputs: Inputs) -> IntArray:
         """Return the likeliest class of each photo, int array of shape (n,); a tie goes to the lower class."""
@@ -198,7 +198,7 @@ class Head(ABC):
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in self.arrays}
         if self.trust is not None:
             arrays["trust"] = self.trust.names
-            values["trust"] = {"scale": self.trust.scale, "share": self.trust.share}
+            values["trust"] = {key: value for key, value in self.trust._asdict().items() if key != "names"}
         return SavedHead(arrays, values | {name: getattr(self, name) for name in self.values})
 
     @classmethod
@@ -215,11 +215,11 @@ class Head(ABC):
 
 
 def _trust_line(trust: TextTrust) -> str:
-    if trust.scale == 0:
+    if not trust.counts:
         return "left out: zero-shot is at chance on the training photos"
     low = int((trust.names < 0.5).sum())
     return (
-        f"scale {trust.scale:.3g}, {trust.share:.0%} right and {low} of {len(trust.names)} not trusted, "
+        f"weight {trust.weight:.3g}, scale {trust.scale:.3g}, {low} of {len(trust.names)} not trusted, "
         "by the likelihood of the training photos, which they were not fitted on"
     )
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from flip.arrays import Array, FloatArray, IntArray
 from flip.classify.heads.folds import held_out_folds, most_held_out
-from flip.classify.heads.trust import TextTrust, fit_trust, own_trust, trusted_logits
+from flip.classify.heads.trust import TextTrust, trust_names
 from flip.classify.text_side import Inputs
 from flip.errors import ConfigError, DataError
 
@@ -86,13 +86,10 @@ def check_training(
     training = TrainingRows(inputs, labels, weight, folds, group)
     if inputs.zero_shot is None or not weigh_text:
         return training
-    evidence = real & (weight > 0)
-    trust = fit_trust(inputs.zero_shot, labels, evidence)
     # With rows to hold out, a row says nothing about its own name.
-    groups = np.arange(n) if group is None else group
-    own = own_trust(inputs.zero_shot, labels, evidence, groups, trust) if folds and trust.scale else None
-    trusted = trusted_logits(inputs.zero_shot, trust, own) if trust.scale else None
-    return training._replace(inputs=replace(inputs, zero_shot=trusted), trust=trust)
+    groups = np.arange(n) if folds and group is None else group if folds else None
+    trusted = trust_names(inputs.zero_shot, labels, real & (weight > 0), groups)
+    return training._replace(inputs=replace(inputs, zero_shot=trusted.logits), trust=trusted.trust)
 
 
 def check_finite(inputs: Inputs) -> None:

@@ -64,8 +64,8 @@ def ridge_coefficients(kernel: FloatArray, residual: Array, weight: Array, noise
     from scipy.linalg import cho_factor, cho_solve
 
     precision = np.float64 if len(kernel) <= PRECISE_ROWS else np.float32
-    matrix = kernel.astype(precision)
-    matrix[np.diag_indices(len(matrix))] += (noise / weight).astype(precision)
+    matrix: Array = kernel.astype(precision)
+    matrix.flat[:: len(matrix) + 1] += (noise / weight).astype(precision)
     factor = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
     return np.asarray(cho_solve(factor, residual.astype(precision), check_finite=False), dtype=np.float32)
 

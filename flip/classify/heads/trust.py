@@ -30,11 +30,19 @@ class TextTrust(NamedTuple):
         Estimated share of right names.
     names : float64 array of shape (c,)
         Probability that each class's name is right, given its training photos.
+    weight : float
+        Weight of the probabilities that come of it against uniform ones, 0 to 1.
     """
 
     scale: float
     share: float
     names: Float64Array
+    weight: float = 1.0
+
+    @property
+    def counts(self) -> bool:
+        """Whether the text says anything."""
+        return self.scale > 0 and self.weight > 0
 
 
 class OwnTrust(NamedTuple):
@@ -44,12 +52,43 @@ class OwnTrust(NamedTuple):
     names: Float64Array
 
 
+class TrustedText(NamedTuple):
+    """How far the class names are trusted, and the logits (n, c) of training rows that this leaves, None for none."""
+
+    trust: TextTrust
+    logits: FloatArray | None
+
+
+def trust_names(zero_shot: Array, labels: IntArray, evidence: BoolArray, group: IntArray | None) -> TrustedText:
+    """Return how far class names are trusted on training rows, and the rows' trusted logits.
+
+    Parameters
+    ----------
+    zero_shot : float array of shape (n, c)
+    labels : int array of shape (n,)
+    evidence : bool array of shape (n,)
+        Rows that count; generated images do not.
+    group : int array of shape (n,), optional
+        Where rows will be held out: the trust in a row's own name leaves out the rows of its group.
+    """
+    trust = fit_trust(zero_shot, labels, evidence)
+    if not trust.counts:
+        return TrustedText(trust, None)
+    own = None if group is None else own_trust(zero_shot, labels, evidence, group, trust)
+    rows = _some(np.flatnonzero(evidence), zero_shot.shape[1])
+    own_of_rows = None if own is None else OwnTrust(labels[rows], own.names[rows])
+    said = trusted_logits(zero_shot[rows], trust, own_of_rows)
+    trust = trust._replace(weight=least_squares_weight(said, labels[rows]))
+    return TrustedText(trust, trusted_logits(zero_shot, trust, own) if trust.counts else None)
+
+
 def trusted_logits(zero_shot: Array, trust: TextTrust, own: OwnTrust | None = None) -> FloatArray:
     """Return the logarithm of zero-shot probabilities in which names count as far as they are trusted.
 
     With s = softmax(scale · zero_shot) and trust v, class k has the probability
-    ``v_k s_k + (1 − v_k) Σ_j (1 − v_j) s_j / Σ_j (1 − v_j)``: what falls on names that are not trusted is spread over
-    their classes. With all names trusted this is zero-shot at its best scale, with none it is uniform.
+    ``p_k = v_k s_k + (1 − v_k) Σ_j (1 − v_j) s_j / Σ_j (1 − v_j)``: what falls on names that are not trusted is spread
+    over their classes. The logarithm is of ``w p_k + (1 − w) / c``. With all names trusted this is zero-shot at its
+    best scale, with none it is uniform.
 
     Parameters
     ----------
@@ -73,7 +112,8 @@ def trusted_logits(zero_shot: Array, trust: TextTrust, own: OwnTrust | None = No
             names[np.arange(len(names)), own.labels[part]] = own.names[part]
         doubt = 1.0 - names
         spread = np.sum(probabilities * doubt, axis=1) / np.maximum(doubt.sum(axis=1), 1e-12)
-        out[part] = np.log(names * probabilities + doubt * spread[:, None] + FLOOR)
+        trusted = names * probabilities + doubt * spread[:, None]
+        out[part] = np.log(trust.weight * trusted + (1.0 - trust.weight) / classes + FLOOR)
     return out
 
 
@@ -98,8 +138,7 @@ def fit_trust(zero_shot: Array, labels: IntArray, evidence: BoolArray) -> TextTr
     """
     classes = zero_shot.shape[1]
     rows = np.flatnonzero(evidence)
-    most = max(1, MOST_LOGITS // classes)
-    some = rows[:: -(-len(rows) // most)] if len(rows) > most else rows
+    some = _some(rows, classes)
     logits, own = np.asarray(zero_shot[some], np.float32), labels[some]
     spread = float(np.std(logits - logits.mean(axis=1, keepdims=True))) or 1.0
     best = _Mixture(0.0, 0.5, -np.inf)
@@ -121,6 +160,27 @@ def own_trust(zero_shot: Array, labels: IntArray, evidence: BoolArray, group: In
     return OwnTrust(labels, _posterior(of_class - of_group, trust.share))
 
 
+def least_squares_weight(log_probabilities: Array, labels: IntArray) -> float:
+    """Return the weight w, 0 to 1, of the least ``Σ |y − w p − (1 − w) / c|²`` over rows with one-hot labels y.
+
+    It is near 1 for calibrated probabilities, whether they say much or little, and near 0 for those that are sure of
+    a few names without reason.
+
+    Parameters
+    ----------
+    log_probabilities : float array of shape (n, c)
+    labels : int array of shape (n,)
+    """
+    n, classes = log_probabilities.shape
+    across, square = 0.0, 0.0
+    for start in range(0, n, step := max(1, CHUNK // classes)):
+        part = slice(start, start + step)
+        said = np.exp(log_probabilities[part].astype(np.float64)) - 1.0 / classes
+        across += float(said[np.arange(len(said)), labels[part]].sum())
+        square += float(np.einsum("ij,ij->", said, said))
+    return float(np.clip(across / max(square, 1e-12), 0.0, 1.0))
+
+
 def log_gains(zero_shot: Array, labels: IntArray, scale: float) -> Float64Array:
     """Return each row's gain in log-probability over chance, (n,): smoothed by one part in n + 2 (Platt, 1999)."""
     from scipy import special
@@ -133,6 +193,12 @@ def log_gains(zero_shot: Array, labels: IntArray, scale: float) -> Float64Array:
         at_label = logs[np.arange(len(logs)), labels[part]].astype(np.float64)
         out[part] = (1 - smoothing) * at_label + smoothing * logs.mean(axis=1, dtype=np.float64) + np.log(classes)
     return out
+
+
+def _some(rows: IntArray, classes: int) -> IntArray:
+    """Return every so manieth row, so that they hold about ``MOST_LOGITS`` logits at most."""
+    most = max(1, MOST_LOGITS // classes)
+    return rows[:: -(-len(rows) // most)] if len(rows) > most else rows
 
 
 def sums_by(values: Float64Array, numbers: IntArray, length: int) -> Float64Array:
