@@ -69,7 +69,7 @@ def open_parquet(file: Path) -> Iterator[pq.ParquetFile]:
 
     try:
         with open_plain(file) as stream:
-            opened = pq.ParquetFile(stream, page_checksum_verification=True)
+            opened = pq.ParquetFile(stream, page_checksum_verification=True, pre_buffer=False)
             _require_bounded(file, opened)
             yield opened
     except (DataError, MemoryError, RecursionError):

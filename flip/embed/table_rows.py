@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from flip.arrays import FloatArray
-from flip.embed.parts import embedding_values, is_unit, unit_again
+from flip.embed.parts import embedding_values, is_unit_length
 from flip.errors import DataError
 
 if TYPE_CHECKING:
@@ -64,17 +64,22 @@ def read_rows(files: Sequence[Path], paths: Sequence[str]) -> TableRows:
 def _take(file: Path, batch: pa.RecordBatch, named: Sequence[tuple[int, int]], rows: TableRows) -> None:
     """Take rows k of a batch as rows i of the whole, for all (k, i)."""
     here, targets = [k for k, _ in named], [i for _, i in named]
-    values = embedding_values(batch["embedding"], rows.embeddings.shape[1])[here]
+    stored = embedding_values(batch["embedding"], rows.embeddings.shape[1])
+    values = (stored if len(here) == len(batch) else stored[here]).astype(np.float32)
     listed = batch["error"].to_pylist()
     errors = [listed[k] for k in here]
     has_error = np.array([error is not None for error in errors], bool)
-    wrong = np.flatnonzero(~is_unit(values) | (values.any(axis=1) == has_error))
+    norms = np.sqrt(np.einsum("nd,nd->n", values, values))
+    wrong = np.flatnonzero(~is_unit_length(norms) | ((norms > 0) == has_error))
     if len(wrong):
         path = batch["path"][here[wrong[0]]]
         raise DataError(f"{file} is damaged: the embedding of {path} is not of unit length; {_ADVICE}")
-    for i, error in zip(targets, errors, strict=True):
-        rows.errors[i] = error
-    rows.embeddings[targets] = unit_again(values.astype(np.float32)) if values.dtype == np.float16 else values
+    if has_error.any():
+        for i, error in zip(targets, errors, strict=True):
+            rows.errors[i] = error
+    if stored.dtype == np.float16:
+        values /= np.maximum(norms, np.finfo(np.float32).tiny)[:, None]
+    rows.embeddings[targets] = values
 
 
 def _batches(file: Path, width: int) -> Iterator[pa.RecordBatch]:
@@ -82,8 +87,8 @@ def _batches(file: Path, width: int) -> Iterator[pa.RecordBatch]:
     import pyarrow.parquet as pq
 
     try:
-        # Buffered, a column is read as it is decoded, and not all of it at once.
-        with pq.ParquetFile(file, page_checksum_verification=True, buffer_size=1 << 20) as table:
+        # Buffered, and not in advance, a column is read as it is decoded, and what was decoded is not kept.
+        with pq.ParquetFile(file, page_checksum_verification=True, buffer_size=1 << 20, pre_buffer=False) as table:
             column = table.schema_arrow.field("embedding").type
             if column not in (pa.list_(pa.float16(), width), pa.list_(pa.float32(), width)):
                 raise DataError(f"{file}: its embeddings are {column}, not of width {width}; {_ADVICE}")
