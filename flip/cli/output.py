@@ -96,12 +96,18 @@ def write_summary(options: FormatOptions, title: str, summary: Mapping[str, obje
     """Write a flat mapping to stdout or ``-o``: a table of two columns, json, or csv of one row."""
     form, file = result_format(options, "json"), output_file(options)
     if form == "table":
-        text = table_text([pairs(title, summary)], file)
+        text = table_text([pairs(title, _told(summary))], file)
     elif form == "csv":
         text = _csv_text([summary], tuple(summary), safe=options.csv_safe)
     else:
         text = _json_text(summary, form)
     _write(file, text)
+
+
+def _told(summary: Mapping[str, object]) -> dict[str, object]:
+    """Return what a person wants of a summary: not what the title says, and nothing that is empty."""
+    said, nothing = ("command", "format"), (None, "", [], {})
+    return {k.replace("_", " "): v for k, v in summary.items() if k not in said and v not in nothing}
 
 
 def write_rows(options: FormatOptions, title: str, rows: Sequence[Mapping[str, object]]) -> None:

@@ -96,6 +96,6 @@ def _protocol(prompts: ClassPrompts) -> dict[str, object]:
     counts = sorted({len(texts) for texts in prompts.texts})
     return {
         "prompts": prompts.source,
-        "prompts_per_class": counts[0] if len(counts) == 1 else f"{counts[0]} to {counts[-1]}",
+        "prompts_per_class": counts[0] if len(counts) == 1 else [counts[0], counts[-1]],
         "example": prompts.texts[0][0],
     }
