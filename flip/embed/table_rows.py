@@ -10,7 +10,7 @@ import numpy as np
 
 from flip.arrays import FloatArray
 from flip.data.parquet import open_parquet, read_parquet_schema
-from flip.embed.parts import embedding_values, is_unit_length
+from flip.embed.vectors import embedding_values, is_unit_length
 from flip.errors import DataError
 
 if TYPE_CHECKING:

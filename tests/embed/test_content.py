@@ -11,9 +11,10 @@ import pytest
 
 from flip.embed.cache import EmbeddingCache
 from flip.embed.keys import FileKey, Source, file_key
-from flip.embed.parts import FINGERPRINT_KEY, embedding_column
+from flip.embed.parts import FINGERPRINT_KEY
 from flip.embed.photo import read_photo
 from flip.embed.rows import NewRow
+from flip.embed.vectors import embedding_column
 from tests.embed.plain_encoder import (
     DIM,
     PlainEncoder,

@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from flip.data.dataset import Dataset, Record
-from flip.embed.parts import embedding_column
 from flip.embed.table import TABLE_FILE, make_features, read_table_features, table_metadata, write_table
+from flip.embed.vectors import embedding_column
 from flip.errors import DataError
 
 N, DIM = 30, 8
