@@ -265,7 +265,7 @@ def test_a_clip_model_in_parts_and_its_preprocessing(tmp_path):
         ),
         ({"model_type": "clip_vision_model"}, "'clip_vision_model', which flip does not read; it is one tower of two"),
         ({"model_type": "bert", "architectures": ["BertModel"]}, "is transformers' BertModel, .*pass ARCH/TAG"),
-        ({}, "a model of type None, which flip does not read"),
+        ({}, "model of no type, which flip does not read"),
         ({"model_type": "clip", "text_config": {"hidden_act": "gelu_new"}}, "gelu_new, quick_gelu .* no counterpart"),
     ],
 )
