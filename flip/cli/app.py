@@ -9,13 +9,10 @@ import contextlib
 import errno
 import importlib
 import os
-import re
 import signal
 import sys
 import warnings
-from collections import UserDict
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -23,6 +20,7 @@ from typer.core import TyperGroup
 
 from flip import __version__
 from flip.cli.help import help_without_command
+from flip.cli.lazy import LazyCommands
 from flip.errors import FlipError, Interrupted
 from flip.shown import one_line
 
@@ -33,45 +31,22 @@ COMMANDS = (
 )
 
 
-class Commands(UserDict[str, Any]):
-    """The commands by name, each imported and built when it is asked for."""
-
-    def __init__(self, built: Mapping[str, Any]) -> None:
-        super().__init__(dict.fromkeys(COMMANDS) | dict(built))
-
-    def __getitem__(self, name: str) -> Any:
-        """Return a command."""
-        if self.data[name] is None:
-            group = typer.Typer(rich_markup_mode=None)
-            importlib.import_module(f"flip.cli.commands.{name}").register(group)
-            self.data[name] = typer.main.get_group(group).commands[name]
-        return self.data[name]
-
-    def summary(self, name: str) -> str:
-        """Return the first sentences of a command's docstring, without importing its module where that can be."""
-        file = Path(__file__).parent / "commands" / f"{name}.py"
-        if self.data[name] is None and file.is_file():
-            text = file.read_text(encoding="utf-8")
-            if found := re.search(rf'^def {name}\(.*?"""(.*?)(?:\n\n|""")', text, re.MULTILINE | re.DOTALL):
-                return " ".join(found[1].split())
-        return str(self[name].get_short_help_str(1000))
-
-
 class ErrorBoundary(TyperGroup):
     """Turns a FlipError into one line on stderr and exit code 1, a usage error into one line and 2."""
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.commands = self._lazy = Commands(self.commands)
+    def __init__(self, *, commands: Any = None, **settings: Any) -> None:
+        super().__init__(commands=commands, **settings)
+        self.commands = LazyCommands(COMMANDS, dict(commands or {}))
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Return the names of the commands without importing them."""
+        """Return the commands in their order."""
         return list(self.commands)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """List the commands without importing them."""
+        """Write the list of commands, importing none."""
+        commands: Any = self.commands
         with formatter.section("Commands"):
-            formatter.write_dl([(name, self._lazy.summary(name)) for name in self.list_commands(ctx)])
+            formatter.write_dl([(name, commands.sentence(name)) for name in commands])
 
     def main(
         self,

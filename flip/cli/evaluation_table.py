@@ -67,6 +67,9 @@ def _choice(e: Evaluation) -> Iterator[tuple[str, str]]:
         yield "head", cell(protocol["head"])
     if "prompts" in protocol:
         yield "prompts", cell(protocol["prompts"])
+    if plain := e.details.get("plain"):
+        low, high = plain["ci95"]
+        yield "transductive", f"uses the photos scored; without them {plain['top1']:.1f} % ({low:.1f} to {high:.1f})"
     sweep: Sequence[Mapping[str, float]] = e.details.get("sweep", ())
     if "k" in protocol:
         chosen = f", {protocol['k_chosen_by']}" if "k_chosen_by" in protocol else ""

@@ -131,7 +131,9 @@ def _finished(network: ClipNetwork, tokenize: Callable[..., torch.Tensor]) -> tu
     def of_any_texts(texts: list[str], **options: Any) -> torch.Tensor:
         return tokenize([utf8(text) for text in texts], **options)
 
-    return LoadedModel(network.eval().requires_grad_(False), preprocess, of_any_texts), preprocess_cfg
+    context_length = int(getattr(tokenize, "context_length", 0) or 0)
+    loaded = LoadedModel(network.eval().requires_grad_(False), preprocess, of_any_texts, context_length)
+    return loaded, preprocess_cfg
 
 
 def _put_state(network: ClipNetwork, state: State) -> None:

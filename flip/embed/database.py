@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+from flip.reading import what_is
+
 log = logging.getLogger(__name__)
 
 #: Seconds to wait for another process's transaction.
@@ -152,6 +154,8 @@ class Database:
 
 
 def _connect(file: Path, mode: str) -> sqlite3.Connection:
+    if kind := what_is(file):
+        raise sqlite3.OperationalError(f"it is {kind}")
     address = f"file:{quote(str(file.absolute()).encode('utf-8', 'surrogateescape'))}?mode={mode}"
     return sqlite3.connect(address, timeout=_PATIENCE, isolation_level=None, check_same_thread=False, uri=True)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from flip.arrays import Array, BoolArray, FloatArray, IntArray, UIntArray
 from flip.files import written_aside
+from flip.reading import what_is
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,6 +75,8 @@ class Part:
 
         self.dim = dim
         self._last: tuple[tuple[int, ...], pa.Table, FloatArray] | None = None
+        if kind := what_is(file):
+            raise DamagedPartError(f"it is {kind}")
         with _damage():
             self._file = pq.ParquetFile(file, page_checksum_verification=True)
             self.columns = set(self._file.schema_arrow.names)

@@ -64,8 +64,9 @@ def read_photo(
             content = digest + source.view
             if knows_content(key, content):
                 return PhotoRead(content, is_known=True)
-            # What this raises is no fault of the photo, and ends the run.
+            # What these raise is no fault of the photo, and ends the run.
             made = encoder()
+            _ = made.prepare
             read = _decoded(held, source, made, fast)
             # A file that is just being written is embedded as it is, and looked at again by the next run.
             is_whole = (now.st_size, now.st_mtime_ns) == (key.size, key.mtime_ns)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import logging
 import os
 import random
@@ -74,7 +73,6 @@ class Tally:
 def run(reader: Reader, inputs: int, folder: Path, first_seed: int = 0) -> Tally:
     """Give a reader this many changed copies of its corpus."""
     logging.getLogger("flip").setLevel(logging.CRITICAL)
-    faulthandler.dump_traceback_later(900, exit=True)
     tally, guard = Tally(reader.name), Guard(folder)
     pristine, scratch = folder / "pristine", folder / "scratch"
     pristine.mkdir(parents=True)
