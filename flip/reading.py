@@ -15,8 +15,6 @@ from typing import Any
 #: Seconds to wait for whoever writes into a FIFO.
 PATIENCE = 5.0
 
-#: Most bytes of the code in a TorchScript archive; that of CLIP has less than one MiB.
-MOST_CODE_BYTES = 64 << 20
 #: Largest pickle in a checkpoint. That of Stable Diffusion XL with the state of its optimiser has less than 2 MiB.
 MOST_PICKLE_BYTES = 4 << 20
 
@@ -68,12 +66,9 @@ def require_stored(file: str | Path) -> None:
             members = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, struct.error) as error:
         raise ValueError(f"it is no zip that can be read: {error}") from error
-    # TorchScript compresses its code, which is small.
-    code = [m for m in members if "/code/" in m.filename]
-    tensors = [m for m in members if "/code/" not in m.filename]
-    squeezed = next((m for m in tensors if m.compress_type != zipfile.ZIP_STORED), None)
-    if sum(m.file_size for m in code) > MOST_CODE_BYTES:
-        squeezed = code[0]
+    # TorchScript keeps the texts of its code, and nothing else, compressed; they are never read.
+    packed = (m for m in members if m.compress_type != zipfile.ZIP_STORED)
+    squeezed = next((m for m in packed if "/code/" not in m.filename or m.filename.endswith(".pkl")), None)
     if squeezed is not None:
         raise ValueError(f"{squeezed.filename[:80]!r} in it is compressed, which no checkpoint is")
     huge = next((m for m in members if m.filename.endswith(".pkl") and m.file_size > MOST_PICKLE_BYTES), None)

@@ -106,8 +106,8 @@ def write_summary(options: FormatOptions, title: str, summary: Mapping[str, obje
 
 def _told(summary: Mapping[str, object]) -> dict[str, object]:
     """Return what a person wants of a summary: not what the title says, and nothing that is empty."""
-    said, nothing = ("command", "format"), (None, "", [], {})
-    return {k.replace("_", " "): v for k, v in summary.items() if k not in said and v not in nothing}
+    said = ("command", "format")
+    return {k.replace("_", " "): v for k, v in summary.items() if k not in said and v not in (None, "", [], {})}
 
 
 def write_rows(options: FormatOptions, title: str, rows: Sequence[Mapping[str, object]]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from flip.arrays import FloatArray
 from flip.data.parquet import open_parquet, read_parquet_schema
-from flip.embed.parts import embedding_values, is_unit, unit_again
+from flip.embed.parts import embedding_values, is_unit_length
 from flip.errors import DataError
 
 if TYPE_CHECKING:
@@ -65,17 +65,22 @@ def read_rows(files: Sequence[Path], paths: Sequence[str]) -> TableRows:
 def _take(file: Path, batch: pa.RecordBatch, named: Sequence[tuple[int, int]], rows: TableRows) -> None:
     """Take rows k of a batch as rows i of the whole, for all (k, i)."""
     here, targets = [k for k, _ in named], [i for _, i in named]
-    values = embedding_values(batch["embedding"], rows.embeddings.shape[1])[here]
+    stored = embedding_values(batch["embedding"], rows.embeddings.shape[1])
+    values = (stored if len(here) == len(batch) else stored[here]).astype(np.float32)
     listed = batch["error"].to_pylist()
     errors = [listed[k] for k in here]
     has_error = np.array([error is not None for error in errors], bool)
-    wrong = np.flatnonzero(~is_unit(values) | (values.any(axis=1) == has_error))
+    norms = np.sqrt(np.einsum("nd,nd->n", values, values))
+    wrong = np.flatnonzero(~is_unit_length(norms) | ((norms > 0) == has_error))
     if len(wrong):
         path = batch["path"][here[wrong[0]]]
         raise DataError(f"{file} is damaged: the embedding of {path} is not of unit length; {_ADVICE}")
-    for i, error in zip(targets, errors, strict=True):
-        rows.errors[i] = error
-    rows.embeddings[targets] = unit_again(values.astype(np.float32)) if values.dtype == np.float16 else values
+    if has_error.any():
+        for i, error in zip(targets, errors, strict=True):
+            rows.errors[i] = error
+    if stored.dtype == np.float16:
+        values /= np.maximum(norms, np.finfo(np.float32).tiny)[:, None]
+    rows.embeddings[targets] = values
 
 
 def _batches(file: Path, width: int) -> Iterator[pa.RecordBatch]:

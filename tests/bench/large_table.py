@@ -56,7 +56,13 @@ def write_large_table(folder: Path, train: int, test: int) -> Path:
                     "error": pa.array([None] * m, pa.string()),
                 }
             ).replace_schema_metadata({b"flip": json.dumps(about).encode()})
-            writer = writer or pq.ParquetWriter(folder / "embeddings.parquet", table.schema, compression="zstd")
+            if writer is None:
+                file = folder / "embeddings.parquet"
+                packed = {name: "NONE" if name == "embedding" else "zstd" for name in table.column_names}
+                packed["embedding.list.element"] = packed.pop("embedding")
+                writer = pq.ParquetWriter(
+                    file, table.schema, compression=packed, use_dictionary=False, write_page_checksum=True
+                )
             writer.write_table(table)
     assert writer is not None
     writer.close()

@@ -62,7 +62,7 @@ def test_what_is_no_list_is_refused(tmp_path: Path, name: str, content: bytes, m
 
 
 def test_an_absent_file_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be read .No such file"):
+    with pytest.raises(DataError, match="cannot be read: No such file"):
         read_class_list(tmp_path / "none.txt")
 
 
