@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -131,6 +132,8 @@ def _finished(network: ClipNetwork, tokenize: Callable[..., torch.Tensor]) -> tu
     def of_any_texts(texts: list[str], **options: Any) -> torch.Tensor:
         return tokenize([utf8(text) for text in texts], **options)
 
+    # With its attributes: a model that is saved asks it for the files of its vocabulary.
+    functools.update_wrapper(of_any_texts, tokenize)
     context_length = int(getattr(tokenize, "context_length", 0) or 0)
     loaded = LoadedModel(network.eval().requires_grad_(False), preprocess, of_any_texts, context_length)
     return loaded, preprocess_cfg

@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 
 from PIL import Image, ImageFile
 
+from flip.data.foreign import what_it_is
 from flip.reading import open_plain
 
 # EPS starts Ghostscript. IPTC opens what it contains with every format, so it is a way to EPS. WMF is a drawing, which
@@ -123,26 +124,14 @@ def is_heif(head: bytes) -> bool:
     return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
 
 
-#: What is saved under a photo's name where a download went wrong, by how it begins.
-_NO_PHOTOS = {
-    b"<!doctype": "a web page, which a server sent instead; download the photo again",
-    b"<html": "a web page, which a server sent instead; download the photo again",
-    b"{": "JSON, such as a server's error; download the photo again",
-    b"version https://": "a pointer of Git LFS; fetch the photo itself with git lfs pull",
-    b"<svg": "a drawing (SVG); convert it to PNG",
-    b"%pdf": "a PDF; convert its pages to PNG",
-}
-
-
 def why_unidentified(head: bytes) -> str:
     """Return why a file that begins like this is not read, and what to do."""
     if not head:
         return "not an image: the file is empty"
     if head.startswith((b"%!PS", b"\xc5\xd0\xd3\xc6")):
         return "not an image: PostScript (EPS) is not read, since another program would have to run; convert it to PNG"
-    for sign, what in _NO_PHOTOS.items():
-        if head.lstrip().lower().startswith(sign):
-            return f"not an image: it is {what}"
+    if what := what_it_is(head):
+        return f"not an image: it is {what}"
     for name in FORMATS:
         accepts = Image.OPEN[name][1]
         if accepts is not None and accepts(head):

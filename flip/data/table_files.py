@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flip.data.foreign import what_it_is
 from flip.data.parquet import open_parquet
 from flip.data.tables import COLUMNS, Row, Table
 from flip.data.text import nfc, read_text
@@ -20,14 +21,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-#: What files that are called tables may be instead, by how they begin.
+#: What files that are called tables may be besides what :mod:`flip.data.foreign` knows, by how they begin.
 _NO_TABLES = {
-    b"pk\x03\x04": "is a spreadsheet or an archive; save the spreadsheet as CSV, or unpack the archive",
-    b"\xd0\xcf\x11\xe0": "is a spreadsheet; save it as CSV",
-    b"\x1f\x8b": "is compressed; unpack it",
-    b"<!doctype": "is a web page, as a server sends it instead of a file; download the table itself",
-    b"<html": "is a web page, as a server sends it instead of a file; download the table itself",
-    b"version https://git-lfs": "is a pointer of Git LFS; fetch the file itself with git lfs pull",
+    b"PK\x03\x04": "a spreadsheet or an archive; save the spreadsheet as CSV, or unpack the archive",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet; save it as CSV",
+    b"\x1f\x8b": "compressed; unpack it",
 }
 
 
@@ -54,9 +52,10 @@ def _require_table(file: Path) -> None:
     """Raise a DataError for a file that is called a table and begins as something else."""
     with file.open("rb") as stream:
         head = stream.read(512)
-    what = next((what for sign, what in _NO_TABLES.items() if head.lstrip().lower().startswith(sign)), None)
+    known = next((what for sign, what in _NO_TABLES.items() if head.startswith(sign)), None)
+    what = known or what_it_is(head, of=("JSON", "XML"))
     if what is not None:
-        raise DataError(f"{file} {what}")
+        raise DataError(f"{file} is {what}")
 
 
 def _read_csv(file: Path) -> Table:
