@@ -128,10 +128,20 @@ def _finished(network: ClipNetwork, tokenize: Callable[..., torch.Tensor]) -> tu
     preprocess_cfg = open_clip.get_model_preprocess_cfg(network)
     preprocess = image_transform_v2(PreprocessCfg(**preprocess_cfg), is_train=False)
 
-    def of_any_texts(texts: list[str], **options: Any) -> torch.Tensor:
-        return tokenize([utf8(text) for text in texts], **options)
+    return LoadedModel(network.eval().requires_grad_(False), preprocess, _AnyTexts(tokenize)), preprocess_cfg
 
-    return LoadedModel(network.eval().requires_grad_(False), preprocess, of_any_texts), preprocess_cfg
+
+class _AnyTexts:
+    """A tokenizer that also takes names that are not UTF-8."""
+
+    def __init__(self, tokenize: Callable[..., torch.Tensor]) -> None:
+        self._tokenize = tokenize
+
+    def __call__(self, texts: list[str], **options: Any) -> torch.Tensor:
+        return self._tokenize([utf8(text) for text in texts], **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenize, name)
 
 
 def _put_state(network: ClipNetwork, state: State) -> None:
