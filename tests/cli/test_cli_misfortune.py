@@ -61,7 +61,7 @@ def test_a_full_disk_is_one_line_and_what_was_there_stays(
     read_json(flip("knn", "--data", squares))
     Path("old.json").write_text("old\n")
     given = [photo if a == "PHOTO" else a for a in output]
-    line = last_line(limited(300, "knn", "--data", squares, *given))
+    line = last_line(limited(100, "knn", "--data", squares, *given))
     assert "File too large" in line
     assert Path("old.json").read_text() == "old\n"
     assert not Path("new.png").exists()
@@ -75,7 +75,7 @@ def test_a_full_disk_is_one_line_and_what_was_there_stays(
 def test_a_full_disk_leaves_no_half_model_or_table(flip: Any, squares: Path, made: tuple[str, ...]) -> None:
     read_json(flip("knn", "--data", squares))
     command, *rest = made
-    last_line(limited(3000, command, "--data", squares, *rest, "new"))
+    last_line(limited(1000, command, "--data", squares, *rest, "new"))
     kept = [path for path in Path("new").rglob("*") if path.suffix in (".safetensors", ".parquet")]
     assert kept == []
 
