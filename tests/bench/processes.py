@@ -37,7 +37,9 @@ def measured(command: Sequence[str], cache: Path | None = None, stdin: bytes = b
         command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     # The pipes are small: what is written here is, and what is read is read before waiting.
-    assert process.stdin and process.stdout and process.stderr
+    assert process.stdin
+    assert process.stdout
+    assert process.stderr
     process.stdin.write(stdin)
     process.stdin.close()
     output, errors = process.stdout.read(), process.stderr.read()
