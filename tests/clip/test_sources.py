@@ -441,6 +441,6 @@ def test_a_clip_model_with_clip_s_own_tokenizer_reads_texts_as_open_clip_does(tm
     (tmp_path / "m" / "tokenizer_config.json").write_text(json.dumps(settings))
     os.utime(tmp_path / "m" / "config.json", ns=(1, 1))
     model = load_model(str(tmp_path / "m"))
-    assert type(model.tokenize.__wrapped__).__name__ == "HFTokenizer"
-    assert model.tokenize.tokenizer is model.tokenize.__wrapped__.tokenizer
+    assert type(model.tokenize._tokenize).__name__ == "HFTokenizer"
+    assert model.tokenize.tokenizer is model.tokenize._tokenize.tokenizer
     assert model.encode_texts(TEXTS) == pytest.approx(without, abs=1e-6)
