@@ -19,13 +19,13 @@ QUICK = ("ridge", "linear", "gda")
 #: The head with one or two photos per class: it has nothing to choose.
 FEW_PHOTOS = "ridge"
 #: Standard errors by which a single head has to beat the average of all.
-STANDARD_ERRORS = 2.0
+STANDARD_ERRORS = 3.0
 
 
 class AutoHead(Head):
     """Quick heads and their ensemble are fitted; the ensemble is kept unless a single head is significantly better.
 
-    Better is a higher held-out accuracy, by more than two standard errors of the paired difference: among several heads
+    Better is a higher held-out accuracy, by more than three standard errors of the paired difference: among heads
     and few rows the best figure is often luck, and the average of all does not depend on it. With one or two photos per
     class there is no fair validation, and the ridge head is taken, which has nothing to choose.
     """

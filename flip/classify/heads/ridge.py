@@ -22,6 +22,8 @@ NOISE = 0.15
 MOST_ROWS = 8_192
 #: With more rows than this the equations are solved in float32.
 PRECISE_ROWS = 2_048
+#: With more rows than this one fold is held out rather than each in turn: every fold is a matrix to factorise.
+SINGLE_FOLD_ROWS = 4_096
 #: Scores below this are as good as impossible.
 FLOOR = 0.01
 #: The weight of the scores' logarithm with nothing to validate on.
@@ -115,6 +117,8 @@ class RidgeHead(FeatureHead):
         self.class_bias = np.zeros(self.n_classes, np.float32)
         self.protocol["calibration"] = "default: nothing to validate on"
         if training.folds:
+            folds = training.folds if len(keys) <= SINGLE_FOLD_ROWS else training.folds[:1]
+            training = training._replace(folds=folds)
             scores = self._held_out_scores(kernel, prior, residual, training)
             self._calibrate(scores, training)
         used = np.flatnonzero(training.weight)
