@@ -141,6 +141,8 @@ class _AnyTexts:
         return self._tokenize([utf8(text) for text in texts], **options)
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # a copy asks before it has any attribute
+            raise AttributeError(name)
         return getattr(self._tokenize, name)
 
 
