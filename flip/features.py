@@ -52,8 +52,10 @@ class Features:
         return sum(error is not None for error in self.errors)
 
     def take(self, rows: Iterable[int]) -> Self:
-        """Return these rows, in that order."""
-        chosen = np.asarray(list(rows), dtype=np.int64)
+        """Return these rows, in that order; a run of neighbouring rows shares the arrays."""
+        chosen = np.asarray(rows if isinstance(rows, np.ndarray) else list(rows), dtype=np.int64)
+        if len(chosen) and chosen[-1] - chosen[0] == len(chosen) - 1 and (np.diff(chosen) == 1).all():
+            return self._run(slice(int(chosen[0]), int(chosen[-1]) + 1))
         return replace(
             self,
             image_features=self.image_features[chosen],
@@ -63,6 +65,18 @@ class Features:
             captions=tuple(self.captions[i] for i in chosen),
             errors=tuple(self.errors[i] for i in chosen),
             caption_features=None if self.caption_features is None else self.caption_features[chosen],
+        )
+
+    def _run(self, rows: slice) -> Self:
+        return replace(
+            self,
+            image_features=self.image_features[rows],
+            labels=self.labels[rows],
+            paths=self.paths[rows],
+            splits=self.splits[rows],
+            captions=self.captions[rows],
+            errors=self.errors[rows],
+            caption_features=None if self.caption_features is None else self.caption_features[rows],
         )
 
     def split(self, name: str) -> Self:

@@ -51,7 +51,7 @@ ALLOWED["__main__"] = {"cli"}
 #: Libraries that change often, and the only file or folder that knows each.
 ONLY_IMPORTERS = {
     "open_clip": ("flip/clip/",),
-    "faiss": ("flip/classify/index.py",),
+    "faiss": ("flip/classify/index.py", "flip/classify/approximate.py"),
     "diffusers": ("flip/diffusion/",),
     "accelerate": ("flip/device.py",),
     "typer": ("flip/cli/",),

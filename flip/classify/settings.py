@@ -25,8 +25,11 @@ class KnnSettings:
     temperature: float = option(DEFAULT_TEMPERATURE, "Temperature of the softmax vote.")
     index: str = option(
         "auto",
-        "How neighbours are found; flat is exact, and the recall of the others is measured and printed.",
+        "How neighbours are found: flat is exact; auto is exact unless very many photos are compared with very many.",
         choices=names.INDEXES,
+    )
+    recall: float = option(
+        0.95, "Share of the true neighbours that ivf and hnsw are tuned to find; the one reached is printed."
     )
     neighbors: bool = option(False, "List each photo's neighbours with path, label and similarity.")
     text: str = option(
@@ -40,6 +43,8 @@ class KnnSettings:
             raise ConfigError(
                 f"--temperature {self.temperature:g} is not positive; pass for example {DEFAULT_TEMPERATURE}"
             )
+        if not 0 < self.recall <= 1:
+            raise ConfigError(f"--recall {self.recall:g} is no share; pass one above 0 and up to 1, such as 0.95")
         parse_k(self.k)
         require_word("--vote", self.vote, names.VOTES)
         require_word("--index", self.index, names.INDEXES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -128,22 +129,14 @@ def _finished(network: ClipNetwork, tokenize: Callable[..., torch.Tensor]) -> tu
     preprocess_cfg = open_clip.get_model_preprocess_cfg(network)
     preprocess = image_transform_v2(PreprocessCfg(**preprocess_cfg), is_train=False)
 
-    return LoadedModel(network.eval().requires_grad_(False), preprocess, _AnyTexts(tokenize)), preprocess_cfg
+    def of_any_texts(texts: list[str], **options: Any) -> torch.Tensor:
+        return tokenize([utf8(text) for text in texts], **options)
 
-
-class _AnyTexts:
-    """A tokenizer that also takes names that are not UTF-8."""
-
-    def __init__(self, tokenize: Callable[..., torch.Tensor]) -> None:
-        self._tokenize = tokenize
-
-    def __call__(self, texts: list[str], **options: Any) -> torch.Tensor:
-        return self._tokenize([utf8(text) for text in texts], **options)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # a copy asks before it has any attribute
-            raise AttributeError(name)
-        return getattr(self._tokenize, name)
+    # With its attributes: a model that is saved asks it for the files of its vocabulary.
+    functools.update_wrapper(of_any_texts, tokenize)
+    context_length = int(getattr(tokenize, "context_length", 0) or 0)
+    loaded = LoadedModel(network.eval().requires_grad_(False), preprocess, of_any_texts, context_length)
+    return loaded, preprocess_cfg
 
 
 def _put_state(network: ClipNetwork, state: State) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 
 from flip.arrays import Array, FloatArray
+from flip.clip.geometry import Geometry
 from flip.clip.network import LoadedModel
 from flip.clip.tower import ImageTower, split_preprocess
 from flip.device import Placement, resolve_device
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
     from flip.clip.network import ClipNetwork
 
-#: Texts that go through the network together.
-TEXT_BATCH = 64
+#: Texts that go through the network together, and texts that are sorted by length before they are divided into these.
+TEXT_BATCH, TEXTS_SORTED = 64, 4096
 
 
 class Encoder(Protocol):
@@ -178,6 +179,11 @@ class OpenClipEncoder:
         """``model_cfg`` and ``preprocess_cfg``, as ``open_clip_config.json`` would hold them."""
         return self.facts.config
 
+    @cached_property
+    def geometry(self) -> Geometry | None:
+        """How photos are resized and cropped, by which scaled ones are too; None where it is done in another way."""
+        return Geometry.of(self.facts.config["preprocess_cfg"])
+
     @property
     def context_length(self) -> int:
         """Tokens of a text that are read."""
@@ -249,14 +255,18 @@ class OpenClipEncoder:
         """Return unit embeddings, float32 of shape (n, d), of n texts, always in fp32; longer texts are cut."""
         import torch
 
-        device = self.placement.device
-        self.network.to(device)
-        rows = [np.zeros((0, self.dim), np.float32)]
-        for start in range(0, len(texts), TEXT_BATCH):
-            batch = list(texts[start : start + TEXT_BATCH])
-            with torch.inference_mode():
-                tokens = self.tokenize(batch).to(device)  # (b, context_length)
-                rows.append(self.network.encode_text(tokens, normalize=self._unit).float().cpu().numpy())
-            if progress:
-                progress(len(batch))
-        return np.concatenate(rows)
+        from flip.clip.text_tower import encode_text, pooled_positions
+
+        network, device = self.network.to(self.placement.device), self.placement.device
+        rows = np.zeros((len(texts), self.dim), np.float32)
+        for start in range(0, len(texts), TEXTS_SORTED):
+            tokens = self.tokenize(list(texts[start : start + TEXTS_SORTED]))  # (m, context_length)
+            lengths = pooled_positions(network, tokens)
+            order = torch.arange(len(tokens)) if lengths is None else lengths.argsort(stable=True)
+            for batch in torch.split(order, TEXT_BATCH):
+                with torch.inference_mode():
+                    features = encode_text(network, tokens[batch].to(device), normalize=self._unit)
+                rows[start + batch.numpy()] = features.float().cpu().numpy()
+                if progress:
+                    progress(len(batch))
+        return rows

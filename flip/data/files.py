@@ -92,6 +92,14 @@ class FileIndex:
         """Return whether a path with ``/``, relative or absolute, is a file."""
         return self.find(path) is not None
 
+    def near(self, path: str) -> str | None:
+        """Return a file beside a path that is not there, with its name in another case or with a suffix; or None."""
+        parent, slash, name = path.rpartition("/")
+        there = sorted(self._listed(parent or slash), key=lambda other: other.casefold() != name.casefold())
+        stems = {name.casefold(), name.rpartition(".")[0].casefold()} - {""}
+        found = (other for other in there if {other.casefold(), other.rpartition(".")[0].casefold()} & stems)
+        return next((f"{parent}{slash}{other}" for other in found), None)
+
     def unasked(self) -> Iterator[str]:
         """Yield the files, in sorted order, that lie beside those that were found and were not asked for."""
         for parent in sorted(self._asked):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -53,21 +53,30 @@ def decode_image(source: Path | bytes | BinaryIO, box: Box | None = None) -> Ima
         If the photo cannot be read, is no image, is truncated, would take more memory or time than
         ``flip.data.limits`` allows, or the box holds no pixel of it. One short line, without the path.
     """
+    image = read_image(source)
+    return image if box is None else image.crop(box_pixels(box, image.width, image.height))
+
+
+def read_image(
+    source: Path | bytes | BinaryIO, before: Callable[[ImageFile.ImageFile], None] | None = None
+) -> Image.Image:
+    """Return a whole photo as :func:`decode_image` does.
+
+    ``before`` is called with the file that Pillow opened, before its pixels are decoded.
+    """
     try:
         if isinstance(source, bytes):
-            image = _decode(io.BytesIO(source))
-        elif isinstance(source, Path):
+            return _decode(io.BytesIO(source), before=before)
+        if isinstance(source, Path):
             # Opened here rather than by Pillow, which would map uncompressed files into memory and keep them mapped.
             with open_plain(source) as file:
-                image = _decode(file, source.suffix.lower())
-        else:
-            image = _decode(source, Path(str(getattr(source, "name", ""))).suffix.lower())
+                return _decode(file, source.suffix.lower(), before)
+        return _decode(source, Path(str(getattr(source, "name", ""))).suffix.lower(), before)
     except DataError:
         raise
     except Exception as error:
         # Pillow's plugins let through whatever a broken file makes them stumble over, so every error is one of data.
         raise DataError(_reason(error)) from error
-    return image if box is None else _crop(image, box)
 
 
 def decode_photo(photo: Photo) -> Image.Image:
@@ -92,14 +101,18 @@ def image_size(source: Path) -> tuple[int, int]:
         raise DataError(_reason(error)) from error
 
 
-def _decode(file: BinaryIO, suffix: str = "") -> Image.Image:
+def _decode(
+    file: BinaryIO, suffix: str = "", before: Callable[[ImageFile.ImageFile], None] | None = None
+) -> Image.Image:
     if not file.seekable():
         file = io.BytesIO(file.read())
     timed: Any = Timed(file)
-    image: Image.Image = _opened(timed)
+    image = _opened(timed)
     require_bounded(image, file)
     if image.format == "TIFF" and (suffix in RAW_SUFFIXES or _is_thumbnail_of_raw(image)):
         raise DataError(RAW_ADVICE)
+    if before is not None:
+        before(image)
     with decoding(image):
         return _pixels(image, timed)
 
@@ -110,9 +123,9 @@ def _pixels(image: Image.Image, file: BinaryIO) -> Image.Image:
     image.load()
     _turn_upright(image)
     if wide_colour:
-        image = _wide_colour(file, image)
-    elif image.mode == "F" or image.mode.startswith("I"):
-        image = _to_eight_bits(image, largest)
+        return _to_rgb(_wide_colour(file, image))
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _to_rgb(_to_eight_bits(image, largest))
     return _to_rgb(image)
 
 
@@ -261,17 +274,24 @@ def _floats(image: Image.Image, strip: _Strip) -> Array:
     return np.nan_to_num(np.asarray(image.crop(strip)).astype(np.float64), posinf=0.0).clip(min=0)
 
 
-def _crop(image: Image.Image, box: Box) -> Image.Image:
-    left, top, width, height = box
-    if width == math.inf:
-        box = left, top, width, height = left, top, image.width - left, image.height - top + height
-    if all(map(math.isfinite, box)) and width > 0 and height > 0:
+def box_pixels(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
+    """Return left, upper, right and lower edge of the pixels of an upright photo that a box touches.
+
+    Raises
+    ------
+    DataError
+        If there are none.
+    """
+    left, top, wide, high = box
+    if wide == math.inf:
+        box = left, top, wide, high = left, top, width - left, height - top + high
+    if all(map(math.isfinite, box)) and wide > 0 and high > 0:
         x0, y0 = max(0, math.floor(left)), max(0, math.floor(top))
-        x1, y1 = min(image.width, math.ceil(left + width)), min(image.height, math.ceil(top + height))
+        x1, y1 = min(width, math.ceil(left + wide)), min(height, math.ceil(top + high))
         if x0 < x1 and y0 < y1:
-            return image.crop((x0, y0, x1, y1))
+            return x0, y0, x1, y1
     shown = ", ".join(f"{number:g}" for number in box)
-    raise DataError(f"empty box: {shown} (x, y, w, h) holds no pixel of a photo of {image.width} x {image.height}")
+    raise DataError(f"empty box: {shown} (x, y, w, h) holds no pixel of a photo of {width} x {height}")
 
 
 def _reason(error: Exception) -> str:

@@ -45,10 +45,21 @@ def read_parquet(file: Path, columns: Sequence[str]) -> pa.Table:
         If it is none, lacks a column, or declares more than a file of its size holds.
     """
     with open_parquet(file) as opened:
-        absent = [name for name in columns if name not in opened.schema_arrow.names]
-        if absent:
-            raise DataError(f"{file} has no column {absent[0]!r}; it has {', '.join(opened.schema_arrow.names)}")
+        _require_columns(file, opened, columns)
         return opened.read(columns=list(columns))
+
+
+def parquet_batches(file: Path, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield what :func:`read_parquet` returns, some rows at a time."""
+    with open_parquet(file) as opened:
+        _require_columns(file, opened, columns)
+        yield from opened.iter_batches(rows, columns=list(columns))
+
+
+def _require_columns(file: Path, opened: pq.ParquetFile, columns: Sequence[str]) -> None:
+    absent = [name for name in columns if name not in opened.schema_arrow.names]
+    if absent:
+        raise DataError(f"{file} has no column {absent[0]!r}; it has {', '.join(opened.schema_arrow.names)}")
 
 
 @contextmanager
@@ -58,7 +69,8 @@ def open_parquet(file: Path) -> Iterator[pq.ParquetFile]:
 
     try:
         with open_plain(file) as stream:
-            opened = pq.ParquetFile(stream, page_checksum_verification=True)
+            # Buffered, and not in advance, a column is read as it is decoded, and what was decoded is not kept.
+            opened = pq.ParquetFile(stream, page_checksum_verification=True, buffer_size=1 << 20, pre_buffer=False)
             _require_bounded(file, opened)
             yield opened
     except (DataError, MemoryError, RecursionError):

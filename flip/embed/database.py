@@ -22,6 +22,9 @@ _PATIENCE = 30.0
 #: What SQLite says where a file is sound and cannot be written.
 _UNWRITABLE = tuple(f"SQLITE_{word}" for word in ("READONLY", "CANTOPEN", "FULL", "BUSY", "LOCKED", "PERM", "AUTH"))
 
+#: What SQLite and Python say of a damaged file, besides what they say of one that cannot be written.
+_DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
+
 
 class ReplacedError(Exception):
     """A database was broken or lost, and is another now, which may know less: ask again."""
@@ -45,7 +48,7 @@ class Database:
         self._lock = threading.RLock()
         try:
             self._db = self._open()
-        except sqlite3.DatabaseError as e:
+        except _DAMAGE as e:
             self._mend(e)
 
     def close(self) -> None:
@@ -70,7 +73,7 @@ class Database:
         with self._lock:
             try:
                 yield self._db
-            except sqlite3.DatabaseError as e:
+            except _DAMAGE as e:
                 self._mend(e)
                 raise ReplacedError from e
 
@@ -99,7 +102,7 @@ class Database:
             raise
         return db
 
-    def _mend(self, error: sqlite3.DatabaseError) -> None:
+    def _mend(self, error: Exception) -> None:
         """Make a broken index anew; take one in memory where it cannot be written."""
         with contextlib.suppress(AttributeError, sqlite3.Error):
             self._db.close()
@@ -110,8 +113,8 @@ class Database:
                     self.file.with_name(name).unlink(missing_ok=True)
                 self._db = self._open()
                 return
-            except (OSError, sqlite3.DatabaseError) as e:
-                error = e if isinstance(e, sqlite3.DatabaseError) else error
+            except (OSError, *_DAMAGE) as e:
+                error = e
         log.debug("the database %s is kept in memory: %s", self.file, error)
         # One in memory that is broken is the copy of a broken file.
         copied, self.is_shared = self.is_shared, False
@@ -135,7 +138,7 @@ class Database:
     def _in_memory(self, copied: bool) -> sqlite3.Connection:
         """Return a database in memory; a copy of the file where that is asked for and can be read."""
         memory = _connect_memory()
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(*_DAMAGE):
             if copied:
                 on_disk = _connect(self.file, "ro")
                 try:
@@ -161,7 +164,7 @@ def _connect_memory() -> sqlite3.Connection:
     return sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
 
 
-def _is_broken(error: sqlite3.DatabaseError) -> bool:
+def _is_broken(error: Exception) -> bool:
     """Return whether a file holds no index, or a damaged or a deleted one, rather than one that cannot be written."""
     name = getattr(error, "sqlite_errorname", "SQLITE_CORRUPT")
     return name == "SQLITE_READONLY_DBMOVED" or not name.startswith(_UNWRITABLE)

@@ -19,7 +19,7 @@ from flip.clip.prompts import ClassPrompts
 from flip.data.dataset import Dataset
 from flip.device import Placement, cpu_count, has_siblings, resolve_device, resolve_precision
 from flip.embed.cache import EmbeddingCache, Found
-from flip.embed.keys import Source, file_key
+from flip.embed.keys import EXACT, FAST, Source, file_key
 from flip.embed.mirror import MirrorEncoder
 from flip.embed.settings import DEFAULTS, EmbedSettings
 from flip.embed.stream import EmbeddedBatch, embed_stream
@@ -89,6 +89,11 @@ class FeatureExtractor:
         return recall_precision(self.model.fingerprint, self.settings.device, self.folder)
 
     @property
+    def is_fast(self) -> bool:
+        """Whether large JPEG photos are decoded at a smaller scale; half precision changes features more than that."""
+        return self.settings.decode == "fast" or (self.settings.decode == "auto" and self.precision != "fp32")
+
+    @property
     def fingerprint(self) -> str:
         """Hash of everything that a cached embedding depends on, 16 hex digits."""
         crop, flip = self.settings.crop == "boxes", self.settings.tta == "flip"
@@ -97,7 +102,7 @@ class FeatureExtractor:
 
     @property
     def photos_read(self) -> int:
-        """How many photos were not in the cache, so that this process read and embedded them or found them broken."""
+        """How many photos were not in the cache, and so were read and embedded, or found to be broken."""
         return self._read[0]
 
     @cached_property
@@ -138,7 +143,9 @@ class FeatureExtractor:
             "tta_flip": self.settings.tta == "flip",
             "config": getattr(self.model, "config", {}),
         }
-        return EmbeddingCache(self.folder, self.fingerprint, self.model.dim, view)
+        # A photo that was decoded exactly is as good for a run that need not be.
+        decodings = (FAST, EXACT) if self.is_fast else (EXACT,)
+        return EmbeddingCache(self.folder, self.fingerprint, self.model.dim, view, decodings)
 
     def stream(self, files: Iterable[str]) -> Iterator[EmbeddedBatch]:
         """Yield photo files in the order they came, a batch at a time, through the cache."""
@@ -198,6 +205,7 @@ class FeatureExtractor:
             self.placement.wait_for_everyone()
             # What the others embedded; where no cache can be written, each embeds all.
             self._embed_rows(np.flatnonzero(~found.known), sources, cache, found, None)
+            self._read[0] = len(missing)
         return found
 
     def _embed_rows(

@@ -8,9 +8,10 @@ import stat
 from typing import NamedTuple
 
 from flip.data.dataset import Box
+from flip.data.text import column_text
 
-#: How a photo was decoded: every pixel of it. Other ways have other words, and rows of their own.
-EXACT = "exact"
+#: How a photo was decoded: every pixel of it, or a JPEG at a smaller scale. Each has rows of its own.
+EXACT, FAST = "exact", "fast"
 
 
 class Source(NamedTuple):
@@ -63,11 +64,14 @@ def file_key(source: Source) -> FileKey | NoPhoto:
 
 
 def number(text: str, decoding: str = EXACT) -> int:
-    """Return 64 bits of a hash of a text, signed as SQLite holds them."""
+    """Return 64 bits of a hash of a text, or of a path as a column holds it, signed as SQLite holds them."""
     if decoding != EXACT:
         text += f"#{decoding}"
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little", signed=True)
+    try:
+        held = text.encode()
+    except UnicodeEncodeError:
+        held = column_text(text).encode()
+    return int.from_bytes(hashlib.blake2b(held, digest_size=8).digest(), "little", signed=True)
 
 
 def text_hash(text: str) -> str:

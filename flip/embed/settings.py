@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from flip.errors import ConfigError, near_names
-from flip.names import DEVICES, PRECISIONS
+from flip.names import DECODINGS, DEVICES, PRECISIONS
 from flip.settings import at_least, flag, option
 
 
@@ -30,6 +30,12 @@ class EmbedSettings(ViewSettings):
         "auto",
         "Number format of the image network; auto takes bf16 where the CPU or GPU has it and it is faster.",
         choices=PRECISIONS,
+    )
+    decode: str = option(
+        "auto",
+        "How JPEG photos are decoded: fast reads those much larger than what the network sees at a smaller scale; auto "
+        "is exact with fp32 and fast otherwise.",
+        choices=DECODINGS,
     )
     batch_size: int = option(32, "Photos that go through the network together.")
     workers: int | None = option(None, "Threads that decode photos. [default: one per CPU core]")

@@ -13,8 +13,8 @@ from flip.data.dataset import Dataset
 from flip.data.layouts.embeddings import read_about, sealed_metadata
 from flip.data.parquet import parquet_files
 from flip.data.text import column_text, utf8
-from flip.embed.parts import embedding_column
 from flip.embed.table_rows import read_rows
+from flip.embed.vectors import embedding_column
 from flip.errors import DataError, FeatureMismatchError
 from flip.features import Features
 from flip.files import claim_folder, written_aside

@@ -55,7 +55,7 @@ def _features(data: str, model: str, split: str, options: _Options) -> Features 
 
 #: Options that decide which photos are read, and what of them is embedded how.
 _DATA = ("layout", "test_fraction", "class_level", "classnames", "cache")
-_VIEW = ("device", "precision", "crop", "tta")
+_VIEW = ("device", "precision", "crop", "tta", "decode")
 
 
 def _options(run: Run, names: Sequence[str]) -> _Options:

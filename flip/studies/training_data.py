@@ -18,6 +18,7 @@ from flip.embed.captions import with_caption_features
 from flip.embed.extractor import FeatureExtractor
 from flip.embed.table import read_table_features
 from flip.features import Features
+from flip.names import SPLITS
 from flip.settings import Progress
 
 log = logging.getLogger(__name__)
@@ -103,11 +104,14 @@ def make_training_set(
 
 
 def take_splits(dataset: Dataset, splits: Iterable[str]) -> Dataset:
-    """Return the photos of these splits, in the order of the dataset; ``"all"`` means every photo."""
+    """Return the photos of these splits, one split after the other; ``"all"`` means every photo, as they are."""
     wanted = set(splits)
     if "all" in wanted:
         return dataset
-    return dataset.take(i for i, record in enumerate(dataset.records) if record.split in wanted)
+    # The features of a split are then one part of an array, and need not be copied.
+    return dataset.take(
+        i for split in SPLITS if split in wanted for i, r in enumerate(dataset.records) if r.split == split
+    )
 
 
 def read_features(dataset: Dataset, extractor: FeatureExtractor | None, progress: Progress | None = None) -> Features:

@@ -12,6 +12,7 @@ from flip.cli.config import TrainedOptions
 from flip.cli.context import Context
 from flip.cli.options import command
 from flip.cli.predicting import run_fit
+from flip.files import cache_folder
 from flip.settings import settings_from
 
 if TYPE_CHECKING:
@@ -45,8 +46,10 @@ def knn(options: KnnOptions) -> None:
     with_text = options.text != "none"
     text = context.zero_shot_of_data(options.prompts).text if with_text else None
     settings = settings_from(options, KnnSettings)
+    indexes = cache_folder(options.cache) / "neighbors"
 
     def fit(training: TrainingSet, seed: int) -> KnnClassifier:
-        return KnnClassifier(settings, text=text, device=options.device, seed=options.seed).fit(training)
+        classifier = KnnClassifier(settings, text=text, device=options.device, seed=options.seed, index_folder=indexes)
+        return classifier.fit(training)
 
     run_fit(options, context, "knn", fit, with_model=with_text)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from flip.data.captions import parse_captions
 from flip.data.dataset import Dataset, Record
 from flip.data.layout import Layout
-from flip.data.parquet import parquet_files, read_parquet, read_parquet_schema
+from flip.data.parquet import parquet_batches, parquet_files, read_parquet_schema
 from flip.data.settings import DEFAULTS, ReadSettings
 from flip.data.text import column_text
 from flip.errors import DataError, FeatureMismatchError
@@ -22,6 +23,9 @@ from flip.reading import parse_json
 METADATA_KEY, SEAL_KEY = b"flip", b"flip.sha256"
 
 _COLUMNS = ["path", "label", "split", "captions"]
+#: Rows that are read together.
+_AT_ONCE = 16_384
+
 _MUST_AGREE = frozenset({"fingerprint", "raw_names", "classnames"})
 
 
@@ -73,12 +77,17 @@ def _same_of_all(data: Path, files: Sequence[Path]) -> JsonObject:
 
 
 def _records(file: Path, index: Mapping[str, int]) -> Iterator[Record]:
-    columns = read_parquet(file, _COLUMNS).to_pydict()
-    rows = zip(*(columns[name] for name in _COLUMNS), strict=True)
-    for line, (path, label, split, captions) in enumerate(rows, 1):
-        if label not in index or split not in SPLITS:
-            raise DataError(f"{file}:{line}: label {label!r}, split {split!r}; embed a labelled dataset with --data")
-        yield Record(path, index[label], split, parse_captions(captions))
+    line = 0
+    for batch in parquet_batches(file, _COLUMNS, _AT_ONCE):
+        columns = batch.to_pydict()
+        for path, label, split, captions in zip(*(columns[name] for name in _COLUMNS), strict=True):
+            line += 1
+            if label not in index or split not in SPLITS:
+                raise DataError(
+                    f"{file}:{line}: label {label!r}, split {split!r}; embed a labelled dataset with --data"
+                )
+            # One string for all photos of a split.
+            yield Record(path, index[label], sys.intern(split), parse_captions(captions))
 
 
 def read_about(file: Path) -> JsonObject | None:

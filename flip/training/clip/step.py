@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import nn
 
+from flip.clip.text_tower import encode_text
 from flip.training.clip.loss import contrastive_loss, drift
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class PairEncoder(nn.Module):
         # Class prompts repeat within a batch; each text is encoded once.
         unique, which = torch.unique(tokens, dim=0, return_inverse=True)
         image = self.network.encode_image(pixels, normalize=True)
-        text = self.network.encode_text(unique, normalize=True)  # (distinct texts, d)
+        text = encode_text(self.network, unique)  # (distinct texts, d)
         outputs = image.float(), text.float()[which], self.network.logit_scale.exp()
         return outputs if self.before is None else (*outputs, self._frozen_features(pixels))
 

@@ -14,6 +14,7 @@ from flip.classify.calibration import softmax
 from flip.classify.text_side import mean_class_embeddings, zero_shot_logits
 from flip.clip.encoder import OpenClipEncoder
 from flip.clip.prompts import ClassPrompts
+from flip.clip.text_tower import encode_text
 from flip.data.dataset import Dataset
 from flip.data.images import decode_image
 from flip.device import Placement
@@ -126,7 +127,7 @@ class Validation:
         unique, which = np.unique(texts, return_inverse=True)
         with torch.inference_mode():
             parts = [
-                network.encode_text(self.examples.tokens[part].to(device), normalize=True).float()
+                encode_text(network, self.examples.tokens[part].to(device)).float()
                 for part in np.array_split(unique, max(1, len(unique) // 64))
             ]
             text = torch.cat(parts)[torch.from_numpy(which).to(device)]
