@@ -215,6 +215,13 @@ def bf16_in_hardware(device: torch.device) -> bool:
     return False
 
 
+def has_matrix_unit() -> bool:
+    """Return whether the CPU has a unit for bf16 matrices (AMX), rather than vector instructions alone."""
+    import torch
+
+    return bool(torch.cpu._is_amx_tile_supported())
+
+
 def processor_name(device: torch.device) -> str:
     """Return a name under which a measurement on this device can be remembered."""
     import platform

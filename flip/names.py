@@ -40,12 +40,14 @@ LAYOUTS = (
     "manifest",
     "class-folders",
 )
-HEADS = ("auto", "mlp", "linear", "svm-linear", "svm-rbf", "gda", "tip", "ensemble")
+HEADS = ("auto", "ridge", "mlp", "linear", "svm-linear", "svm-rbf", "gda", "tip", "ensemble")
 TEXT_SIDES = ("none", "prompts", "captions")
 PROMPTS = ("plain", "paper", "bird", "clip")
 VOTES = ("uniform", "softmax")
 INDEXES = ("auto", "flat", "ivf", "hnsw")
 SAMPLERS = ("ddim", "dpm++", "euler")
+#: What ``--plot`` draws of an evaluation.
+PLOTS = ("confusion", "calibration", "coverage", "few-shot")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DECODINGS = ("auto", "exact", "fast")

@@ -15,6 +15,9 @@ from typing import Any
 #: Seconds to wait for whoever writes into a FIFO.
 PATIENCE = 5.0
 
+#: Largest pickle in a checkpoint. That of Stable Diffusion XL with the state of its optimiser has less than 2 MiB.
+MOST_PICKLE_BYTES = 4 << 20
+
 _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a FIFO"),
@@ -42,6 +45,40 @@ def open_plain(file: str | Path) -> io.BufferedReader:
         raise
 
 
+def require_plain(file: str | Path) -> None:
+    """Raise an OSError unless a file is a plain one, before a library opens it that would wait for a FIFO."""
+    open_plain(file).close()
+
+
+def require_stored(file: str | Path) -> None:
+    """Raise a ValueError if a zip of weights has a compressed member or a huge pickle, which may take any time.
+
+    Raises
+    ------
+    OSError, ValueError
+        Also where it is no zip.
+    """
+    import struct
+    import zipfile
+
+    try:
+        with open_plain(file) as stream, zipfile.ZipFile(stream) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, struct.error) as error:
+        raise ValueError(f"it is no zip that can be read: {error}") from error
+    # TorchScript keeps the texts of its code, and nothing else, compressed; they are never read.
+    packed = (m for m in members if m.compress_type != zipfile.ZIP_STORED)
+    squeezed = next((m for m in packed if "/code/" not in m.filename or m.filename.endswith(".pkl")), None)
+    if squeezed is not None:
+        raise ValueError(f"{squeezed.filename[:80]!r} in it is compressed, which no checkpoint is")
+    huge = next((m for m in members if m.filename.endswith(".pkl") and m.file_size > MOST_PICKLE_BYTES), None)
+    if huge is not None:
+        raise ValueError(
+            f"{huge.filename[:80]!r} in it has {huge.file_size >> 20} MiB, and that of a model less than "
+            f"{MOST_PICKLE_BYTES >> 20}"
+        )
+
+
 def read_bytes(file: str | Path) -> bytes:
     """Return the bytes of a plain file, or of a FIFO that somebody is writing to, as in ``--classes <(ls train)``.
 
@@ -58,6 +95,17 @@ def read_bytes(file: str | Path) -> bytes:
         os.close(descriptor)
     with open_plain(file) as stream:
         return stream.read()
+
+
+def what_is(file: str | Path) -> str:
+    """Return what lies at a path where it is neither a file nor a folder: "a FIFO", "a link to itself"; else ""."""
+    try:
+        mode = Path(file).stat().st_mode
+    except OSError as error:
+        return "a link to itself" if error.errno == errno.ELOOP else ""
+    except ValueError:
+        return ""
+    return "" if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else _kind(mode)
 
 
 def parse_json(text: str | bytes, *, keys_once: bool = True) -> Any:

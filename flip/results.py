@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self, TextIO, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TextIO, TypedDict
 
 from flip.errors import DataError, reason_of
-from flip.files import JsonObject, json_text, open_to_write, plain, write_json, written_aside
+from flip.files import JsonObject, json_text, open_to_write, plain, write_json, write_whole, written_aside
 from flip.machine import surroundings, versions
 from flip.reading import open_plain, parse_json, read_json
 
@@ -97,8 +98,44 @@ class Evaluation:
         absent = own - values.keys()
         if absent:
             raise DataError(f"this is no evaluation: it has no {', '.join(sorted(absent))}; pass what --run wrote")
+        _require_types(values)
         given = {name: values[name] for name in own} | {"ci95": tuple(values["ci95"])}
         return cls(**given, details={k: v for k, v in values.items() if k not in own and k != "format"})
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_class_accuracy(row: object) -> bool:
+    return (
+        isinstance(row, dict)
+        and isinstance(row.get("label"), str)
+        and _is_count(row.get("n"))
+        and _is_number(row.get("top1"))
+    )
+
+
+#: What each value of an evaluation must be.
+_TYPES: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("command", "data", "model", "split"), lambda value: isinstance(value, str)),
+    **dict.fromkeys(("n", "classes", "unreadable"), _is_count),
+    **dict.fromkeys(("top1", "mean_per_class", "seconds"), _is_number),
+    "top5": lambda value: value is None or _is_number(value),
+    "ci95": lambda value: isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)),
+    "protocol": lambda value: isinstance(value, dict),
+    "per_class": lambda value: isinstance(value, list) and all(map(_is_class_accuracy, value)),
+}
+
+
+def _require_types(values: JsonObject) -> None:
+    odd = next((name for name, fits in _TYPES.items() if not fits(values[name])), None)
+    if odd is not None:
+        raise DataError(f"this is no evaluation: its {odd} is {str(values[odd])[:40]!r}; pass what --run wrote")
 
 
 def require_format(values: Mapping[str, object], what: str) -> None:
@@ -265,6 +302,8 @@ class Prediction:
         row: JsonObject = {"path": self.path}
         row |= {"label": self.label, "score": self.score, "top": self.top} if self.error is None else {}
         row |= {} if self.error is None else {"error": self.error}
+        if self.label is None and self.top:
+            row["guess"] = self.top[0][0]
         if self.truth is not None:
             row["truth"] = self.truth
         if self.neighbors is not None:
@@ -289,11 +328,14 @@ PREDICTION_COLUMNS = ("path", "label", "score", "truth", "error")
 GROUP_COLUMNS = Surest._fields
 
 
-def prediction_columns(top: int, *, grouped: bool = False, linked: bool = False) -> tuple[str, ...]:
+def prediction_columns(
+    top: int, *, rejects: bool = False, grouped: bool = False, linked: bool = False
+) -> tuple[str, ...]:
     """Return the columns of prediction rows as csv that list ``top`` classes each."""
     ranked = [name for rank in range(2, top + 1) for name in (f"label{rank}", f"score{rank}")]
     more = (*(GROUP_COLUMNS if grouped else ()), *(("link",) if linked else ()))
-    return ("path", "label", "score", *ranked, "truth", "error", *more)
+    guess = ("guess",) if rejects else ()
+    return ("path", "label", "score", *guess, *ranked, "truth", "error", *more)
 
 
 def predict_row(
@@ -346,9 +388,11 @@ class RowWriter:
         self._stream, self._format, self._csv_safe = stream, format, csv_safe
         self._count = 0
         self._lock = threading.Lock()
+        self._line = io.StringIO()
         if format == "csv":
-            self._csv = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
+            self._csv = csv.DictWriter(self._line, columns, extrasaction="ignore", lineterminator="\n")
             self._csv.writeheader()
+            self._flush()
 
     def write(self, row: Mapping[str, object]) -> None:
         """Write one row and flush it."""
@@ -356,15 +400,20 @@ class RowWriter:
             if self._format == "csv":
                 self._csv.writerow(csv_cells(row, safe=self._csv_safe))
             else:
-                self._stream.write(self._text(row))
+                self._line.write(self._text(row))
             self._count += 1
-            self._stream.flush()
+            self._flush()
 
     def close(self) -> None:
         """Write what ends the file."""
         if self._format == "json":
-            self._stream.write("\n]\n" if self._count else "[]\n")
-        self._stream.flush()
+            self._line.write("\n]\n" if self._count else "[]\n")
+        self._flush()
+
+    def _flush(self) -> None:
+        write_whole(self._stream, self._line.getvalue())
+        self._line.seek(0)
+        self._line.truncate()
 
     def _text(self, row: Mapping[str, object]) -> str:
         line = json_text(row)
@@ -397,7 +446,10 @@ def write_predictions(
         open_to_write(aside) as stream,
     ):
         as_csv, most = file.suffix == ".csv", max((len(row.top) for row in rows), default=1)
-        columns = prediction_columns(most, grouped=any(row.surest for row in rows), linked=root is not None)
+        rejects = any(row.label is None and row.error is None for row in rows)
+        columns = prediction_columns(
+            most, rejects=rejects, grouped=any(row.surest for row in rows), linked=root is not None
+        )
         writer = RowWriter(stream, "csv" if as_csv else "jsonl", columns, csv_safe=csv_safe)
         for row in rows:
             writer.write(row.to_cells(root) if as_csv else row.to_dict())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -21,9 +22,9 @@ from flip.classify.training_set import TrainingSet
 from flip.classify.zeroshot import ZeroShotClassifier
 from flip.errors import CheckpointError, ConfigError, DataError, FeatureMismatchError, reason_of
 from flip.features import Features
-from flip.files import JsonObject, claim_folder, write_json, written_aside
+from flip.files import JsonObject, claim_folder, plain, write_json, written_aside
 from flip.machine import versions
-from flip.reading import read_json
+from flip.reading import read_bytes, read_json
 from flip.results import FORMAT, require_format
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 HEAD_FILE, ARRAYS_FILE = "head.json", "head.safetensors"
 CLASS_EMBEDDINGS = "class_embeddings"
 LEARNED_FROM = "learned_from"
+_SEAL = "sha256"
 
 
 @dataclass(frozen=True)
@@ -213,8 +215,9 @@ class HeadClassifier(Classifier):
         arrays[LEARNED_FROM] = self._learned_from
         claim_folder(folder, overwrite=overwrite, flag="--save")
         with written_aside(folder / ARRAYS_FILE, "pass --save with a folder that can", kind="weights") as aside:
-            aside.write_bytes(save(arrays))
-        write_json(folder / HEAD_FILE, about)
+            packed = save(arrays)
+            aside.write_bytes(packed)
+        write_json(folder / HEAD_FILE, {**about, _SEAL: _sealed(about, packed)})
 
     def _fit(self, train: TrainingSet) -> None:
         features = train.features
@@ -269,6 +272,12 @@ def photo_keys(image_features: FloatArray) -> UIntArray:
     return np.array([int.from_bytes(digest, "little") for digest in digests], np.uint64)
 
 
+def _sealed(about: Mapping[str, object], packed: bytes) -> str:
+    """Return a hash of all that a saved head is: numbers that were changed would be wrong without a word."""
+    text = json.dumps(plain(about), sort_keys=True)
+    return hashlib.sha256(text.encode() + packed).hexdigest()
+
+
 def make_head(
     name: str = "auto",
     *,
@@ -316,7 +325,7 @@ def load_classifier(folder: Path | str) -> HeadClassifier:
         If a newer flip wrote it.
     """
     from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load
 
     folder = Path(folder)
     file = folder / HEAD_FILE
@@ -325,6 +334,10 @@ def load_classifier(folder: Path | str) -> HeadClassifier:
     try:
         about = read_json(file)
         require_format(about, f"the head in {folder}")
-        return HeadClassifier._restore(about, load_file(folder / ARRAYS_FILE))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ConfigError, SafetensorError) as e:
+        packed = read_bytes(folder / ARRAYS_FILE)
+        seal = about.pop(_SEAL, None)
+        if seal is not None and seal != _sealed(about, packed):
+            raise ValueError("it was changed since it was saved")
+        return HeadClassifier._restore(about, load(packed))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ConfigError, SafetensorError) as e:
         raise CheckpointError(f"the head in {folder} cannot be read ({reason_of(e)}); save it again with --save") from e

@@ -118,7 +118,7 @@ class NeighborIndex:
             return Neighbors(*self._on_gpu.search(queries, k))
         return Neighbors(*faiss.knn(queries, self.features, k, metric=faiss.METRIC_INNER_PRODUCT))
 
-    def search_others(self, k: int, group: IntArray | None = None) -> Neighbors:
+    def search_others(self, k: int, group: IntArray | None = None, rows: IntArray | None = None) -> Neighbors:
         """Return the ``k`` nearest *other* rows of each row of the index.
 
         Parameters
@@ -126,9 +126,16 @@ class NeighborIndex:
         k : int
         group : int array of shape (n,), optional
             Rows of the same number are not others; where too few rows are left the last ones are −1.
+        rows : int array of shape (m,), optional
+            Only the neighbours of these rows.
         """
-        similarities, rows = zip(*(found for _, found in self.blocks_of_others(k, group)), strict=True)
-        return Neighbors(np.concatenate(similarities), np.concatenate(rows))
+        if rows is not None:
+            own = np.arange(len(self)) if group is None else group
+            largest = int(np.unique(own, return_counts=True)[1].max())
+            found = self._search(self.features[rows], min(k + largest, len(self)), len(rows))
+            return _others(found, own, rows, k)
+        blocks = [found for _, found in self.blocks_of_others(k, group)]
+        return Neighbors(np.concatenate([b.similarities for b in blocks]), np.concatenate([b.rows for b in blocks]))
 
     def blocks_of_others(self, k: int, group: IntArray | None = None) -> Iterator[tuple[slice, Neighbors]]:
         """Yield what :meth:`search_others` returns a block of rows at a time, with the rows it is of."""
@@ -159,7 +166,7 @@ def _not_themselves(found: Neighbors, start: int) -> Neighbors:
     return Neighbors(similarities[~own].reshape(len(rows), -1), rows[~own].reshape(len(rows), -1))
 
 
-def _others(found: Neighbors, group: IntArray, here: slice, k: int) -> Neighbors:
+def _others(found: Neighbors, group: IntArray, here: slice | IntArray, k: int) -> Neighbors:
     """Return the k nearest of the rows found that are of other groups, −1 where there are too few."""
     similarities, rows = found
     own = (rows < 0) | (group[rows] == group[here][:, None])  # (b, k + largest)

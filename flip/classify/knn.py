@@ -17,7 +17,7 @@ from flip.classify.index import NeighborIndex
 from flip.classify.settings import KnnSettings, parse_k
 from flip.classify.text_side import ZeroShotText
 from flip.classify.training_set import TrainingSet
-from flip.classify.votes import NeighborVotes, choose_text_share, fit_knn
+from flip.classify.votes import NeighborVotes, ShareScale, choose_text_share, fit_knn, fit_share_scale
 from flip.errors import ConfigError
 from flip.features import Features
 from flip.results import Neighbor
@@ -67,6 +67,8 @@ class KnnClassifier(Classifier):
         self.text, self.device, self.seed, self.index_folder = text, device, seed, index_folder
         self.text_share = 0.0
         self._votes: NeighborVotes | None = None
+        self._scale = ShareScale()
+        self._calibration = "default: nothing to validate on"
         self._train: Features | None = None
 
     @property
@@ -101,10 +103,9 @@ class KnnClassifier(Classifier):
         if len(votes.labels) < 2 or np.bincount(votes.labels[scored]).max() < 2:
             return None
         shares = votes.leave_one_out_shares(min(votes.k, len(votes.labels) - 1))
-        if self.text is not None:
-            shares = (1 - self.text_share) * shares + self.text_share * self.text.probabilities(train.image_features)
         rows = np.flatnonzero(scored)
-        return HeldOutPredictions("leave-one-out", rows, shares[rows])
+        probabilities = self._scale.probabilities(self._with_text(shares[rows], train.image_features[rows]))
+        return HeldOutPredictions("leave-one-out", rows, probabilities)
 
     def listed_neighbors(self, features: Features) -> list[tuple[Neighbor, ...]] | None:
         """Return the neighbours of each photo where ``settings.neighbors`` asks for them."""
@@ -169,12 +170,21 @@ class KnnClassifier(Classifier):
         if self.text is not None:
             self.text_share = choose_text_share(votes, self.text.probabilities(features.image_features))
         self._votes, self._train = votes, features
+        rows = votes.rows_to_scale_on()
+        if len(rows):
+            shares = votes.leave_one_out_shares(min(votes.k, len(votes.labels) - 1), rows)
+            shares = self._with_text(shares, features.image_features[rows])
+            self._scale = fit_share_scale(shares, features.labels[rows])
+            self._calibration = f"least log-loss in {BY_LEAVE_ONE_OUT}"
 
     def _probabilities(self, features: Features) -> FloatArray:
         shares = self._fitted.predict_proba(features.image_features)  # (n, c)
+        return self._scale.probabilities(self._with_text(shares, features.image_features))
+
+    def _with_text(self, shares: FloatArray, image_features: FloatArray) -> FloatArray:
         if self.text is None:
             return shares
-        return (1 - self.text_share) * shares + self.text_share * self.text.probabilities(features.image_features)
+        return (1 - self.text_share) * shares + self.text_share * self.text.probabilities(image_features)
 
     def _describe(self) -> dict[str, object]:
         votes, settings = self._fitted, self.settings
@@ -183,6 +193,7 @@ class KnnClassifier(Classifier):
             "k_chosen_by": BY_LEAVE_ONE_OUT if votes.trials else "given",
             "vote": settings.vote,
             "train_photos": len(votes.labels),
+            "calibration": self._calibration,
             "index": votes.index.kind,
         }
         if settings.vote == "softmax":

@@ -9,9 +9,37 @@ from typing import NamedTuple
 import numpy as np
 
 from flip.arrays import BoolArray, FloatArray, IntArray
+from flip.classify.calibration import fit_logit_weights, softmax
 from flip.classify.index import NeighborIndex, Neighbors
 from flip.classify.settings import AUTO_K, DEFAULT_TEMPERATURE
 from flip.errors import ConfigError
+
+#: Added to shares of votes before their logarithm is taken, chosen among.
+FLOORS = (0.001, 0.003, 0.01, 0.03)
+#: Comparisons of photos, and photos at least, from which the scale of probabilities is found.
+MOST_COMPARISONS, FEWEST_SCORED = 200_000_000, 300
+
+
+class ShareScale(NamedTuple):
+    """Turns shares of votes s into probabilities in proportion to ``(s + floor) ** weight``, in the same order."""
+
+    floor: float = 0.01
+    weight: float = 1.0
+
+    def probabilities(self, shares: FloatArray) -> FloatArray:
+        """Return probabilities of shape (n, c) of shares of shape (n, c); equal shares stay equal."""
+        return softmax(np.float32(self.weight) * np.log(shares + np.float32(self.floor)))
+
+
+def fit_share_scale(shares: FloatArray, labels: IntArray) -> ShareScale:
+    """Return the scale of the least log-loss on rows that did not vote for themselves.
+
+    This is temperature scaling (Guo et al., ICML 2017) of smoothed logarithms: a class without a vote is improbable,
+    not impossible.
+    """
+    fitted = {floor: fit_logit_weights([np.log(shares + np.float32(floor))], labels) for floor in FLOORS}
+    floor = min(FLOORS, key=lambda floor: fitted[floor].log_loss)
+    return ShareScale(floor, max(float(fitted[floor].weights[0]), 1e-3))
 
 
 class KTrial(NamedTuple):
@@ -99,11 +127,22 @@ class NeighborVotes:
         best = max(trials, key=lambda trial: (trial.train_top1, -trial.k))
         return replace(self, k=best.k, trials=tuple(trials))
 
-    def leave_one_out_shares(self, k: int) -> FloatArray:
-        """Return the vote shares of each indexed row's ``k`` nearest other rows, shape (n, c)."""
+    def rows_to_scale_on(self) -> IntArray:
+        """Return rows whose class has another row, evenly spread; fewer where there are many rows to compare with."""
+        n = len(self.labels)
+        scored = np.ones(n, bool) if self.real is None else self.real
+        counts = np.bincount(self.labels, minlength=self.classes)
+        rows = np.flatnonzero(scored & (counts[self.labels] > 1))
+        most = max(FEWEST_SCORED, MOST_COMPARISONS // n)
+        return rows[:: max(1, -(-len(rows) // most))]
+
+    def leave_one_out_shares(self, k: int, rows: IntArray | None = None) -> FloatArray:
+        """Return the vote shares of the ``k`` nearest other rows of each indexed row, or of ``rows``, shape (n, c)."""
+        if rows is not None:
+            return self.vote_on(self.index.search_others(k, self.group, rows))
         shares = np.empty((len(self.labels), self.classes), np.float32)
-        for rows, found in self.index.blocks_of_others(k, self.group):
-            shares[rows] = self.vote_on(found)
+        for block, found in self.index.blocks_of_others(k, self.group):
+            shares[block] = self.vote_on(found)
         return shares
 
     def _leave_one_out(self, ks: Sequence[int]) -> list[KTrial]:

@@ -7,12 +7,15 @@ from typing import Self
 
 from flip.arrays import FloatArray
 from flip.classify.base import Classifier
+from flip.classify.calibration import softmax
 from flip.classify.text_side import ZeroShotText, mean_class_embeddings, zero_shot_logits
 from flip.classify.training_set import TrainingSet
+from flip.classify.transductive import log_prior
 from flip.errors import ConfigError
 from flip.features import Features
+from flip.metrics import wilson_interval
 
-__all__ = ["ZeroShotClassifier", "mean_class_embeddings", "zero_shot_logits"]
+__all__ = ["TransductiveZeroShotClassifier", "ZeroShotClassifier", "mean_class_embeddings", "zero_shot_logits"]
 
 
 class ZeroShotClassifier(Classifier):
@@ -69,6 +72,17 @@ class ZeroShotClassifier(Classifier):
         """The factor of the cosines."""
         return self.text.logit_scale
 
+    def transductive(self) -> TransductiveZeroShotClassifier:
+        """Return the classifier that also uses the unlabelled photos it is asked about together."""
+        return TransductiveZeroShotClassifier(
+            self.class_embeddings,
+            self.logit_scale,
+            self.classes_,
+            self.fingerprint,
+            prompts=self.text.prompts,
+            protocol=self._more,
+        )
+
     @property
     def learns(self) -> bool:
         """Nothing is learned from photos."""
@@ -101,3 +115,26 @@ class ZeroShotClassifier(Classifier):
 
     def _describe(self) -> dict[str, object]:
         return {"prompts": self.text.prompts, **self._more}
+
+
+class TransductiveZeroShotClassifier(ZeroShotClassifier):
+    """Zero-shot whose preference for some class names is taken off, as the photos of one call show it.
+
+    The probabilities of a photo depend on the others of the call, and the protocol says so. See
+    :func:`flip.classify.transductive.log_prior`; parameters are those of :class:`ZeroShotClassifier`.
+    """
+
+    def details_on(self, test: Features) -> dict[str, object]:
+        """Return the accuracy of plain zero-shot on the same photos, with its 95 % interval."""
+        test = test.readable()
+        right = int((self.text.logits(test.image_features).argmax(axis=1) == test.labels).sum())
+        low, high = wilson_interval(right, len(test))
+        return {"plain": {"top1": 100.0 * right / max(1, len(test)), "ci95": [low, high]}}
+
+    def _probabilities(self, features: Features) -> FloatArray:
+        logits = self.text.logits(features.image_features)
+        return softmax(logits - log_prior(logits).astype(logits.dtype))
+
+    def _describe(self) -> dict[str, object]:
+        how = "uses the photos that are scored, without their labels: the prior of class names is taken off"
+        return {**super()._describe(), "transductive": how}

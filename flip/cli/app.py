@@ -19,8 +19,8 @@ import typer
 from typer.core import TyperGroup
 
 from flip import __version__
+from flip.cli.help import help_without_command
 from flip.cli.lazy import LazyCommands
-from flip.cli.options import help_without_command
 from flip.errors import FlipError, Interrupted
 from flip.shown import one_line
 
@@ -70,6 +70,11 @@ class ErrorBoundary(TyperGroup):
             sys.exit(e.exit_code)
         except typer.Abort:
             sys.exit(130)
+        except OSError as e:  # of --help and --version, which are printed before there is a command
+            _drop_output()
+            if not isinstance(e, BrokenPipeError):
+                _say(_of_system(e))
+            sys.exit(0 if isinstance(e, BrokenPipeError) else 1)
         sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: Any) -> object:

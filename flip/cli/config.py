@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from flip import names
+from flip.cli.pictures import SUFFIXES, parse_plot
 from flip.data.settings import DataSettings
 from flip.embed.settings import EmbedSettings
 from flip.errors import ConfigError
@@ -117,6 +118,12 @@ class PredictOptions(ReadOptions, FileOutput):
         None, "Copy the photos into this new folder, sorted into folders by their label.", writes="folder"
     )
     link: bool = option(False, "Link the photos of --copy-to instead of copying them.")
+    plot: str | None = option(
+        None,
+        "Draw the confusion matrix, or with --shots the curve, into this .png, .svg or .pdf file; calibration:FILE, "
+        "coverage:FILE, confusion:FILE or few-shot:FILE draw one of these, and the word alone WORD.png.",
+        completes=names.PLOTS,
+    )
     top: int = option(5, "How many labels a prediction row lists.")
     reject: float | None = option(None, "A prediction whose probability is below this gets no label.")
     groups: str | None = option(
@@ -132,6 +139,9 @@ class PredictOptions(ReadOptions, FileOutput):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least("--top", self.top, 1)
+        picture = parse_plot(self.plot)
+        if picture is not None and picture.kind == "few-shot" and not getattr(self, "shots", None):
+            raise ConfigError("--plot few-shot draws the curve of --shots; pass --shots 1,2,4,all with it")
         if self.reject is not None and not 0 <= self.reject <= 1:
             raise ConfigError(f"--reject {self.reject:g} is not a probability; pass a number from 0 to 1")
 
@@ -149,9 +159,6 @@ class TrainedOptions(PredictOptions):
         None, "Folder of generated photos, as flip augment writes; they join training only."
     )
     augmented_weight: float = option(1.0, "How much a generated photo counts beside a real one.")
-    plot: Path | None = option(
-        None, "Draw the few-shot curve, or calibration and coverage, into this .png, .svg or .pdf file.", writes="image"
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -159,10 +166,9 @@ class TrainedOptions(PredictOptions):
         at_least("--seeds", self.seeds, 1)
         if self.augmented_weight < 0:
             raise ConfigError(f"--augmented-weight {self.augmented_weight:g} is negative; pass 0 or more")
-        require_picture_name(self.plot)
 
 
 def require_picture_name(plot: Path | None) -> None:
     """Raise a ConfigError unless ``--plot`` names a file that curves can be drawn into."""
-    if plot is not None and plot.suffix not in (".png", ".svg", ".pdf"):
+    if plot is not None and plot.suffix not in SUFFIXES:
         raise ConfigError(f"--plot {plot} is no picture file; pass a name that ends in .png, .svg or .pdf")

@@ -15,7 +15,6 @@ from flip.cli.config import CacheOptions, FolderOutput
 from flip.cli.context import implied_model, stdin
 from flip.cli.output import result_format, stdout
 from flip.diffusion.settings import CheckpointSettings, DrawSettings, SamplerSettings
-from flip.errors import DataError, reason_of
 from flip.names import DEVICES, PRECISIONS
 from flip.settings import at_least, option, settings_from
 from flip.shown import shown
@@ -67,10 +66,7 @@ def read_prompts(given: Sequence[str], file: Path | None) -> list[str]:
     for text in given:
         prompts += _lines(decode_text(stdin().read(), "stdin")) if text == "-" else [text]
     if file is not None:
-        try:
-            prompts += _lines(read_text(file))
-        except OSError as e:
-            raise DataError(f"{file} cannot be read ({reason_of(e)}); pass a UTF-8 text file of prompts") from e
+        prompts += _lines(read_text(file))
     return [prompt for prompt in prompts if prompt.strip()]
 
 

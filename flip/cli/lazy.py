@@ -22,11 +22,11 @@ class LazyCommands(MutableMapping[str, Any]):
     names : sequence of str
         Modules of ``flip.cli.commands``.
     made : dict
-        Commands that are there already; they come first.
+        Commands that are there already; they come last.
     """
 
     def __init__(self, names: tuple[str, ...], made: dict[str, Any]) -> None:
-        self._commands: dict[str, Any] = {**made, **dict.fromkeys(names)}
+        self._commands: dict[str, Any] = {**dict.fromkeys(names), **made}
 
     def __getitem__(self, name: str) -> Any:
         if self._commands[name] is None:

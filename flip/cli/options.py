@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 import typer
 
 from flip.cli.context import is_main_process, messages
+from flip.cli.pictures import parse_plot
 from flip.errors import ConfigError
 from flip.files import is_special, require_new_folder, require_writable
 from flip.settings import flag
@@ -76,12 +77,6 @@ def command(app: typer.Typer, name: str, config_type: type[Config]) -> Callable[
     return register
 
 
-def help_without_command(context: typer.Context) -> None:
-    """Print a group's help where no command follows it."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-
-
 def require_outputs(options: Any) -> None:
     """Check, before any work, that each output can be written, is no input, and is not another output too.
 
@@ -91,6 +86,8 @@ def require_outputs(options: Any) -> None:
     """
     paths = {f.name: Path(value) for f in fields(options) if isinstance(value := getattr(options, f.name), (str, Path))}
     writes = {f.name: f.metadata["writes"] for f in fields(options) if f.name in paths and "writes" in f.metadata}
+    if isinstance(plot := getattr(options, "plot", None), str) and (picture := parse_plot(plot)):
+        paths["plot"], writes["plot"] = picture.file, "image"
     for name, kind in writes.items():
         path, option_name = paths[name], FLAGS.get(name, (flag(name),))[0]
         if kind == "folder":

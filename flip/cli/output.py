@@ -13,14 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from flip.cli.config import FileOutput, FormatOptions, PredictOptions
+from flip.cli.evaluation_table import evaluation_tables
+from flip.cli.tables import grid, pairs, table_text
 from flip.files import (
     KEEP_NAMES,
+    JsonObject,
     claim_folder,
     is_special,
     json_text,
     open_special,
     open_to_write,
     write_text,
+    write_whole,
     written_aside,
 )
 from flip.results import (
@@ -35,9 +39,6 @@ from flip.results import (
 from flip.shown import shown
 
 if TYPE_CHECKING:
-    from rich.table import Table
-    from rich.text import Text
-
     from flip.data.dataset import Box, Dataset
     from flip.studies.protocol import Outcome
 
@@ -46,8 +47,11 @@ log = logging.getLogger("flip.cli")
 #: Columns of an evaluation as csv.
 EVALUATION_COLUMNS = (
     *("command", "data", "model", "split", "n", "classes", "top1", "ci95_low", "ci95_high"),
-    *("top5", "mean_per_class", "unreadable", "seconds"),
+    *("top5", "mean_per_class", "unreadable", "seconds", "format"),
 )
+
+#: Further columns of a few-shot evaluation.
+SHOT_COLUMNS = ("shots", "seeds", "head")
 
 
 def output_file(options: FormatOptions) -> Path | None:
@@ -69,21 +73,30 @@ def write_evaluation(options: FormatOptions, evaluation: Evaluation) -> None:
     """Write an evaluation to stdout or ``-o``, in the format asked for."""
     form, file = result_format(options, "json"), output_file(options)
     if form == "table":
-        text = _table_text(_evaluation_tables(evaluation), file)
+        text = table_text(evaluation_tables(evaluation, verbose=options.verbose), file)
     elif form == "csv":
-        low, high = evaluation.ci95
-        row = {**evaluation.to_dict(), "ci95_low": low, "ci95_high": high}
-        text = _csv_text([row], EVALUATION_COLUMNS, safe=options.csv_safe)
+        columns = (*EVALUATION_COLUMNS, *(SHOT_COLUMNS if "shots" in evaluation.details else ()))
+        text = _csv_text(list(_csv_rows(evaluation)), columns, safe=options.csv_safe)
     else:
         text = _json_text(evaluation.to_dict(), form)
     _write(file, text)
+
+
+def _csv_rows(evaluation: Evaluation) -> Iterator[JsonObject]:
+    """Yield the evaluation as csv has it; of a few-shot run one row for each number of shots, with means over draws."""
+    row = evaluation.to_dict()
+    for own in row.get("shots", [row]):
+        # What the run reports of the one draw whose rows it shows is no mean over draws.
+        shared = {k: v for k, v in row.items() if own is row or k not in ("top5", "mean_per_class", "seconds")}
+        low, high = own["ci95"] or (None, None)
+        yield {**shared, **own, "ci95_low": low, "ci95_high": high}
 
 
 def write_summary(options: FormatOptions, title: str, summary: Mapping[str, object]) -> None:
     """Write a flat mapping to stdout or ``-o``: a table of two columns, json, or csv of one row."""
     form, file = result_format(options, "json"), output_file(options)
     if form == "table":
-        text = _table_text([_pairs(title, summary)], file)
+        text = table_text([pairs(title, _told(summary))], file)
     elif form == "csv":
         text = _csv_text([summary], tuple(summary), safe=options.csv_safe)
     else:
@@ -91,11 +104,17 @@ def write_summary(options: FormatOptions, title: str, summary: Mapping[str, obje
     _write(file, text)
 
 
+def _told(summary: Mapping[str, object]) -> dict[str, object]:
+    """Return what a person wants of a summary: not what the title says, and nothing that is empty."""
+    said = ("command", "format")
+    return {k.replace("_", " "): v for k, v in summary.items() if k not in said and v not in (None, "", [], {})}
+
+
 def write_rows(options: FormatOptions, title: str, rows: Sequence[Mapping[str, object]]) -> None:
     """Write a list of like mappings to stdout or ``-o``: a table, json, jsonl or csv."""
     form, file = result_format(options, "jsonl"), output_file(options)
     if form == "table":
-        text = _table_text([_grid(title, rows)], file)
+        text = table_text([grid(title, rows)], file)
     elif form == "csv":
         text = _csv_text(rows, tuple(rows[0]) if rows else (), safe=options.csv_safe)
     elif form == "json":
@@ -152,7 +171,7 @@ def prediction_writer(options: PredictOptions) -> Iterator[Callable[[Prediction]
             yield lambda row: _write_line(stream, row)
             return
         grouped = options.groups is not None and options.reject is not None
-        columns = prediction_columns(options.top, grouped=grouped)
+        columns = prediction_columns(options.top, rejects=options.reject is not None, grouped=grouped)
         writer = RowWriter(stream, form, columns, csv_safe=options.csv_safe)
         yield lambda row: writer.write(row.to_cells() if form == "csv" else row.to_dict())
         writer.close()
@@ -161,15 +180,15 @@ def prediction_writer(options: PredictOptions) -> Iterator[Callable[[Prediction]
 def _write_line(stream: TextIO, row: Prediction) -> None:
     """Write one line per photo, for a terminal: rows appear as they come, so columns have fixed widths."""
     if row.error is not None:
-        stream.write(f"{shown(row.path)}  {row.error}\n")
+        text = f"{shown(row.path)}  {row.error}\n"
     else:
         label, score = row.label, row.score
         if label is None and row.surest is not None and row.surest.group_score is not None:
             label, score = f"({row.surest.rank} {row.surest.group})", row.surest.group_score
-        stream.write(f"{shown(label or '(unsure)'):<32} {100 * score:5.1f} %  {shown(row.path)}\n")
+        text = f"{shown(label or '(unsure)'):<32} {100 * score:5.1f} %  {shown(row.path)}\n"
     for neighbor in row.neighbors or ():
-        stream.write(f"    {neighbor.score:.3f}  {shown(neighbor.label):<28} {shown(neighbor.path)}\n")
-    stream.flush()
+        text += f"    {neighbor.score:.3f}  {shown(neighbor.label):<28} {shown(neighbor.path)}\n"
+    write_whole(stream, text)
 
 
 @contextmanager
@@ -227,81 +246,3 @@ def _csv_text(rows: Sequence[Mapping[str, object]], columns: Sequence[str], *, s
         cells = csv_cells(row, safe=safe)
         writer.writerow([cells.get(name) for name in columns])
     return text.getvalue()
-
-
-def _evaluation_tables(e: Evaluation) -> list[Table]:
-    low, high = e.ci95
-    head = {
-        "data": f"{e.data} ({e.split}: {e.n} photos, {e.classes} classes)",
-        "model": e.model,
-        "top-1": f"{e.top1:.1f} %   95 % interval {low:.1f} to {high:.1f}",
-        **({} if e.top5 is None else {"top-5": f"{e.top5:.1f} %"}),
-        "mean per class": f"{e.mean_per_class:.1f} %",
-        **({"calibration error": f"{e.details['ece']:.3f}"} if "ece" in e.details else {}),
-        **_flat(e.protocol),
-        "unreadable": e.unreadable,
-        "seconds": f"{e.seconds:.1f}",
-    }
-    # The reliability curve's bins are for a program or a picture; its summary is in the head.
-    told = {k: rows for k, rows in e.details.items() if isinstance(rows, list) and rows and k != "reliability"}
-    hardest = sorted(e.per_class, key=lambda row: float(row["top1"]))[:5]
-    grids = [_grid(name, rows) for name, rows in {**told, "hardest classes": hardest}.items()]
-    return [_pairs(f"flip {e.command}", head), *grids]
-
-
-def _flat(protocol: Mapping[str, object]) -> dict[str, object]:
-    """Return a protocol with the items of its mappings beside the others."""
-    rows: dict[str, object] = {}
-    for key, value in protocol.items():
-        rows |= _flat(value) if isinstance(value, dict) else {key.replace("_", " "): value}
-    return rows
-
-
-def _pairs(title: str, values: Mapping[str, object]) -> Table:
-    from rich.table import Table
-
-    table = Table(title=_text(title), title_justify="left", show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column()
-    for key, value in values.items():
-        table.add_row(_text(key), _text(_cell(value)))
-    return table
-
-
-def _grid(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
-    from rich.table import Table
-
-    table = Table(title=_text(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for key in rows[0] if rows else ():
-        table.add_column(_text(key.replace("_", " ")), overflow="fold")
-    for row in rows:
-        table.add_row(*(_text(_cell(value)) for value in row.values()))
-    return table
-
-
-def _text(text: str) -> Text:
-    """Return a text of which Rich takes nothing in brackets for markup."""
-    from rich.text import Text
-
-    return Text(text)
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.1f}" if abs(value) >= 1 or value == 0 else f"{value:.3f}"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_cell(v) for v in value)
-    return "–" if value is None else shown(value)
-
-
-def _table_text(tables: Sequence[Table], file: Path | None) -> str:
-    from rich.console import Console
-
-    to_terminal = file is None and sys.stdout.isatty()
-    buffer = io.StringIO()
-    console = Console(file=buffer, force_terminal=to_terminal, width=None if to_terminal else 120)
-    for i, table in enumerate(tables):
-        if i:
-            console.print()
-        console.print(table)
-    return buffer.getvalue()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from flip.cli.config import PredictOptions, TrainedOptions
 from flip.cli.context import Context, finish, input_paths, is_there, progress
 from flip.cli.output import prediction_writer, report_outcome, show_photos
+from flip.cli.pictures import draw
 from flip.errors import DataError
 from flip.studies.settings import parse_shots
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from flip.classify.base import Classifier
     from flip.classify.groups import Candidates, ClassGroups
     from flip.data.dataset import Dataset
-    from flip.results import Evaluation, Prediction
+    from flip.results import Prediction
     from flip.studies.protocol import Description, Fit, Outcome
 
 log = logging.getLogger("flip.cli")
@@ -29,6 +30,8 @@ def name_photos(options: PredictOptions, context: Context, classifier: Classifie
     """Write one row for each input, in the input's order, each batch as soon as it is done."""
     from flip.studies.protocol import prediction_rows
 
+    if len(classifier.classes_) < 2:
+        raise DataError(f"there is one class, {classifier.classes_[0]!r}, so every photo is it; give two or more")
     if not context.is_main:
         return
     kept: list[Prediction] = []
@@ -119,6 +122,7 @@ def show(options: PredictOptions, context: Context, outcome: Outcome, dataset: D
         )
     wanted = options.predictions or options.run or options.sheet or options.copy_to
     rows = outcome.rows(top=options.top, reject=options.reject) if wanted else []
+    draw(options.plot, outcome)
     report_outcome(options, outcome, rows, dataset.select(options.split), context.used)
     finish(options, outcome.evaluation.unreadable)
 
@@ -173,7 +177,6 @@ def run_fit(
         outcome = run_protocol(
             fit, training, test, shots=shots, seeds=options.seeds, seed=options.seed, about=about, progress=advance
         )
-    draw_plot(options.plot, outcome.evaluation)
     show(options, context, outcome, dataset)
 
 
@@ -186,26 +189,11 @@ def require_meaning(context: Context, split: str) -> None:
         If the split has no photo, there is one class only, or the model learned from the photos.
     """
     from flip.clip.learned import require_unlearned_by_model
-    from flip.data.same_photos import copies_of_training_photos, describe_copies
+    from flip.data.same_photos import warn_of_copies
 
     dataset = context.dataset
     dataset.select(split)
     dataset.require_classes()
     require_unlearned_by_model(context.model_name, dataset, split)
-    copied = None if dataset.embeddings is not None else describe_copies(copies_of_training_photos(dataset))
-    if copied:
-        log.warning("%s", copied)
-
-
-def draw_plot(file: Path | None, evaluation: Evaluation) -> None:
-    """Draw the few-shot curve, or calibration and coverage, where ``--plot`` asks for it."""
-    if file is None:
-        return
-    from flip.report.plots import plot_calibration, plot_few_shot
-
-    title = f"{evaluation.command}, {evaluation.classes} classes, n {evaluation.n}"
-    if "shots" in evaluation.details:
-        plot_few_shot(file, {evaluation.command: evaluation.details["shots"]}, title)
-    else:
-        plot_calibration(file, evaluation.details, title)
-    log.info("drew %s", file)
+    warn_of_copies(dataset)
+    dataset.note_absent_classes(split)

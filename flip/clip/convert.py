@@ -134,6 +134,8 @@ def clip_state(state: State) -> State:
 
 def _settings(config: JsonObject, part: str, defaults: JsonObject) -> JsonObject:
     given = config.get(part) or config.get(f"{part}_dict") or {}
+    if not isinstance(given, dict):
+        raise TypeError(f"{part} is a {type(given).__name__}")
     return defaults | {key: value for key, value in given.items() if key in defaults and value is not None}
 
 
@@ -154,7 +156,8 @@ def _pooling(text: JsonObject) -> JsonObject:
 
 
 def _unsupported(kind: object, config: JsonObject, file: Path) -> str:
-    name = next(iter(config.get("architectures") or []), None) or f"a model of type {kind!r}"
+    of_type = f"model of type {kind!r}" if kind else "model of no type"
+    name = next(iter(config.get("architectures") or []), None) or of_type
     if kind in ("siglip", "siglip2"):
         advice = f"pass the same weights in open_clip's form, such as --model {_siglip_tag(str(kind), config)}"
     elif kind in ("clip_vision_model", "clip_text_model"):

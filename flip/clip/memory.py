@@ -18,6 +18,14 @@ from flip.reading import read_json
 #: Raised when another version of flip would find other facts of the same files.
 FORMAT = 1
 
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "fingerprint": str,
+    "dim": int,
+    "logit_scale": (int, float),
+    "context_length": int,
+    "config": dict,
+}
+
 
 def remember(cache: Path, key: str, facts: ModelFacts, files: Iterable[Path]) -> None:
     """Write what is known of a model; a cache that cannot be written remembers nothing.
@@ -52,10 +60,11 @@ def recall(cache: Path, key: str, files: Iterable[Path] | None = None) -> ModelF
             return None
         if files is not None and [entry[0] for entry in content["files"]] != [_absolute(file) for file in files]:
             return None
-        if any(_state(Path(entry[0])) != entry for entry in content["files"]):
+        if not content["files"] or any(_state(Path(entry[0])) != entry for entry in content["files"]):
             return None
-        return ModelFacts(**content["facts"])
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        facts = ModelFacts(**content["facts"])
+        return facts if all(isinstance(getattr(facts, name), kind) for name, kind in _KINDS.items()) else None
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
         return None
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from unicodedata import normalize
 
-from flip.data.table_files import READERS, read_table
 from flip.data.text import read_text
-from flip.errors import ConfigError, DataError, near_names, reason_of
+from flip.errors import ConfigError, DataError, near_names
 from flip.names import PROMPTS
 from flip.reading import parse_json
 
@@ -100,7 +97,7 @@ def _templates(prompts: str) -> tuple[str, ...]:
 
 
 def _from_text(file: Path) -> tuple[str, ...]:
-    lines = [(i, line.strip()) for i, line in enumerate(_read(file).splitlines(), 1)]
+    lines = [(i, line.strip()) for i, line in enumerate(read_text(file).splitlines(), 1)]
     lines = [(i, line) for i, line in lines if line and not line.startswith("#")]
     if not lines:
         raise DataError(f"{file} holds no template; write one per line, such as 'a photo of a {{}}.'")
@@ -114,7 +111,7 @@ def _from_json(file: Path, classnames: Sequence[str]) -> ClassPrompts:
     if not file.is_file():
         raise ConfigError(f"--prompts {file}: no such file; pass a JSON file of class → list of sentences")
     try:
-        content = parse_json(_read(file))
+        content = parse_json(read_text(file))
     except ValueError as e:
         raise DataError(f"{file} is not JSON ({e}); it holds class → list of sentences") from e
     if not isinstance(content, dict):
@@ -157,41 +154,3 @@ def _sentences(file: Path, name: str, value: object) -> tuple[str, ...]:
     if not isinstance(sentences, list) or not all(isinstance(s, str) for s in sentences):
         raise DataError(f"{file}: class {name!r} holds {type(value).__name__}; it must be a list of sentences")
     return tuple(s.strip() for s in sentences if s.strip())
-
-
-def read_class_list(file: Path) -> tuple[str, ...]:
-    """Read class names: one per line of a text file (blank lines are skipped), or the label column of a table.
-
-    Raises
-    ------
-    DataError
-        If the file is missing or empty, a table has no column of labels, or a text file names a class twice.
-    """
-    if file.suffix.lower() in READERS:
-        return _names_of_table(file)
-    names = tuple(normalize("NFC", line.strip()) for line in _read(file).splitlines() if line.strip())
-    if not names:
-        raise DataError(f"{file} names no class; write one per line")
-    if len(set(names)) < len(names):
-        twice = next(name for name, n in Counter(names).items() if n > 1)
-        raise DataError(f"{file} names class {twice!r} twice; write each once")
-    return names
-
-
-def _names_of_table(file: Path) -> tuple[str, ...]:
-    table = read_table(file)
-    column = table.column("label")
-    if column is None:
-        there = ", ".join(table.columns)
-        raise DataError(f"{file} has no column 'label'; it has {there}; rename the one that holds the class names")
-    names = tuple(dict.fromkeys(name for row in table.rows if (name := row.text(column))))
-    if not names:
-        raise DataError(f"{file} names no class in its column {column!r}")
-    return names
-
-
-def _read(file: Path) -> str:
-    try:
-        return read_text(file)
-    except OSError as e:
-        raise DataError(f"{file} cannot be read ({reason_of(e)}); pass a UTF-8 text file") from e

@@ -155,9 +155,13 @@ def _folder(files: ModelFiles, config: Path, *, fetch: bool) -> Source:
 
 def _transformers(files: ModelFiles, config: Path, content: JsonObject) -> Source:
     refuse_code(content, config)
-    model_cfg = check_model_cfg(clip_config(content, config), config, **_known_keys())
     preprocessor = config.parent / _PREPROCESSOR
-    preprocess_cfg = preprocess_config(read_json(preprocessor) if preprocessor.is_file() else {})
+    try:
+        converted = clip_config(content, config)
+        preprocess_cfg = preprocess_config(read_json(preprocessor) if preprocessor.is_file() else {})
+    except (TypeError, ValueError, ArithmeticError, AttributeError, KeyError) as e:
+        raise ModelError(f"{config} is not transformers' configuration of a CLIPModel ({e}); fetch it again") from e
+    model_cfg = check_model_cfg(converted, config, **_known_keys())
     source = Source(
         model_cfg, check_preprocess_cfg(preprocess_cfg, preprocessor), files.weights, files.all, convert=clip_state
     )

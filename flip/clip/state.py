@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flip.data.foreign import what_it_is
 from flip.errors import ModelError
+from flip.reading import open_plain, require_plain, require_stored
 
 if TYPE_CHECKING:
     import torch
@@ -53,23 +55,28 @@ def read_state(files: Iterable[Path]) -> State:
 def is_torchscript(file: Path) -> bool:
     """Return whether a file is a TorchScript archive, as OpenAI published CLIP."""
     try:
-        with zipfile.ZipFile(file) as archive:
+        with open_plain(file) as stream, zipfile.ZipFile(stream) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile):
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
         return False
 
 
 def _read(file: Path) -> State:
     try:
+        require_plain(file)
+        _require_weights(file)
         if file.suffix.lower() == ".safetensors":
             from safetensors.torch import load_file
 
             content: object = load_file(file)
         elif is_torchscript(file):
+            require_stored(file)
             content = _read_torchscript(file)
         else:
             import torch
 
+            if zipfile.is_zipfile(file):
+                require_stored(file)
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as e:
         named = re.search(r"GLOBAL (\S+)|names (\S+),", str(e))
@@ -79,6 +86,8 @@ def _read(file: Path) -> State:
             f"the weights {file} cannot be loaded: the file {problem} weights never need and which could run code; "
             "nothing of it was run; take a .safetensors file, or save the model's state_dict() alone"
         ) from e
+    except ModelError:
+        raise
     except Exception as e:
         lines = [line.strip() for line in str(e).splitlines() if line.strip()]
         reason = lines[0][:160] if lines else type(e).__name__
@@ -86,6 +95,17 @@ def _read(file: Path) -> State:
             f"the weights {file} cannot be loaded ({reason}); fetch the file again, or take a .safetensors file"
         ) from e
     return _tensors(file, content)
+
+
+def _require_weights(file: Path) -> None:
+    """Raise a ModelError for a file that begins as something else than weights."""
+    if file.suffix.lower() == ".json":
+        raise ModelError(f"{file} is a configuration and no weights; pass its folder, or the weights beside it")
+    with open_plain(file) as stream:
+        # A safetensors file may begin with the bytes of a brace: the length of its header.
+        what = what_it_is(stream.read(16), of=("JSON",))
+    if what is not None:
+        raise ModelError(f"{file} is {what}")
 
 
 def _tensors(file: Path, content: object) -> State:

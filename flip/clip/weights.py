@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 from pathlib import Path
 
 from flip.errors import ConfigError
 from flip.files import write_json
 from flip.reading import open_plain, read_json
+
+_IS_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def weights_hash(file: Path, cache: Path | None) -> str:
@@ -30,7 +33,7 @@ def weights_hash(file: Path, cache: Path | None) -> str:
     seen = [str(file), stat.st_size, stat.st_mtime_ns]
     try:
         remembered = read_json(memory)
-        if remembered["file"] == seen:
+        if remembered["file"] == seen and _IS_SHA256.fullmatch(remembered["sha256"]):
             return str(remembered["sha256"])
     except (OSError, ValueError, KeyError, TypeError):
         pass

@@ -5,25 +5,28 @@ from __future__ import annotations
 import importlib.util
 import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from flip.arrays import Array, IntArray
 from flip.data.dataset import Box, Photo
 from flip.data.formats import FORMATS, PLUGINS, RAW_ADVICE, RAW_SUFFIXES, is_heif, why_unidentified
+from flip.data.limits import MAX_PIXELS, Timed, decoding, require_bounded
 from flip.errors import DataError
 from flip.reading import open_plain
-
-#: More pixels than this are refused before any is decoded: the level at which Pillow itself speaks of a bomb.
-MAX_PIXELS = 178_956_970
 
 _DNG_VERSION, _SUB_IMAGES, _REDUCED, _LARGEST_SAMPLE = 50706, 330, 254, 281
 
 #: The largest values of 8, 10, 12, 14 and 16 bits, and how far they are shifted to become 8.
 _RANGES = ((255, 0), (1023, 2), (4095, 4), (16383, 6), (65535, 8))
+
+#: Left, top, right and lower edge of some rows of an image, and about how many pixels they have.
+_Strip = tuple[int, int, int, int]
+_STRIP_PIXELS = 1 << 20
 
 _SIGNS_OF_TRUNCATION = ("truncated", "broken data stream", "not enough image data")
 
@@ -47,8 +50,8 @@ def decode_image(source: Path | bytes | BinaryIO, box: Box | None = None) -> Ima
     Raises
     ------
     DataError
-        If the photo cannot be read, is no image, is truncated, has more than ``MAX_PIXELS`` pixels, or the box holds
-        no pixel of it. One short line, without the path.
+        If the photo cannot be read, is no image, is truncated, would take more memory or time than
+        ``flip.data.limits`` allows, or the box holds no pixel of it. One short line, without the path.
     """
     image = read_image(source)
     return image if box is None else image.crop(box_pixels(box, image.width, image.height))
@@ -103,15 +106,20 @@ def _decode(
 ) -> Image.Image:
     if not file.seekable():
         file = io.BytesIO(file.read())
-    image = _opened(file)
-    if image.width * image.height > MAX_PIXELS:
-        raise Image.DecompressionBombError
+    timed: Any = Timed(file)
+    image = _opened(timed)
+    require_bounded(image, file)
     if image.format == "TIFF" and (suffix in RAW_SUFFIXES or _is_thumbnail_of_raw(image)):
         raise DataError(RAW_ADVICE)
-    wide_colour = image.mode in ("RGB", "RGBA") and ";16" in _raw_mode(image)
-    largest = getattr(image, "tag_v2", {}).get(_LARGEST_SAMPLE)
     if before is not None:
         before(image)
+    with decoding(image):
+        return _pixels(image, timed)
+
+
+def _pixels(image: Image.Image, file: BinaryIO) -> Image.Image:
+    wide_colour = image.mode in ("RGB", "RGBA") and ";16" in _raw_mode(image)
+    largest = getattr(image, "tag_v2", {}).get(_LARGEST_SAMPLE)
     image.load()
     _turn_upright(image)
     if wide_colour:
@@ -169,11 +177,27 @@ def _wide_colour(file: BinaryIO, high: Image.Image) -> Image.Image:
     ]
     low.load()
     _turn_upright(low)
-    values = np.asarray(high, np.uint16) * 256 + np.asarray(low, np.uint16)  # (h, w, channels)
-    scaled = (values >> _shift(int(values[..., :3].max()))).astype(np.uint8)
-    if high.mode == "RGBA":
-        scaled[..., 3] = np.asarray(high)[..., 3]
-    return Image.fromarray(scaled, high.mode)
+    brights = (int(_sixteen_bits(high, low, strip)[..., :3].max()) for strip in _strips(high))
+    shift = _shift(max(brights))
+    scaled = Image.new(high.mode, high.size)
+    for strip in _strips(high):
+        part = (_sixteen_bits(high, low, strip) >> shift).astype(np.uint8)
+        if high.mode == "RGBA":
+            part[..., 3] = np.asarray(high.crop(strip))[..., 3]
+        scaled.paste(Image.fromarray(part, high.mode), strip[:2])
+    return scaled
+
+
+def _sixteen_bits(high: Image.Image, low: Image.Image, strip: _Strip) -> IntArray:
+    """Return the values (h, w, channels) of a strip whose high and low bytes are in two images."""
+    return np.asarray(high.crop(strip), np.int64) * 256 + np.asarray(low.crop(strip), np.int64)
+
+
+def _strips(image: Image.Image) -> Iterator[_Strip]:
+    """Yield an image's rows, some at a time: what is computed in wide numbers never is so for all pixels at once."""
+    rows = max(1, _STRIP_PIXELS // max(image.width, 1))
+    for top in range(0, image.height, rows):
+        yield 0, top, image.width, min(top + rows, image.height)
 
 
 def _brightest(colours: Image.Image) -> int:
@@ -214,7 +238,11 @@ def _on_white(image: Image.Image) -> Image.Image | None:
         return None
     if clear.getchannel("A").getextrema()[0] == 255:
         return None
-    return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
+    laid = Image.new("RGB", clear.size)
+    for strip in _strips(clear):
+        part = clear.crop(strip)
+        laid.paste(Image.alpha_composite(Image.new("RGBA", part.size, "white"), part).convert("RGB"), strip[:2])
+    return laid
 
 
 def _to_eight_bits(image: Image.Image, largest: object = None) -> Image.Image:
@@ -224,8 +252,7 @@ def _to_eight_bits(image: Image.Image, largest: object = None) -> Image.Image:
     (``largest``), else the smallest of 8, 10, 12, 14 and 16 bits that holds the brightest; floats up to 1 are 0..1;
     what is wider is scaled by its brightest.
     """
-    pixels = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0.0).clip(min=0)  # (h, w)
-    peak = float(pixels.max())
+    peak = max(float(_floats(image, strip).max()) for strip in _strips(image))
     if isinstance(largest, tuple):
         largest = largest[0] if largest else None
     if isinstance(largest, int) and peak <= largest <= _RANGES[-1][0]:
@@ -236,7 +263,15 @@ def _to_eight_bits(image: Image.Image, largest: object = None) -> Image.Image:
         factor = 1 / 2 ** _shift(math.ceil(peak))
     else:
         factor = 255.5 / peak
-    return Image.fromarray((pixels * factor).astype(np.uint8))
+    scaled = Image.new("L", image.size)
+    for strip in _strips(image):
+        scaled.paste(Image.fromarray((_floats(image, strip) * factor).astype(np.uint8)), strip[:2])
+    return scaled
+
+
+def _floats(image: Image.Image, strip: _Strip) -> Array:
+    """Return the values (h, w) of a strip, 0 for what is none or below."""
+    return np.nan_to_num(np.asarray(image.crop(strip)).astype(np.float64), posinf=0.0).clip(min=0)
 
 
 def box_pixels(box: Box, width: int, height: int) -> tuple[int, int, int, int]:

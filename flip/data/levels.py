@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from flip.data.ledger import Ledger
-from flip.data.splits import split_word
+from flip.data.splits import parts_of_one_name, split_word
 from flip.errors import DataError
 
 #: Folders that tell when photos were taken, not what they show: a year, or a date.
@@ -77,8 +77,13 @@ def _are_binomials(classes: set[tuple[str, ...]]) -> bool:
     )
 
 
+def is_date(name: str) -> bool:
+    """Return whether a folder's name is a year or a date."""
+    return bool(_DATES.fullmatch(name))
+
+
 def _say_deeper(folders: Sequence[tuple[str, ...]], ledger: Ledger) -> None:
-    deeper = next((parts for parts in folders if len(parts) > 1 and not _DATES.fullmatch(parts[1])), None)
+    deeper = next((parts for parts in folders if len(parts) > 1 and not is_date(parts[1])), None)
     if deeper is not None:
         ledger.note(
             f"photos lie deeper than the class folders, such as in {'/'.join(deeper)}: the class is the first folder, "
@@ -92,9 +97,16 @@ def require_class_names(root: Path, names: Iterable[str], ledger: Ledger) -> Non
     Raises
     ------
     DataError
-        If no name is that of a class.
+        If no name is that of a class, or two are splits of one name (``birds_train``, ``birds_test``).
     """
     names = list(names)
+    parts = parts_of_one_name(names)
+    if parts:
+        raise DataError(
+            f"{root / parts[0]} and {root / parts[1]} are named as splits, and other folders of photos lie beside; "
+            "move those away, or list the photos in a manifest with path, label and split; --class-level 1 says "
+            "that these are the classes"
+        )
     odd = [name for name in names if name.casefold() in CONTAINERS or split_word(name)]
     if odd and len(odd) == len(names):
         shown = " and ".join(f"{name}/" for name in odd[:2])

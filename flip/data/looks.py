@@ -14,7 +14,8 @@ from flip.arrays import Array, IntArray, PixelArray
 from flip.data.dataset import Photo
 from flip.data.formats import FORMATS
 from flip.data.hashing import perceptual_hash
-from flip.data.images import MAX_PIXELS, decode_photo
+from flip.data.images import decode_photo
+from flip.data.limits import require_bounded
 from flip.device import cpu_count
 from flip.errors import DataError
 from flip.reading import open_plain
@@ -118,13 +119,9 @@ def _open_grey(photo: Photo) -> tuple[Image.Image, str, tuple[int, int]]:
         with open_plain(photo.file) as stream:
             opened = Image.open(stream, formats=FORMATS)
             kind, size = opened.format or "", opened.size
-            plain = (
-                photo.region is None
-                and kind in ("JPEG", "MPO")
-                and opened.mode in ("RGB", "L")
-                and size[0] * size[1] <= MAX_PIXELS
-            )
+            plain = photo.region is None and kind in ("JPEG", "MPO") and opened.mode in ("RGB", "L")
             if plain:
+                require_bounded(opened, stream)
                 opened.draft("L", (SIDE, SIDE))
                 opened.load()
                 return ImageOps.exif_transpose(opened).convert("L"), kind, size

@@ -8,6 +8,7 @@ import numpy as np
 
 from flip.arrays import Array
 from flip.errors import DataError
+from flip.reading import open_plain
 
 
 def read_mat(file: Path, *names: str) -> list[Array]:
@@ -25,12 +26,15 @@ def read_mat(file: Path, *names: str) -> list[Array]:
         If the file cannot be read or has no such variable.
     """
     from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
     try:
-        content: dict[str, Array] = loadmat(str(file), squeeze_me=True)
-    except (MatReadError, ValueError, TypeError, NotImplementedError, OSError, EOFError, IndexError, KeyError) as error:
-        raise DataError(f"{file} is not a MATLAB file that can be read: {str(error).splitlines()[0]}") from error
+        with open_plain(file) as stream:
+            content: dict[str, Array] = loadmat(stream, squeeze_me=True)
+    except MemoryError:
+        raise
+    except Exception as error:
+        # scipy raises whatever a broken file makes it stumble over.
+        raise DataError(f"{file} is not a MATLAB file that can be read: {error}") from error
     absent = [name for name in names if name not in content]
     if absent:
         there = ", ".join(name for name in content if not name.startswith("__")) or "nothing"

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from flip.data.layout import Layout, layouts
 
-#: Files by which people hand round a split.
-_SUFFIXES = (".txt", ".csv", ".json", ".lst")
-_LISTS = (
-    *(f"{name}{suffix}" for name in ("train", "val", "test", "trainval") for suffix in _SUFFIXES),
-    *(f"{name}{suffix}" for name in ("train_list", "test_list", "split", "splits") for suffix in _SUFFIXES),
-    "train_test_split.txt",
+#: Files by which people hand round a split, and the folders that they lie in.
+_LIST = re.compile(
+    r"(?:(?:train|val|test|trainval)\d*(?:[_-](?:list|images|files|split|labels))?|splits?|train_test_split"
+    r"|split_zhou_\w+)\.(?:txt|csv|json|lst|mat)",
+    re.IGNORECASE,
 )
+_LIST_FOLDERS = ("", "labels", "lists", "meta", "splits", "split", "annotations", "image_lists", "imagelists")
 
 
 def missing_files(root: Path) -> str | None:
@@ -53,6 +54,20 @@ def unused_splits(root: Path, chosen: Layout) -> Iterator[str]:
     if missing:
         yield f"its official split is not used: {missing}"
         return
-    lists = [name for name in _LISTS if (root / name).is_file()]
-    if lists and chosen.name != "split-folders":
-        yield f"{lists[0]} is there and is not read; a manifest with a column split gives another split than the hash's"
+    found = None if chosen.name == "split-folders" else next(_lists(root), None)
+    if found is not None:
+        yield f"{found} is there and is not read; a manifest with a column split gives another split than the hash's"
+
+
+def _lists(root: Path) -> Iterator[str]:
+    """Yield the files that look like lists of a split, relative to the root."""
+    for folder in _LIST_FOLDERS:
+        place = root / folder
+        if place.is_dir():
+            yield from (f"{folder}/{name}".lstrip("/") for name in _names(place) if _LIST.fullmatch(name))
+
+
+def _names(folder: Path) -> list[str]:
+    """Return the names of the files in a folder, training lists before those of test photos."""
+    names = (entry.name for entry in folder.iterdir() if entry.is_file())
+    return sorted(names, key=lambda name: (not name.lower().startswith("train"), name))

@@ -23,6 +23,8 @@ _WORDS = {
     **dict.fromkeys(("unlabeled", "unlabelled", "unsup", "unsupervised", "nolabel", "nolabels"), UNLABELED),
 }
 
+_WORDS |= {f"{word}set": split for word, split in _WORDS.items() if split != UNLABELED}
+
 #: Words beside that of the split which say nothing.
 _FILLERS = frozenset(
     (
@@ -58,6 +60,11 @@ def split_word(name: str) -> str | None:
     return found if not [word for word in rest if word not in _FILLERS and not word.isdigit()] else None
 
 
+def says_split(name: str) -> bool:
+    """Return whether one word of a name is a split, whatever the others are: ``seen_train``, ``test_clean``."""
+    return _split_and_rest(name)[0] is not None
+
+
 def read_splits(names: Iterable[str]) -> dict[str, str]:
     """Return the split of each name that is a word for one; ``eval`` is the test split where no other name says test.
 
@@ -85,6 +92,22 @@ def affixed_splits(names: Sequence[str]) -> dict[str, str]:
     if len(rests) != 1 or None in splits or len(set(splits)) < 2:
         return {}
     return {name: split for name, split in zip(names, splits, strict=True) if split is not None}
+
+
+def parts_of_one_name(names: Iterable[str]) -> tuple[str, str] | None:
+    """Return two names that say different splits and are alike otherwise, such as ``birds_train`` and ``birds_test``.
+
+    A word that is a split alone does not count: a class of vehicles may be called ``train``.
+    """
+    first: dict[tuple[str, ...], tuple[str, str]] = {}
+    for name in names:
+        split, rest = _split_and_rest(name)
+        if split is None or not rest:
+            continue
+        before = first.setdefault(rest, (split, name))
+        if before[0] != split:
+            return before[1], name
+    return None
 
 
 def hash_splits(paths: Sequence[str], labels: Sequence[int], test_fraction: float) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flip.data.foreign import what_it_is
 from flip.data.parquet import open_parquet
 from flip.data.tables import COLUMNS, Row, Table
 from flip.data.text import nfc, read_text
@@ -18,6 +19,14 @@ from flip.reading import parse_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+#: What files that are called tables may be besides what :mod:`flip.data.foreign` knows, by how they begin.
+_NO_TABLES = {
+    b"PK\x03\x04": "a spreadsheet or an archive; save the spreadsheet as CSV, or unpack the archive",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet; save it as CSV",
+    b"\x1f\x8b": "compressed; unpack it",
+}
 
 
 def read_table(file: Path) -> Table:
@@ -31,11 +40,22 @@ def read_table(file: Path) -> Table:
     reader = READERS.get(file.suffix.lower())
     if reader is None:
         raise DataError(f"{file} is no table that flip reads; it must end in one of {', '.join(READERS)}")
+    _require_table(file)
     table = reader(file)
     twice = next((name for name, n in Counter(table.columns).items() if n > 1 and name), None)
     if twice is not None:
         raise DataError(f"{file} has the column {twice!r} twice; rename or remove one")
     return table
+
+
+def _require_table(file: Path) -> None:
+    """Raise a DataError for a file that is called a table and begins as something else."""
+    with file.open("rb") as stream:
+        head = stream.read(512)
+    known = next((what for sign, what in _NO_TABLES.items() if head.startswith(sign)), None)
+    what = known or what_it_is(head, of=("JSON", "XML"))
+    if what is not None:
+        raise DataError(f"{file} is {what}")
 
 
 def _read_csv(file: Path) -> Table:
@@ -53,8 +73,6 @@ def _read_csv(file: Path) -> Table:
             cells = cells[:-1]
         if len(cells) != len(header):
             spans = any("\n" in cell for cell in cells)
-            if spans:
-                _require_closed(file, text, delimiter, line)
             doubt = "; is a quote not closed?" if spans else ""
             raise DataError(f"{file}:{line}: {len(cells)} cells, but the header has {len(header)}{doubt}")
         rows.append(Row(file, line, dict(zip(header, cells, strict=True))))
@@ -65,26 +83,17 @@ def _read_csv(file: Path) -> Table:
 
 def _csv_rows(file: Path, text: str, delimiter: str, start: int) -> Iterator[tuple[int, list[str]]]:
     """Yield each row with its first line; a quote that is never closed is an error with the line it is on."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    line = begin = 1
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    line = 1
     try:
         for cells in reader:
             if line > start:
                 yield line, cells
-            line, begin = reader.line_num + 1, line
-    except csv.Error as error:
-        raise DataError(f"{file}:{line}: {error}; is a quote not closed?") from error
-    _require_closed(file, text, delimiter, begin)
-
-
-def _require_closed(file: Path, text: str, delimiter: str, line: int) -> None:
-    """Raise a DataError if the last row, which begins on a line, ends inside of quotes."""
-    rest = "".join(io.StringIO(text, newline="").readlines()[line - 1 :])
-    try:
-        list(csv.reader(io.StringIO(rest, newline=""), delimiter=delimiter, strict=True))
+            line = reader.line_num + 1
     except csv.Error as error:
         if "end of data" in str(error):
             raise DataError(f"{file}:{line}: a quote that begins in this row is never closed") from error
+        raise DataError(f"{file}:{line}: {error}; is a quote not closed, or not doubled inside of quotes?") from error
 
 
 def _delimiter(text: str, usual: str) -> tuple[str, int]:
@@ -98,7 +107,10 @@ def _delimiter(text: str, usual: str) -> tuple[str, int]:
         return told[1], text[: len(text) - len(text.lstrip("\r\n"))].count("\n") + 1
 
     def parts(delimiter: str) -> tuple[int, int, bool]:
-        names = [name.strip().lower() for name in next(csv.reader([first], delimiter=delimiter), [])]
+        try:
+            names = [name.strip().lower() for name in next(csv.reader([first], delimiter=delimiter), [])]
+        except csv.Error:
+            names = []
         return sum(name in COLUMNS for name in names), len(names), delimiter == usual
 
     return max((usual, ",", ";", "\t", "|"), key=parts), 0

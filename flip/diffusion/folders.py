@@ -15,7 +15,7 @@ from flip.clip.weights import weights_hash
 from flip.diffusion.saving import INDEX_FILE
 from flip.diffusion.weight_files import require_finite, tensor_names
 from flip.errors import CheckpointError
-from flip.files import JsonObject
+from flip.files import JsonObject, is_special
 from flip.reading import read_json
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def load_folder(folder: Path) -> Pipeline:
     index = read_index(folder)
     drawing = _require_known_classes(folder, index)
     _require_no_code(folder)
+    _require_plain_files(folder)
     networks = [kind for kind in _NETWORKS if _is_named(index.get(kind))]
     tokenizers = [kind for kind in _TOKENIZERS if _is_named(index.get(kind))]
     _require_vocabularies(folder, tokenizers)
@@ -171,6 +172,13 @@ def _require_no_code(folder: Path) -> None:
         found = next((key for key in _keys(content) if key in _CODE), None)
         if found is not None:
             raise CheckpointError(f"{file} holds {found!r}, by which code in the folder would run; refused")
+
+
+def _require_plain_files(folder: Path) -> None:
+    """Refuse a folder with a FIFO or a device in it, for which a library would wait."""
+    special = next((file for file in sorted(folder.rglob("*")) if is_special(file)), None)
+    if special is not None:
+        raise CheckpointError(f"{special} is no plain file; fetch the folder again")
 
 
 def _keys(content: object) -> Iterator[str]:

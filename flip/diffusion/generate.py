@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from flip.data.images import decode_image
 from flip.device import resolve_device, resolve_precision
 from flip.diffusion.background import in_the_background
 from flip.diffusion.checkpoint import Loaded, load_pipeline
@@ -248,15 +249,12 @@ def save_grid(file: Path, planned: Sequence[Planned]) -> None:
     DataError
         If an image cannot be read.
     """
-    from PIL import Image
-
-    rows: list[list[Image.Image]] = []
+    rows: list[list[Image]] = []
     for p in planned:
         if p.index == 0:
             rows.append([])
         try:
-            with Image.open(p.file) as image:
-                rows[-1].append(image.convert("RGB"))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+            rows[-1].append(decode_image(p.file))
+        except DataError as e:
             raise DataError(f"{p.file} cannot be read as an image; delete it, and it is drawn again") from e
     save_sheet(contact_sheet(rows), file)

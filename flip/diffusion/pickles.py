@@ -10,7 +10,6 @@ import contextlib
 import pickle
 import pickletools
 import re
-import struct
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flip.errors import CheckpointError
-from flip.reading import open_plain
+from flip.reading import open_plain, require_stored
 
 if TYPE_CHECKING:
     import torch
@@ -63,9 +62,6 @@ ALLOWED = frozenset((*_LIGHTNING, *_NUMPY, *_OMEGACONF))
 
 _ZIP_START = b"PK\x03\x04"
 
-#: Largest pickle in a checkpoint. That of Stable Diffusion XL with the state of its optimiser has less than 2 MiB.
-_MOST_PICKLE_BYTES = 4 << 20
-
 
 def read_pickled_tensors(file: Path) -> dict[str, torch.Tensor]:
     """Return the tensors of a ``.ckpt``, ``.pt``, ``.pth`` or ``.bin``, mapped from the file where it is a zip.
@@ -85,8 +81,11 @@ def read_pickled_tensors(file: Path) -> dict[str, torch.Tensor]:
         If the file names something outside ``ALLOWED`` (the message says what; nothing of it has run), is truncated, or
         holds no tensors.
     """
-    with open_plain(file) as stream:
-        zipped = stream.read(4) == _ZIP_START
+    try:
+        with open_plain(file) as stream:
+            zipped = stream.read(4) == _ZIP_START
+    except OSError as e:
+        raise CheckpointError(_broken(file, e)) from e
     content = _load_zip(file) if zipped else _load_old(file)
     state = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping):
@@ -97,7 +96,12 @@ def read_pickled_tensors(file: Path) -> dict[str, torch.Tensor]:
 def _load_zip(file: Path) -> object:
     import torch
 
-    _require_plain_zip(file)
+    try:
+        require_stored(file)
+    except ValueError as e:
+        raise CheckpointError(f"{file} is refused: {e}; take a .safetensors file") from e
+    except OSError as e:
+        raise CheckpointError(_broken(file, e)) from e
     _refuse_names(file, _names(file) - ALLOWED)
     with _only([(Inert, name) for name in sorted(ALLOWED)]):
         try:
@@ -106,27 +110,6 @@ def _load_zip(file: Path) -> object:
             raise CheckpointError(_refusal(file, e)) from e
         except Exception as e:
             raise CheckpointError(_broken(file, e)) from e
-
-
-def _require_plain_zip(file: Path) -> None:
-    """Refuse a zip of which a member is compressed or the pickle is huge: reading it could take any time and memory."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, struct.error) as e:
-        raise CheckpointError(_broken(file, e)) from e
-    squeezed = next((m for m in members if m.compress_type != zipfile.ZIP_STORED), None)
-    if squeezed is not None:
-        raise CheckpointError(
-            f"{file} is refused: {squeezed.filename[:80]!r} in it is compressed, which no checkpoint is; take a "
-            ".safetensors file"
-        )
-    huge = next((m for m in members if m.filename.endswith("data.pkl") and m.file_size > _MOST_PICKLE_BYTES), None)
-    if huge is not None:
-        raise CheckpointError(
-            f"{file} is refused: its data.pkl has {huge.file_size >> 20} MiB, and that of a model less than "
-            f"{_MOST_PICKLE_BYTES >> 20}; take a .safetensors file"
-        )
 
 
 def _load_old(file: Path) -> object:

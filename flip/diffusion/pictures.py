@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flip.data.formats import FORMATS
 from flip.diffusion.metadata import ImageMetadata
 from flip.errors import ConfigError, DataError, reason_of
 from flip.files import json_text, written_aside
+from flip.reading import open_plain
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -53,12 +55,15 @@ def read_metadata(file: Path) -> ImageMetadata:
     from PIL import Image, PngImagePlugin
 
     try:
-        with Image.open(file) as image:
+        with open_plain(file) as stream, Image.open(stream, formats=FORMATS) as image:
             if not isinstance(image, PngImagePlugin.PngImageFile):
                 return ImageMetadata()
             # Asking for the texts decodes the image, since they may stand at its end.
             text = image.text
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+    except MemoryError:
+        raise
+    except Exception as e:
+        # Pillow's plugins let through whatever a broken file makes them stumble over.
         reason = reason_of(e)
         raise DataError(f"{file} cannot be read as an image ({reason}); delete it, and it is drawn again") from e
     return ImageMetadata.from_json(str(text.get("prompt", "")), str(text.get("flip", "{}")))

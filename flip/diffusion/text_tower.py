@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from flip.clip.folder import CONFIG_FILE, WEIGHTS_FILE
 from flip.errors import ConfigError
 from flip.files import JsonObject
-from flip.reading import read_json
+from flip.reading import read_json, require_plain
 
 if TYPE_CHECKING:
     from flip.diffusion.pipeline import Component
@@ -89,6 +89,7 @@ def _make_tower(model_cfg: JsonObject, weights: Mapping[str, torch.Tensor], cont
 
 def _text_weights(folder: Path) -> dict[str, torch.Tensor]:
     """Return the weights of the text side, under the names they have in a model that is not of two towers apart."""
+    require_plain(folder / WEIGHTS_FILE)
     with safe_open(folder / WEIGHTS_FILE, "pt") as file:
         names = [name for name in file.keys() if not name.startswith("visual.")]  # noqa: SIM118
         return {name.removeprefix("text."): file.get_tensor(name).float() for name in names}

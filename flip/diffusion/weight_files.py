@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flip.data.foreign import what_it_is
 from flip.diffusion import ldm
 from flip.diffusion.pickles import read_pickled_tensors
 from flip.errors import CheckpointError, reason_of
 from flip.files import written_aside
-from flip.reading import open_plain, read_json
+from flip.reading import open_plain, read_json, require_plain
 
 if TYPE_CHECKING:
     import torch
@@ -74,6 +75,7 @@ def read_safetensors(file: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     try:
+        require_plain(file)
         return load_file(file)
     except (SafetensorError, OSError, ValueError, KeyError) as e:
         raise _broken(file, e) from e
@@ -89,9 +91,9 @@ def read_metadata(file: Path) -> dict[str, str]:
     """
     from safetensors import SafetensorError, safe_open
 
-    if not is_safetensors(file):
-        return {}
     try:
+        if not is_safetensors(file):
+            return {}
         with safe_open(file, "pt") as opened:
             return dict(opened.metadata() or {})
     except (SafetensorError, OSError, ValueError) as e:
@@ -132,6 +134,13 @@ def require_finite(tensors: Iterable[tuple[str, torch.Tensor]], source: str | Pa
 
 def _broken(file: Path, error: Exception) -> CheckpointError:
     reason = reason_of(error)
+    try:
+        with open_plain(file) as stream:
+            what = what_it_is(stream.read(16), of=("JSON",))
+    except OSError:
+        what = None
+    if what is not None:
+        return CheckpointError(f"{file} is {what}")
     return CheckpointError(f"{file} is truncated or no safetensors file ({reason}); fetch it again")
 
 

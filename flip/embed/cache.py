@@ -19,16 +19,17 @@ from flip.arrays import BoolArray, FloatArray
 from flip.embed.index import IndexRow, Place
 from flip.embed.keys import EXACT, FileKey, NoPhoto, number
 from flip.embed.merge import merge_small_parts
-from flip.embed.parts import unit_again
 from flip.embed.rows import PHOTOS, NewRow, index_row, key_number, maker, photo_table
 from flip.embed.store import PartStore
 from flip.embed.trouble import say_not_kept
+from flip.embed.vectors import as_kept, as_used
 from flip.errors import ConfigError
 from flip.files import write_json
 
-#: A part is written when this many rows wait, or when the oldest has waited this many seconds.
+#: A part is written when this many rows wait, or when the oldest has waited this many seconds: few for the first part,
+#: so that a run that is killed soon has kept something, and twice as many for each that follows, up to the most.
 ROWS_A_PART = 4096
-SECONDS_A_PART = 20.0
+FIRST_SECONDS, MOST_SECONDS = 2.0, 20.0
 
 #: Where nothing can be written, this many rows wait for better times.
 _MOST_WAITING = 16 * ROWS_A_PART
@@ -78,7 +79,7 @@ class EmbeddingCache:
         self.fingerprint, self.dim, self.decodings = fingerprint, dim, decodings
         self.store = PartStore(self.folder / "images", fingerprint, dim, PHOTOS)
         self._pending: dict[FileKey, NewRow] = {}
-        self._due = 0.0
+        self._due, self._patience = 0.0, FIRST_SECONDS
         try:
             (self.folder / "images").mkdir(parents=True, exist_ok=True)
             if description is not None and not _holds_json(self.folder / "model.json"):
@@ -142,7 +143,7 @@ class EmbeddingCache:
         """Add one row."""
         now = time.monotonic()
         if not self._pending:
-            self._due = now + SECONDS_A_PART
+            self._due = now + self._patience
         self._pending[row.key] = row
         if now > self._due or len(self._pending) % ROWS_A_PART == 0:
             self.flush()
@@ -155,10 +156,11 @@ class EmbeddingCache:
             self.store.add(photo_table(list(self._pending.values()), self.dim))
             self.release(self._pending)
             self._pending.clear()
+            self._patience = min(2 * self._patience, MOST_SECONDS)
             merge_small_parts(self.store)
         except ConfigError as e:
             say_not_kept(self.folder.parent, e)
-            self._due = time.monotonic() + SECONDS_A_PART
+            self._due = time.monotonic() + MOST_SECONDS
             for key in list(self._pending)[:-_MOST_WAITING]:
                 del self._pending[key]
 
@@ -195,7 +197,7 @@ class EmbeddingCache:
             if row is not None:
                 found.known[i], found.errors[i] = True, row.error
                 if row.embedding is not None:
-                    found.embeddings[i] = row.embedding
+                    found.embeddings[i] = as_used(as_kept(row.embedding))
 
     def _settled(self, keys: Sequence[FileKey], decoding: str) -> tuple[list[int], list[Place]]:
         """Return which keys have a row that counts, and where it is."""
@@ -228,10 +230,11 @@ class EmbeddingCache:
         at = np.array(targets, np.int64)
         for read in self.store.read(places):
             rows = at[read.asked]
-            found.embeddings[rows] = unit_again(read.embeddings.astype(np.float32))
+            found.embeddings[rows] = as_used(read.embeddings)
             found.known[rows] = True
-            for i, error in zip(rows, read.errors or (), strict=False):
-                found.errors[i] = error
+            if read.errors is not None:
+                for i, error in zip(rows, read.errors, strict=True):
+                    found.errors[i] = error
         return bool(found.known[at].all())
 
 

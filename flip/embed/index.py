@@ -14,7 +14,7 @@ from typing import NamedTuple
 from flip.embed.database import Database
 
 #: Raised when tables or the meaning of their columns change; an index of another version is made anew.
-VERSION = 1
+VERSION = 2
 
 #: Numbers that one query asks for.
 _AT_ONCE = 500
@@ -23,10 +23,10 @@ _SCHEMA = """
 CREATE TABLE parts(id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, rows INTEGER NOT NULL);
 CREATE TABLE replaced(name TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE rows(
-    key INTEGER NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER, content INTEGER,
-    maker INTEGER NOT NULL, part INTEGER NOT NULL, row INTEGER NOT NULL, PRIMARY KEY(key, size, mtime_ns)
+    key INTEGER NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER, content INTEGER NOT NULL,
+    maker INTEGER NOT NULL, part INTEGER NOT NULL, row INTEGER NOT NULL, PRIMARY KEY(key, size, mtime_ns, content)
 ) WITHOUT ROWID;
-CREATE INDEX contents ON rows(content) WHERE content IS NOT NULL;
+CREATE INDEX contents ON rows(content) WHERE content != 0;
 CREATE TABLE claims(key INTEGER PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT NULL);
 """
 
@@ -95,21 +95,23 @@ class KeyIndex(Database):
 
     def find(self, keys: Sequence[int]) -> list[Place]:
         """Return the places of all rows with these keys."""
-        return self._find("key", keys)
+        return self._find("key IN", keys)
 
     def find_contents(self, contents: Sequence[int]) -> list[Place]:
         """Return the places of rows of photos with the same content as these."""
-        return self._find("content", contents)
+        # The index over contents is of those that are known.
+        return self._find("content != 0 AND content IN", contents)
 
     def add(self, name: str, rows: Iterable[IndexRow], replaces: Collection[str] = ()) -> None:
-        """Add a part, unless it is there already; parts that it replaces are forgotten."""
+        """Add a part, unless it is there already or was merged meanwhile; parts that it replaces are forgotten."""
         with self.writing() as db:
-            if db.execute("SELECT 1 FROM parts WHERE name = ?", (name,)).fetchone():
+            known = "SELECT 1 FROM parts WHERE name = ?1 UNION SELECT 1 FROM replaced WHERE name = ?1"
+            if db.execute(known, (name,)).fetchone():
                 return
             listed = list(rows)
             part = db.execute("INSERT INTO parts(name, rows) VALUES (?, ?)", (name, len(listed))).lastrowid
             db.executemany(
-                "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, coalesce(?, 0), ?, ?, ?)",
                 # Neighbours in the tree are written together.
                 sorted(((*row, part, i) for i, row in enumerate(listed)), key=itemgetter(0)),
             )
@@ -120,7 +122,7 @@ class KeyIndex(Database):
         """Note that other files hold what these rows are of."""
         with self.writing() as db:
             db.executemany(
-                "INSERT OR REPLACE INTO rows SELECT ?, ?, ?, ?, ?, ?, id, ? FROM parts WHERE name = ?",
+                "INSERT OR REPLACE INTO rows SELECT ?, ?, ?, ?, coalesce(?, 0), ?, id, ? FROM parts WHERE name = ?",
                 [(*row, place.row, place.part) for row, place in rows],
             )
 
@@ -162,14 +164,14 @@ class KeyIndex(Database):
         with self.writing() as db:
             self._forget(db, names)
 
-    def _find(self, column: str, values: Sequence[int]) -> list[Place]:
+    def _find(self, which: str, values: Sequence[int]) -> list[Place]:
         found: list[Place] = []
         with self.reading() as db:
             for start in range(0, len(values), _AT_ONCE):
                 some = values[start : start + _AT_ONCE]
                 rows = db.execute(
-                    "SELECT parts.name, row, key, size, mtime_ns, ctime_ns, content, maker FROM rows "
-                    f"JOIN parts ON parts.id = part WHERE {column} IN ({','.join('?' * len(some))})",
+                    "SELECT parts.name, row, key, size, mtime_ns, ctime_ns, nullif(content, 0), maker FROM rows "
+                    f"JOIN parts ON parts.id = part WHERE {which} ({','.join('?' * len(some))})",
                     some,
                 )
                 found += [_place(*row) for row in rows]
@@ -185,10 +187,15 @@ class KeyIndex(Database):
             db.execute(f"DELETE FROM parts WHERE id IN ({marks})", gone)
 
 
-def _place(name: object, row: object, *about: object) -> Place:
+def _place(
+    part: str, row: int, key: int, size: int, mtime_ns: int, ctime_ns: int | None, content: int | None, maker: int
+) -> Place:
     """Return a place; a damaged index may hold values of any type."""
-    ints = all(type(value) is int for value in (row, *about[:3], about[5]))
-    optional = all(value is None or type(value) is int for value in about[3:5])
-    if not (isinstance(name, str) and ints and optional):
+    ints = type(row) is type(key) is type(size) is type(mtime_ns) is type(maker) is int
+    if not (ints and type(part) is str and _is_optional(ctime_ns) and _is_optional(content)):
         raise sqlite3.DatabaseError("malformed: a value of another type")
-    return Place(name, row, IndexRow(*about))  # type: ignore[arg-type]
+    return Place(part, row, IndexRow(key, size, mtime_ns, ctime_ns, content, maker))
+
+
+def _is_optional(value: object) -> bool:
+    return value is None or type(value) is int

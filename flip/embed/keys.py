@@ -6,9 +6,9 @@ import hashlib
 import os
 import stat
 from typing import NamedTuple
-from urllib.parse import quote_from_bytes
 
 from flip.data.dataset import Box
+from flip.data.text import column_text
 
 #: How a photo was decoded: every pixel of it, or a JPEG at a smaller scale. Each has rows of its own.
 EXACT, FAST = "exact", "fast"
@@ -63,21 +63,15 @@ def file_key(source: Source) -> FileKey | NoPhoto:
     return FileKey(path + source.view, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
-def column_text(path: str) -> str:
-    """Return a path as a column of text can hold it: one that is not UTF-8 as a ``file:`` address."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return "file://" + quote_from_bytes(os.fsencode(path))
-    return path
-
-
 def number(text: str, decoding: str = EXACT) -> int:
-    """Return 64 bits of a hash of a text, signed as SQLite holds them."""
+    """Return 64 bits of a hash of a text, or of a path as a column holds it, signed as SQLite holds them."""
     if decoding != EXACT:
         text += f"#{decoding}"
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little", signed=True)
+    try:
+        held = text.encode()
+    except UnicodeEncodeError:
+        held = column_text(text).encode()
+    return int.from_bytes(hashlib.blake2b(held, digest_size=8).digest(), "little", signed=True)
 
 
 def text_hash(text: str) -> str:

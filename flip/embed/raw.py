@@ -22,6 +22,7 @@ from flip.embed.trouble import say_not_kept
 from flip.errors import ConfigError
 from flip.features import Features
 from flip.files import written_aside
+from flip.reading import require_plain
 from flip.settings import Progress
 
 #: Folder inside the cache.
@@ -101,6 +102,7 @@ def _kept(extractor: FeatureExtractor, keys: Sequence[str], make: Callable[[], F
     digest = hashlib.sha256("\n".join([extractor.fingerprint, *keys]).encode("utf-8", "surrogatepass")).hexdigest()
     file = extractor.folder / FOLDER / f"{digest[:16]}.safetensors"
     try:
+        require_plain(file)
         rows: FloatArray = load_file(file)["features"]
         return rows
     except (OSError, KeyError, SafetensorError):

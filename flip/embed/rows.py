@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from flip.arrays import Array
+from flip.data.text import column_text
 from flip.embed.index import IndexRow
-from flip.embed.keys import EXACT, FileKey, column_text, number
-from flip.embed.parts import embedding_column
-from flip.embed.store import Kind
+from flip.embed.keys import EXACT, FileKey, number
+from flip.embed.kinds import Kind
+from flip.embed.vectors import as_kept, embedding_column
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,7 +46,7 @@ def photo_table(rows: Sequence[NewRow], dim: int) -> pa.Table:
     """Return rows as a part holds them, but for the check sums."""
     import pyarrow as pa
 
-    halves = [None if row.embedding is None else np.asarray(row.embedding, np.float16) for row in rows]
+    halves = [None if row.embedding is None else as_kept(row.embedding) for row in rows]
     return pa.table(
         {
             "path": pa.array([column_text(row.key.path) for row in rows], pa.string()),
@@ -65,7 +64,7 @@ def photo_table(rows: Sequence[NewRow], dim: int) -> pa.Table:
 
 def key_number(key: FileKey, decoding: str) -> int:
     """Return what the row of a file, decoded this way, is found by."""
-    return number(column_text(key.path), decoding)
+    return number(key.path, decoding)
 
 
 def index_row(key: FileKey, content: str, decoding: str, made_by: int) -> IndexRow:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
-from flip.arrays import BoolArray, FloatArray, IntArray
+from flip.arrays import FloatArray, IntArray
 from flip.embed.claims import Claims
 from flip.embed.database import ReplacedError
 from flip.embed.index import IndexRow, KeyIndex, Place
-from flip.embed.parts import DamagedPartError, Part, Rows, check_sums, embedding_values, is_unit, write_part
+from flip.embed.kinds import Kind, errors_of
+from flip.embed.parts import DamagedPartError, Part, Rows, WrongIndexError, write_part
 from flip.files import set_aside
 
 if TYPE_CHECKING:
@@ -34,23 +35,8 @@ _OPEN = 64
 _TRIES = 5
 
 
-class Kind(NamedTuple):
-    """What the rows of a folder are of.
-
-    Attributes
-    ----------
-    columns : tuple of str
-        Those that ``rows`` needs.
-    rows : callable
-        Table of these columns → what the index holds of each row.
-    """
-
-    columns: tuple[str, ...]
-    rows: Callable[[pa.Table], list[IndexRow]]
-
-
 class Read(NamedTuple):
-    """Some rows: which of those asked for, embeddings as they are stored, and errors where rows may hold some."""
+    """Some rows: which of those asked for, embeddings as they are stored, and errors where there are any."""
 
     asked: IntArray
     embeddings: FloatArray
@@ -138,8 +124,7 @@ class PartStore:
                 for rows in self.part(name).rows(wanted):
                     here = np.array(positions)[rows.asked]
                     self._verify(rows, [places[i] for i in here])
-                    errors = rows.table["error"].to_pylist() if "error" in rows.table.column_names else None
-                    yield Read(here, rows.embeddings, errors)
+                    yield Read(here, rows.embeddings, errors_of(rows.table))
 
     def add(self, table: pa.Table) -> None:
         """Write rows as a new part.
@@ -149,8 +134,8 @@ class PartStore:
         ConfigError
             If it cannot be written.
         """
-        name = write_part(self.folder, self.with_check_sums(table), self.fingerprint)
-        rows = self.rows_of(table)
+        name = write_part(self.folder, self.kind.with_check_sums(table), self.fingerprint)
+        rows = self.kind.rows_of(table)
         self.again(lambda: self.index.add(name, rows))
 
     def alias(self, rows: Sequence[tuple[IndexRow, Place]]) -> None:
@@ -167,40 +152,6 @@ class PartStore:
         self._open.move_to_end(name)
         return self._open[name]
 
-    def with_check_sums(self, table: pa.Table) -> pa.Table:
-        """Return a table with the column that tells a damaged row."""
-        import pyarrow as pa
-
-        identities = [row.identity for row in self.rows_of(table)]
-        sums = check_sums(embedding_values(table["embedding"], self.dim), identities)
-        return table.append_column("check", pa.array(sums, pa.int64()))
-
-    def rows_of(self, table: pa.Table) -> list[IndexRow]:
-        """Return what the index holds of each row.
-
-        Raises
-        ------
-        DamagedPartError
-            If columns are absent, or hold something else.
-        """
-        try:
-            rows = self.kind.rows(table)
-        except (KeyError, TypeError, ValueError, AttributeError) as e:
-            raise DamagedPartError(f"its columns are others: {e}") from e
-        if not all(type(row.size) is int and type(row.mtime_ns) is int for row in rows):
-            raise DamagedPartError("a row has no size or time")
-        return rows
-
-    def sound(self, table: pa.Table, values: FloatArray, identities: Sequence[int]) -> BoolArray:
-        """Return which rows are as they were written, and what they are said to be (n,)."""
-        own = None if "check" in table.column_names else [row.identity for row in self.rows_of(table)]
-        if own is not None:
-            same: BoolArray = np.array(own, np.int64) == np.array(identities, np.int64)
-            return same & is_unit(values)
-        stored = table["check"].to_numpy()
-        sound: BoolArray = stored == check_sums(values, identities)
-        return sound
-
     def set_part_aside(self, name: str, reason: object) -> None:
         """Put a damaged part where nobody reads it, and forget its rows; they are embedded again."""
         self._open.pop(name, None)
@@ -216,11 +167,14 @@ class PartStore:
 
     @contextlib.contextmanager
     def mishaps(self, name: str) -> Iterator[None]:
-        """Forget a part that is gone, and set a damaged one aside."""
+        """Forget a part that is gone, set a damaged one aside, and make an index anew that is wrong."""
         try:
             yield
         except FileNotFoundError:
             self._open.pop(name, None)
+            self._seen = None
+        except WrongIndexError:
+            self.index.discard()
             self._seen = None
         except DamagedPartError as e:
             self.set_part_aside(name, e)
@@ -232,20 +186,20 @@ class PartStore:
             self.again(lambda: self.index.forget([name]))
 
     def _verify(self, rows: Rows, places: Sequence[Place]) -> None:
-        """Raise a DamagedPartError unless rows are what the index says; an index that is wrong is made anew."""
-        if self.sound(rows.table, rows.embeddings, [place.identity for place in places]).all():
+        """Raise a DamagedPartError or a WrongIndexError unless rows are what the index says."""
+        if self.kind.sound(rows.table, rows.embeddings, [place.identity for place in places]).all():
             return
-        own = [row.identity for row in self.rows_of(rows.table)]
-        if not self.sound(rows.table, rows.embeddings, own).all():
+        whole = self.part(places[0].part).whole(rows)
+        own = [row.identity for row in self.kind.rows_of(whole)]
+        if not self.kind.sound(rows.table, rows.embeddings, own).all():
             raise DamagedPartError("a row is not as it was written")
-        self.index.discard()
-        self._seen = None
-        raise FileNotFoundError(places[0].part)
+        raise WrongIndexError
 
     def _look(self) -> None:
         """Bring the index up to the folder."""
-        files = {file.name for file in self.folder.glob("[!.]*.parquet")} - self._ignored
+        # The index first: a part that is added meanwhile must not seem to be gone.
         known, replaced = self.index.parts(), self.index.replaced()
+        files = {file.name for file in self.folder.glob("[!.]*.parquet")} - self._ignored
         for name in files & replaced:
             # Its rows were merged into another part by a process that did not live to remove it.
             self.remove(name)
@@ -255,7 +209,7 @@ class PartStore:
         for name in new:
             with self.mishaps(name):
                 part = self.part(name)
-                rows = self.rows_of(part.table(self.kind.columns))
+                rows = self.kind.rows_of(part.table(self.kind.columns))
                 self.index.add(name, rows, part.replaces)
                 for old in part.replaces:
                     self.remove(old)

@@ -15,10 +15,10 @@ from flip.arrays import FloatArray
 from flip.clip.encoder import Encoder
 from flip.embed.cache import EmbeddingCache, Found
 from flip.embed.keys import FAST, FileKey, NoPhoto, Source, file_key
-from flip.embed.parts import unit_again
 from flip.embed.photo import PhotoRead, read_photo
 from flip.embed.promise import Promise
 from flip.embed.rows import NewRow
+from flip.embed.vectors import as_kept, as_used
 from flip.features import Features
 
 #: Batches that are decoded, or being decoded, while the network works on one.
@@ -165,11 +165,13 @@ class _Stream:
         found, pixels = batch.found, {i: photo.pixels for i, photo in read.items() if photo.pixels is not None}
         errors = {i: photo.error for i, photo in read.items()}
         passing = {i for i, photo in read.items() if not photo.is_lasting}
+        halves = dict[int, FloatArray]()
         if pixels:
-            rows = self.encoder.make().encode_images(list(pixels.values()))
-            for i, row in zip(pixels, _through_half(rows), strict=True):
-                if np.isfinite(row).all():
-                    found.embeddings[i] = row
+            # Rounded as the cache does, so that what is used now is what the next run reads.
+            halves.update(zip(pixels, as_kept(self.encoder.make().encode_images(list(pixels.values()))), strict=True))
+            for i, half in halves.items():
+                if np.isfinite(half).all():
+                    found.embeddings[i] = as_used(half)
                 else:
                     errors[i] = "the network gave no finite embedding"
                     passing.add(i)
@@ -179,8 +181,7 @@ class _Stream:
             if i in passing:
                 self.cache.release([key])
             else:
-                embedding = found.embeddings[i] if errors[i] is None else None
-                self.cache.add(NewRow(key, embedding, errors[i], photo.content, photo.decoding))
+                self.cache.add(NewRow(key, halves.get(i), errors[i], photo.content, photo.decoding))
         batch.new += len(read)
 
     def _take_known(self, batch: _Batch, read: dict[int, PhotoRead]) -> None:
@@ -205,8 +206,3 @@ class _Stream:
         rest, batch.elsewhere = batch.elsewhere, {}
         self._begin(batch, rest)
         return len(batch.elsewhere) < len(where)
-
-
-def _through_half(embeddings: FloatArray) -> FloatArray:
-    """Round as the cache does, so that what is used now is what the next run reads."""
-    return unit_again(embeddings.astype(np.float16).astype(np.float32))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,14 +10,14 @@ import numpy as np
 
 from flip.arrays import FloatArray, IntArray
 from flip.data.dataset import Dataset
-from flip.data.layouts.embeddings import METADATA_KEY
-from flip.embed.keys import column_text
-from flip.embed.parts import embedding_column
+from flip.data.layouts.embeddings import read_about, sealed_metadata
+from flip.data.parquet import parquet_files
+from flip.data.text import column_text, utf8
 from flip.embed.table_rows import read_rows
+from flip.embed.vectors import embedding_column
 from flip.errors import DataError, FeatureMismatchError
 from flip.features import Features
 from flip.files import claim_folder, written_aside
-from flip.reading import parse_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -96,9 +95,9 @@ def _columns(features: Features) -> dict[str, pa.Array]:
     ]
     return {
         "path": pa.array([column_text(path) for path in features.paths], pa.string()),
-        "label": pa.array([features.raw_names[c] for c in features.labels], pa.string()),
+        "label": pa.array([column_text(features.raw_names[c]) for c in features.labels], pa.string()),
         "split": pa.array(features.splits, pa.string()),
-        "captions": pa.array([list(c) for c in features.captions], pa.list_(pa.string())),
+        "captions": pa.array([list(map(utf8, c)) for c in features.captions], pa.list_(pa.string())),
         "embedding": embedding_column(rows, features.image_features.shape[1]),
         "error": pa.array(features.errors, pa.string()),
     }
@@ -117,18 +116,15 @@ def _table(columns: dict[str, pa.Array], features: Features, dataset: Dataset, m
         "root": str(dataset.root.absolute()),
         "layout": dataset.layout,
     }
-    return pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(about).encode()})
+    return pa.table(columns).replace_schema_metadata(sealed_metadata(about))
 
 
 def table_metadata(dataset: Dataset) -> dict[str, object]:
     """Return the metadata of an ``embeddings`` dataset's table: fingerprint, model, class names, root."""
-    import pyarrow.parquet as pq
-
-    metadata = pq.read_schema(_files(dataset)[0]).metadata or {}
-    about = parse_json(metadata.get(METADATA_KEY, b"{}"))
-    if "fingerprint" not in about:
+    about = read_about(_files(dataset)[0])
+    if about is None or "fingerprint" not in about:
         raise DataError(f"{dataset.embeddings} was not written by flip embed -o; write it again")
-    return dict(about)
+    return about
 
 
 def read_table_features(dataset: Dataset, fingerprint: str | None = None, model: str = "") -> Features:
@@ -154,7 +150,7 @@ def read_table_features(dataset: Dataset, fingerprint: str | None = None, model:
 
 def _files(dataset: Dataset) -> list[Path]:
     assert dataset.embeddings is not None
-    files = [dataset.embeddings] if dataset.embeddings.is_file() else sorted(dataset.embeddings.glob("*.parquet"))
+    files = [dataset.embeddings] if dataset.embeddings.is_file() else parquet_files(dataset.embeddings)
     if not files:
         raise DataError(f"{dataset.embeddings} holds no .parquet file; write it with flip embed -o")
     return files

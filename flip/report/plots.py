@@ -6,12 +6,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from flip.arrays import IntArray
 from flip.files import written_aside
+from flip.report.similarity import alike_order
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+
+#: Most classes whose cells of the confusion matrix show their count, and letters of a name on its axes.
+_MOST_COUNTED, _LONGEST_NAME = 60, 32
 
 #: A row of a result; a curve is drawn through one of its numbers, chosen by name.
 Row = Mapping[str, Any]
@@ -65,23 +72,88 @@ def plot_augmentation(file: Path, rows: Sequence[Row], title: str) -> None:
 
 
 def plot_calibration(file: Path, details: Row, title: str) -> None:
-    """Draw the reliability curve, and accuracy against coverage, side by side.
+    """Draw the reliability curve: the share of right answers against the probability that was stated.
 
     Parameters
     ----------
     details : mapping
-        ``reliability``, ``ece`` and ``coverage`` as ``flip.results.calibration_report`` returns them.
+        ``reliability`` and ``ece`` as ``flip.results.calibration_report`` returns them.
     """
-    figure, (left, right) = _figure(2)
+    figure, (axes,) = _figure(1)
     bins = details["reliability"]
-    left.plot([0, 100], [0, 100], color="0.7", linewidth=1)
-    left.plot([100 * b["confidence"] for b in bins], [100 * b["accuracy"] for b in bins], marker="o", markersize=4)
-    left.set(xlabel="stated probability, %", ylabel="share correct, %", title=f"calibration error {details['ece']:.3f}")
-    right.plot([100 * c["coverage"] for c in details["coverage"]], [c["top1"] for c in details["coverage"]], marker="o")
-    right.set(xlabel="photos answered, the surest first, %", ylabel="top-1, %", title=_literal(title))
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
+    axes.plot([0, 100], [0, 100], color="0.7", linewidth=1)
+    axes.plot([100 * b["confidence"] for b in bins], [100 * b["accuracy"] for b in bins], marker="o", markersize=4)
+    note = f"{_literal(title)}\ncalibration error {details['ece']:.3f}"
+    axes.set(xlabel="stated probability, %", ylabel="named right, %", title=note)
+    axes.grid(alpha=0.3)
     _save(figure, file)
+
+
+def plot_coverage(file: Path, details: Row, title: str) -> None:
+    """Draw accuracy against coverage: top-1 where only the surest answers are given.
+
+    Parameters
+    ----------
+    details : mapping
+        ``coverage`` as ``flip.results.calibration_report`` returns it.
+    """
+    figure, (axes,) = _figure(1)
+    curve = details["coverage"]
+    axes.plot([100 * row["coverage"] for row in curve], [row["top1"] for row in curve], marker="o", markersize=4)
+    axes.set(xlabel="photos answered, the surest first, %", ylabel="top-1, %", title=_literal(title))
+    axes.grid(alpha=0.3)
+    _save(figure, file)
+
+
+def plot_confusion(file: Path, confusions: IntArray, classnames: Sequence[str], title: str) -> None:
+    """Draw the confusion matrix; classes that are confused stand together, and those without photos are left out.
+
+    Parameters
+    ----------
+    file : Path
+        Ends in .png, .svg or .pdf.
+    confusions : int array of shape (c, c)
+        Photos of each class (rows) that were given each class (columns).
+    classnames : sequence of c str
+    """
+    there = np.flatnonzero(confusions.sum(axis=1) + confusions.sum(axis=0))
+    order = there[alike_order(confusions[np.ix_(there, there)])]
+    counts = confusions[np.ix_(order, order)]
+    names = [_literal(classnames[c]) for c in order]
+    figure, axes = _matrix_figure(len(names))
+    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    right = np.eye(len(names), dtype=bool)
+    for hidden, colours in ((~right, "Blues"), (right, "Oranges")):
+        shown = np.ma.masked_where(hidden | (counts == 0), shares)
+        axes.imshow(shown, cmap=colours, vmin=-25, vmax=100, aspect="equal")
+    _name_axes(axes, names)
+    if len(names) <= _MOST_COUNTED:
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            colour = "w" if shares[row, column] > 60 else "k"
+            axes.text(column, row, counts[row, column], ha="center", va="center", fontsize=6, color=colour)
+    axes.set(xlabel="named", ylabel="is", title=_literal(title))
+    _save(figure, file)
+
+
+def _matrix_figure(n: int) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    side = min(max(4.0, 0.22 * n + 2.5), 24.0)
+    figure = Figure(figsize=(side, side), layout="constrained", dpi=150)
+    return figure, figure.add_subplot()
+
+
+def _name_axes(axes: Axes, names: Sequence[str]) -> None:
+    """Write the names of classes on both axes, in letters as small as their number asks for."""
+    size = min(8.0, max(3.0, 480 / max(len(names), 1)))
+    short = [name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…" for name in names]
+    axes.set_xticks(range(len(names)), short, rotation=90, fontsize=size)
+    axes.set_yticks(range(len(names)), short, fontsize=size)
+    axes.tick_params(length=0)
+    axes.set_xticks(np.arange(len(names) + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(names) + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="0.9", linewidth=0.3)
+    axes.tick_params(which="minor", length=0)
 
 
 def _draw_curves(axes: Axes, curves: Mapping[str, Sequence[Row]], value: str, interval: str | None) -> None:

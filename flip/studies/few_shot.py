@@ -80,7 +80,7 @@ def few_shot_rows(scored: Sequence[DrawScore]) -> list[ShotRow]:
             {
                 "shots": "all" if k is None else k,
                 "top1": mean,
-                "ci95": [low, high] if len(own) > 1 else None,
+                "ci95": [max(low, 0.0), min(high, 100.0)] if len(own) > 1 else None,
                 "seeds": len(own),
                 "head": ", ".join(sorted({score.head for score in own})),
             }

@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from flip.arrays import FloatArray
+from flip.arrays import FloatArray, IntArray
 from flip.classify.base import Classifier
 from flip.classify.groups import Candidates, ClassGroups
 from flip.classify.training_set import TrainingSet
@@ -90,6 +90,14 @@ class Outcome:
     features: Features
     probabilities: FloatArray
     groups: ClassGroups | None = None
+
+    def confusions(self) -> IntArray:
+        """Return how many photos of each class (rows) were given each class (columns), shape (c, c)."""
+        c = len(self.features.classnames)
+        counts = np.zeros((c, c), np.int64)
+        read = ~np.isnan(self.probabilities).any(axis=1)
+        np.add.at(counts, (self.features.labels[read], self.probabilities[read].argmax(axis=1)), 1)
+        return counts
 
     def rows(self, *, top: int = 5, reject: float | None = None) -> list[Prediction]:
         """Return the prediction row of each photo of the split, in its order; see :func:`prediction_rows`."""

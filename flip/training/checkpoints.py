@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from flip.errors import CheckpointError, ConfigError, reason_of
 from flip.files import JsonObject, folder_aside, plain, written_aside
-from flip.reading import read_json
+from flip.reading import read_json, require_plain
 
 Tensors = dict[str, torch.Tensor]
 
@@ -37,6 +37,11 @@ class Checkpoint:
 
     tensors: dict[str, Tensors]
     state: JsonObject
+
+
+def _load(file: Path) -> Tensors:
+    require_plain(file)
+    return load_file(file)
 
 
 class CheckpointFolder:
@@ -85,7 +90,9 @@ class CheckpointFolder:
             return None
         try:
             state = read_json(latest / _STATE)
-            tensors = {file.stem: load_file(file) for file in sorted(latest.glob("*.safetensors"))}
+            if not isinstance(state, dict) or not isinstance(state.get("step"), int):
+                raise ValueError(f"{_STATE} names no step")
+            tensors = {file.stem: _load(file) for file in sorted(latest.glob("*.safetensors"))}
         except (OSError, ValueError, SafetensorError) as e:
             raise CheckpointError(
                 f"{latest} is damaged ({reason_of(e)}); remove it, or start again with --overwrite"
@@ -101,7 +108,7 @@ class CheckpointFolder:
             If the file is damaged.
         """
         try:
-            return load_file(self._folder / name)
+            return _load(self._folder / name)
         except (OSError, SafetensorError) as e:
             raise CheckpointError(
                 f"{self._folder / name} is damaged ({reason_of(e)}); start again with --overwrite"

@@ -16,8 +16,9 @@ import time
 
 import numpy as np
 
-from flip.classify.heads import HEADS, Inputs, make_head
+from flip.classify.heads import Inputs, build_head
 from flip.classify.text_side import build_text_side
+from flip.names import HEADS
 
 CHUNK = 50_000
 
@@ -48,9 +49,9 @@ def measure(name: str, rows: int, width: int, classes: int, text: bool) -> tuple
     """Return seconds, processor seconds, top-1 on 1,000 other rows, and gigabytes of the inputs and at the peak."""
     means = np.random.default_rng(0).normal(size=(classes, width)).astype(np.float32)
     inputs, labels = synthetic(rows, means, text, seed=1)
-    size = sum(part.nbytes for part in inputs if part is not None) / 1e9
+    size = sum(block.nbytes for _, block in inputs.blocks()) / 1e9
     start, busy = time.perf_counter(), time.process_time()
-    head = make_head(name, classes).fit(inputs, labels)
+    head = build_head(name, classes).fit(inputs, labels)
     seconds, busy = time.perf_counter() - start, time.process_time() - busy
     others, truth = synthetic(1_000, means, text, seed=2)
     top1 = 100.0 * float((head.predict(others) == truth).mean())

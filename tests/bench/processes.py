@@ -37,9 +37,9 @@ def measured(command: Sequence[str], cache: Path | None = None, stdin: bytes = b
         command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     # The pipes are small: what is written here is, and what is read is read before waiting.
-    assert process.stdin
-    assert process.stdout
-    assert process.stderr
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
     process.stdin.write(stdin)
     process.stdin.close()
     output, errors = process.stdout.read(), process.stderr.read()

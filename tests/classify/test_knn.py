@@ -7,7 +7,7 @@ from flip.classify.knn import KnnClassifier
 from flip.classify.settings import AUTO_K, KnnSettings, parse_k
 from flip.classify.text_side import ZeroShotText
 from flip.classify.training_set import TrainingSet
-from flip.classify.votes import choose_text_share, fit_knn, vote_shares
+from flip.classify.votes import ShareScale, choose_text_share, fit_knn, fit_share_scale, vote_shares
 from flip.errors import ConfigError, DataError, FeatureMismatchError
 from flip.results import Neighbor
 from tests.classify.features_data import CLASSNAMES, bird_features, features_of
@@ -152,13 +152,17 @@ def test_the_classifier_votes_as_the_arrays_do():
     train, test = bird_features(8), bird_features(5, seed=2)
     arrays = fit_knn(train.image_features, train.labels, 4)
     classifier = KnnClassifier().fit(train)
-    np.testing.assert_array_equal(classifier.predict_proba(test), arrays.predict_proba(test.image_features))
+    shares = arrays.predict_proba(test.image_features)
+    scale = fit_share_scale(arrays.leave_one_out_shares(arrays.k), train.labels)
+    np.testing.assert_allclose(classifier.predict_proba(test), scale.probabilities(shares), atol=1e-6)
+    np.testing.assert_array_equal(classifier.predict(test), shares.argmax(axis=1))
     assert classifier.k == arrays.k
     assert classifier.protocol == {
         "k": arrays.k,
         "k_chosen_by": "leave-one-out on train",
         "vote": "softmax",
         "train_photos": 32,
+        "calibration": "least log-loss in leave-one-out on train",
         "index": "flat",
         "temperature": 0.07,
     }
@@ -202,14 +206,15 @@ def test_text_votes_with_the_share_that_leave_one_out_prefers():
     train, test = bird_features(3), bird_features(9, seed=2)
     text = ZeroShotText(class_embeddings(), 10.0, "bird", "one")
     classifier = KnnClassifier(text=text).fit(train)
-    alone = KnnClassifier().fit(train)
     votes = fit_knn(train.image_features, train.labels, 4)
     share = choose_text_share(votes, text.probabilities(train.image_features))
     assert classifier.text_share == share
     assert classifier.protocol["text_share"] == f"{share:g}, by leave-one-out on train"
     assert classifier.protocol["text"] == "bird"
-    expected = (1 - share) * alone.predict_proba(test) + share * text.probabilities(test.image_features)
-    assert classifier.predict_proba(test) == pytest.approx(expected, abs=1e-6)
+    mixed = (1 - share) * votes.predict_proba(test.image_features) + share * text.probabilities(test.image_features)
+    probabilities = classifier.predict_proba(test)
+    np.testing.assert_array_equal(np.argsort(probabilities, axis=1), np.argsort(mixed, axis=1))
+    assert probabilities.sum(axis=1) == pytest.approx(np.ones(len(test)), abs=1e-5)
 
 
 def test_text_that_names_everything_wrongly_gets_no_share():
@@ -236,7 +241,8 @@ def test_generated_images_vote_with_their_weight_and_choose_no_k():
         sample_weight=np.repeat(np.float32([1, 0.5]), len(photos)),
     )
     test = bird_features(5, seed=2)
-    np.testing.assert_array_equal(classifier.predict_proba(test), arrays.predict_proba(test.image_features))
+    shares = arrays.predict_proba(test.image_features)
+    np.testing.assert_allclose(classifier.predict_proba(test), classifier._scale.probabilities(shares), atol=1e-6)
     free = KnnClassifier(KnnSettings(k="1:3")).fit(TrainingSet.of(photos).with_generated(photos, sources, 1.0))
     own = KnnClassifier(KnnSettings(k="1:3")).fit(photos)
     assert free.sweep(test)[0]["train_top1"] == own.sweep(test)[0]["train_top1"], "a copy votes for no photo it is of"
@@ -247,3 +253,43 @@ def test_an_approximate_index_says_its_recall():
     protocol = KnnClassifier(KnnSettings(index="ivf", k="3")).fit(train).protocol
     assert protocol["index"] == "ivf"
     assert 0 < protocol["recall"] <= 1
+
+
+def test_scaled_shares_by_hand():
+    got = ShareScale(0.25, 2.0).probabilities(np.array([[0.75, 0.25, 0.0]], np.float32))
+    np.testing.assert_allclose(got, [[16 / 21, 4 / 21, 1 / 21]], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("right", "k"), [(0.6, 1), (0.9, 1), (0.7, 3)])
+def test_probabilities_of_unanimous_votes_are_how_often_they_are_right(right, k):
+    """Votes all go to one class, which is the right one in a share of the rows."""
+    rng = np.random.default_rng(k)
+    labels = rng.integers(0, 5, 4000)
+    named = np.where(rng.random(4000) < right, labels, (labels + 1) % 5)
+    shares = np.eye(5, dtype=np.float32)[named]
+    top = fit_share_scale(shares, labels).probabilities(shares).max(axis=1)
+    assert top == pytest.approx(np.full(4000, np.mean(named == labels)), abs=0.02)
+
+
+def test_one_photo_per_class_has_the_default_scale_and_says_so():
+    train = bird_features(1)
+    classifier = KnnClassifier().fit(train)
+    assert classifier.protocol["calibration"] == "default: nothing to validate on"
+    assert classifier.predict_proba(train).max() < 0.99
+
+
+def test_votes_that_are_never_right_keep_their_order():
+    shares = np.eye(4, dtype=np.float32)
+    scale = fit_share_scale(shares, np.array([1, 2, 3, 0]))
+    np.testing.assert_array_equal(scale.probabilities(shares).argmax(axis=1), np.arange(4))
+
+
+def test_neighbours_of_some_rows_are_those_of_all():
+    train = bird_features(6)
+    group = np.repeat(np.arange(12), 2)
+    index = NeighborIndex(train.image_features)
+    rows = np.array([3, 8, 20])
+    for of in (None, group):
+        every, some = index.search_others(3, of), index.search_others(3, of, rows)
+        np.testing.assert_array_equal(some.rows, every.rows[rows])
+        np.testing.assert_allclose(some.similarities, every.similarities[rows], rtol=1e-6)

@@ -89,7 +89,7 @@ def test_the_clean_manifest_never_replaces_the_data(flip: Flip, photos: Path, tm
     line = one_line(
         flip("data", "check", tmp_path / "clean.jsonl", *MODEL_FREE, "--write-clean", tmp_path / "clean.jsonl"), 1
     )
-    assert "is the data itself" in line
+    assert "is what DATA names too" in line
     assert (tmp_path / "clean.jsonl").read_bytes() == before
 
 
@@ -101,7 +101,7 @@ def test_the_sheet_shows_each_fault_and_its_pair(flip: Flip, photos: Path, tmp_p
     result = flip("data", "check", photos, "--only", "tiny", "--sheet", tmp_path / "none.png")
     assert "nothing to draw" in result.stderr
     assert not (tmp_path / "none.png").exists()
-    assert "must end in" in one_line(flip("data", "check", photos, "--sheet", tmp_path / "faults.txt"), 1)
+    assert "must end in" in one_line(flip("data", "check", photos, "--sheet", tmp_path / "faults.txt"), 2)
 
 
 def test_labels_are_judged_with_a_model(flip: Flip, squares: Path, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_the_data_is_an_argument_or_an_option_and_not_two(
 
 def test_an_unknown_check_names_the_near_one(flip: Flip, photos: Path) -> None:
     for given, near in (("darc", "dark"), ("copy", "copies"), ("labels", "labels-in-doubt")):
-        line = one_line(flip("data", "check", photos, "--only", given), 1)
+        line = one_line(flip("data", "check", photos, "--only", given), 2)
         assert repr(given) in line
         assert near in line
 

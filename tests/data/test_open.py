@@ -282,7 +282,7 @@ def test_bad_files_of_names_are_reported(cub: Cub, write: Write, name: str, text
 
 
 def test_an_absent_file_of_names_is_reported(cub: Cub, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"cannot read class names from .*absent.txt"):
+    with pytest.raises(DataError, match=r"absent.txt cannot be read: No such file or directory"):
         open_dataset(cub("CUB"), classnames=tmp_path / "absent.txt")
 
 
@@ -291,3 +291,16 @@ def test_the_shared_birds_in_one_line(shared: Path) -> None:
     assert describe(birds) == "cub: 1,701 photos, 30 classes, train 900, test 801, captions for 543"
     clean = open_dataset(shared / "data" / "birds-clean.jsonl")
     assert describe(clean).startswith("manifest: 801 photos, 30 classes, train 396, test 405")
+
+
+def test_without_a_name_the_environment_or_the_usual_folder_is_meant(tmp_path, squares, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FLIP_DATA", raising=False)
+    with pytest.raises(ConfigError, match="there is no FLIP_DATA and no data/birds"):
+        open_dataset()
+    monkeypatch.setenv("FLIP_DATA", str(squares))
+    assert len(open_dataset()) == 48
+    monkeypatch.delenv("FLIP_DATA")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "birds").symlink_to(squares)
+    assert len(open_dataset()) == 48

@@ -49,9 +49,18 @@ REFUSED = [
     (below("test"), "would be a single class, 'test'"),
     # Splits under words that flip does not know.
     (below("seen", "unseen"), "hold the same folders .gull, wren., so they look like splits"),
-    (below("fold_a", "fold_b"), "so they look like splits rather than classes"),
-    (below("part1", "part2"), "so they look like splits"),
-    (below("query", "gallery"), "so they look like splits"),
+    (below("fold_a", "fold_b"), "hold the same folders"),
+    (below("part1", "part2"), "hold the same folders"),
+    (below("query", "gallery"), "hold the same folders"),
+    (below("train", "query", "gallery"), "hold the same folders"),
+    (["train/wren/1.jpg", "train/gull/1.jpg", "query/wren/1.jpg", "gallery/wren/2.jpg"], "hold the same folders"),
+    (below("seen_train", "seen_val", "unseen_test"), "are named as splits"),
+    (below("train_real", "train_synthetic", "test"), "hold the same folders"),
+    (["train/side/1.jpg", "bus/side/1.jpg"], "hold the same folders"),
+    (["bounding_box_train/1.jpg", "bounding_box_test/2.jpg", "query/3.jpg"], "are named as splits"),
+    (["a_val/1.jpg", "a_test/2.jpg", "b/1.jpg", "c/1.jpg"], "are named as splits"),
+    (["cars_train/cars_train/1.jpg", "cars_test/cars_test/1.jpg"], "cars_test/1.jpg has no class"),
+    (["train/train/cat.1.jpg", "test/test/1.jpg"], "test/1.jpg has no class"),
     # Archives of which a part is missing.
     (["jpg/image_00001.jpg", "imagelabels.mat"], "imagelabels.mat is there as in Flowers-102, but setid.mat is not"),
     (["images/a_1.jpg", "annotations/trimaps/a_1.png", "annotations/test.txt"], "trainval.txt is not there"),
@@ -130,6 +139,11 @@ NOTED = [
         "class-folders: 2 photos, 2 classes, train 2",
         "the folder train/ is read as a class",
     ),
+    (
+        ["train/2019/1.jpg", "bus/2019/1.jpg", "tram/2019/1.jpg"],
+        "class-folders: 3 photos, 3 classes, train 3",
+        "the folder train/ is read as a class",
+    ),
     (["wren/1.jpg", "wren/2.jpg"], "class-folders: 2 photos, 1 class, train 1, test 1", "there is one class, 'wren'"),
     (
         [*A, "owl/1.nef"],
@@ -152,6 +166,26 @@ NOTED = [
         [*A, "cover.jpg"],
         "class-folders: 4 photos, 2 classes, train 3, test 1",
         "photos beside the class folders (1), the first cover.jpg",
+    ),
+    (
+        ["train/n01/images/1.JPEG", "train/n02/images/2.JPEG", "val/images/1.JPEG", "test/images/1.JPEG"],
+        "split-folders: 2 photos, 2 classes, train 2",
+        "val photos without classes (1), the first val/images/1.JPEG",
+    ),
+    (
+        ["train/1/a.jpg", "train/2/a.jpg", "test/imgs/a.jpg"],
+        "split-folders: 2 photos, 2 classes, train 2",
+        "test photos without classes (1), the first test/imgs/a.jpg",
+    ),
+    (
+        ["images/banded/1.jpg", "images/dotty/1.jpg", "labels/train1.txt", "labels/test1.txt"],
+        "images-folder: 2 photos, 2 classes, train 2",
+        "labels/train1.txt is there and is not read",
+    ),
+    (
+        [*A, "split_zhou_Birds.json"],
+        "class-folders: 4 photos, 2 classes, train 3, test 1",
+        "split_zhou_Birds.json is there and is not read",
     ),
     (
         [*A, "train.txt", "test.txt"],
@@ -219,6 +253,7 @@ def test_read_with_a_note(files: list[str], line: str, said: str, draw: Draw, wr
         (below("val", "test"), "split-folders: 8 photos, 2 classes, val 4, test 4"),
         (["wren/2019/1.jpg", "wren/2020/2.jpg", "gull/2019/1.jpg"], "class-folders: 3 photos, 2 classes, train 3"),
         (["steam_train/1.jpg", "model_train/2.jpg", "bus/3.jpg"], "class-folders: 3 photos, 3 classes, train 3"),
+        (below("trainset", "testset"), "split-folders: 8 photos, 2 classes, train 4, test 4"),
         (["steam_train/1.jpg", "model_train/2.jpg"], "class-folders: 2 photos, 2 classes, train 2"),
     ],
 )

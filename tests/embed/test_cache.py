@@ -62,7 +62,9 @@ def test_a_part_of_another_model_is_set_aside_by_name(tmp_path, caplog):
 
 def test_two_processes_add_at_once_without_harm(tmp_path):
     code = (
-        "import sys, numpy as np; from pathlib import Path; from flip.embed.cache import EmbeddingCache; from flip.embed.keys import FileKey; from flip.embed.rows import NewRow\n"
+        "import sys, numpy as np\nfrom pathlib import Path\n"
+        "from flip.embed.cache import EmbeddingCache\nfrom flip.embed.keys import FileKey\n"
+        "from flip.embed.rows import NewRow\n"
         "with EmbeddingCache(Path(sys.argv[1]), 'f1', 4) as c:\n"
         "    for i in range(50):\n"
         "        c.add(NewRow(FileKey(f'/p/{sys.argv[2]}-{i}', 1, 1), np.full(4, 0.5, np.float32)))\n"

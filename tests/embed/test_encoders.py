@@ -121,7 +121,7 @@ def test_a_remembered_precision_that_no_longer_holds_is_kept_for_the_run_and_sai
     tiny_model, squares, tmp_path, monkeypatch, caplog
 ):
     monkeypatch.setattr("flip.device.bf16_in_hardware", lambda device: True)
-    monkeypatch.setattr("flip.clip.precision.seconds_per_batch", lambda m, p, name: {"fp32": 2, "bf16": 1}[name])
+    monkeypatch.setattr("flip.clip.precision.relative_time", lambda model, placement: 0.5)
     model, settings = load_model(str(tiny_model)), EmbedSettings(device="cpu")
     assert FeatureExtractor(model, settings, tmp_path).precision == "bf16"
     monkeypatch.setattr("flip.device.bf16_in_hardware", lambda device: False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -11,6 +12,7 @@ from threadpoolctl import threadpool_limits
 from flip.arrays import Array, FloatArray, IntArray
 from flip.classify.calibration import softmax
 from flip.classify.heads.checks import TrainingRows, check_finite, check_training
+from flip.classify.heads.trust import TextTrust, trusted_logits
 from flip.classify.text_side import Inputs
 from flip.errors import ConfigError, FeatureMismatchError
 from flip.files import JsonObject
@@ -48,6 +50,9 @@ class Head(ABC):
     which receives checked rows, and ``_logits``. What it learned goes into attributes that ``arrays`` and ``values``
     name; they are what is saved.
 
+    Zero-shot logits reach a head as far as the class names deserve trust on the training photos (``trust.py``), in the
+    fit and in predictions alike.
+
     Whatever a head chooses or calibrates it chooses on held-out parts of the rows given to ``fit``; ``protocol`` says
     how. ``out_of_fold`` holds the calibrated logits of those held-out rows; None when there was nothing to hold out,
     which is so with one photo per class.
@@ -61,8 +66,10 @@ class Head(ABC):
     """
 
     name: ClassVar[str]
-    #: Most training rows with which ``ensemble`` and ``auto`` take this head in; None for any number.
+    #: Most training rows, and most products of rows, features and classes, with which ``ensemble`` and ``auto`` take
+    #: this head in; None for any number.
     most_rows: ClassVar[int | None] = None
+    most_work: ClassVar[float | None] = None
     #: Attributes that are saved: arrays, and values that JSON can hold.
     arrays: ClassVar[tuple[str, ...]] = ()
     values: ClassVar[tuple[str, ...]] = ()
@@ -74,6 +81,20 @@ class Head(ABC):
         self.widths: list[int] = []
         self.protocol: dict[str, str] = {}
         self.out_of_fold: OutOfFold | None = None
+        self.trust: TextTrust | None = None
+
+    @property
+    def weighs_text(self) -> bool:
+        """Whether the trust in the class names is estimated; else zero-shot logits are taken as they are."""
+        return True
+
+    @classmethod
+    def takes(cls, training: TrainingRows) -> bool:
+        """Whether ``ensemble`` and ``auto`` take this head in with so many rows, features and classes."""
+        rows, inputs = len(training.labels), training.inputs
+        classes = int(training.labels.max()) + 1
+        work = float(rows) * sum(inputs.widths[:2]) * classes
+        return (cls.most_rows is None or rows <= cls.most_rows) and (cls.most_work is None or work <= cls.most_work)
 
     @property
     def chosen_name(self) -> str:
@@ -111,14 +132,18 @@ class Head(ABC):
         ConfigError
             If the numbers of rows or classes differ.
         """
-        training = check_training(inputs, labels, sample_weight, real, self.n_classes, self.seed, group)
+        training = check_training(
+            inputs, labels, sample_weight, real, self.n_classes, self.seed, group, weigh_text=self.weighs_text
+        )
         with threadpool_limits(1 if _is_small(inputs, self.n_classes) else None):
             return self.fit_checked(training)
 
     def fit_checked(self, training: TrainingRows) -> Self:
         """Fit to rows that ``check_training`` has passed; an ensemble shares them with its members."""
-        self.widths = training.inputs.widths
-        self.protocol = {}
+        image, text, zero_shot = training.inputs.widths
+        self.widths = [image, text, zero_shot if training.trust is None else self.n_classes]
+        self.trust = training.trust
+        self.protocol = {} if self.trust is None else {"class names": _trust_line(self.trust)}
         self.out_of_fold = None
         self._fit(training)
         return self
@@ -129,7 +154,7 @@ class Head(ABC):
 
     @abstractmethod
     def _logits(self, inputs: Inputs) -> FloatArray:
-        """Return logits (n, c) of checked inputs, before the temperature."""
+        """Return logits (n, c) of checked inputs with trusted zero-shot logits, before the temperature."""
 
     def logits(self, inputs: Inputs) -> FloatArray:
         """Return logits of shape (n, c), float32, before the temperature.
@@ -151,11 +176,16 @@ class Head(ABC):
                 f"{self.widths}; use the same model, classes and --text"
             )
         check_finite(inputs)
-        return np.asarray(self._logits(inputs), dtype=np.float32)
+        return np.asarray(self._logits(self._trusted(inputs)), dtype=np.float32)
 
     def predict_proba(self, inputs: Inputs) -> FloatArray:
         """Return calibrated probabilities of shape (n, c), float32; rows sum to one. Raises as ``logits``."""
         return softmax(self.logits(inputs), self.temperature)
+
+    def _trusted(self, inputs: Inputs) -> Inputs:
+        if inputs.zero_shot is None or self.trust is None:
+            return inputs
+        return replace(inputs, zero_shot=trusted_logits(inputs.zero_shot, self.trust) if self.trust.counts else None)
 
     def predict(self, inputs: Inputs) -> IntArray:
         """Return the likeliest class of each photo, int array of shape (n,); a tie goes to the lower class."""
@@ -166,6 +196,9 @@ class Head(ABC):
         values = {"head": self.name, "n_classes": self.n_classes, "seed": self.seed, "temperature": self.temperature}
         values |= {"widths": self.widths, "protocol": self.protocol}
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in self.arrays}
+        if self.trust is not None:
+            arrays["trust"] = self.trust.names
+            values["trust"] = {key: value for key, value in self.trust._asdict().items() if key != "names"}
         return SavedHead(arrays, values | {name: getattr(self, name) for name in self.values})
 
     @classmethod
@@ -176,7 +209,19 @@ class Head(ABC):
             setattr(head, name, saved.values[name])
         for name in cls.arrays:
             setattr(head, name, saved.arrays[name])
+        if "trust" in saved.values:
+            head.trust = TextTrust(**saved.values["trust"], names=saved.arrays["trust"])
         return head
+
+
+def _trust_line(trust: TextTrust) -> str:
+    if not trust.counts:
+        return "left out: zero-shot is at chance on the training photos"
+    low = int((trust.names < 0.5).sum())
+    return (
+        f"weight {trust.weight:.3g}, scale {trust.scale:.3g}, {low} of {len(trust.names)} not trusted, "
+        "by the likelihood of the training photos, which they were not fitted on"
+    )
 
 
 def _is_small(inputs: Inputs, n_classes: int) -> bool:

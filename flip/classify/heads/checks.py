@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from flip.arrays import Array, FloatArray, IntArray
-from flip.classify.heads.folds import held_out_folds
+from flip.classify.heads.folds import held_out_folds, most_held_out
+from flip.classify.heads.trust import TextTrust, trust_names
 from flip.classify.text_side import Inputs
 from flip.errors import ConfigError, DataError
 
@@ -18,12 +20,14 @@ class TrainingRows(NamedTuple):
     Attributes
     ----------
     inputs : Inputs
-        Of n rows.
+        Of n rows; the zero-shot logits are those that ``trust`` leaves, None where it leaves none.
     labels : int array of shape (n,)
     weight : float32 array of shape (n,)
     folds : tuple of int arrays
         Row numbers that are held out together while the others are fitted; empty when there is nothing to hold out.
     group : int array of shape (n,) or None
+    trust : TextTrust or None
+        How far the class names are trusted; None where zero-shot logits are taken as they are.
     """
 
     inputs: Inputs
@@ -31,6 +35,13 @@ class TrainingRows(NamedTuple):
     weight: FloatArray
     folds: tuple[IntArray, ...]
     group: IntArray | None = None
+    trust: TextTrust | None = None
+
+    @property
+    def is_thin(self) -> bool:
+        """Whether half of the classes have no more than two photos, so that fits on the other folds have only one."""
+        counts = np.bincount(self.labels[self.held_out] if self.folds else self.labels)
+        return not self.folds or float(np.median(counts[counts > 0])) <= 2
 
     @property
     def held_out(self) -> IntArray:
@@ -50,8 +61,10 @@ def check_training(
     n_classes: int,
     seed: int,
     group: Array | None = None,
+    *,
+    weigh_text: bool = True,
 ) -> TrainingRows:
-    """Check what ``Head.fit`` was given, and deal the rows out to folds.
+    """Check what ``Head.fit`` was given, deal the rows out to folds, and estimate how far class names are trusted.
 
     Raises
     ------
@@ -69,7 +82,14 @@ def check_training(
     check_finite(inputs)
     _check_labels(labels, weight, n_classes)
     labels = labels.astype(np.int64)
-    return TrainingRows(inputs, labels, weight, held_out_folds(labels, real, seed, group=group), group)
+    folds = held_out_folds(labels, real, seed, most=most_held_out(n_classes), group=group)
+    training = TrainingRows(inputs, labels, weight, folds, group)
+    if inputs.zero_shot is None or not weigh_text:
+        return training
+    # With rows to hold out, a row says nothing about its own name.
+    groups = np.arange(n) if folds and group is None else group if folds else None
+    trusted = trust_names(inputs.zero_shot, labels, real & (weight > 0), groups)
+    return training._replace(inputs=replace(inputs, zero_shot=trusted.logits), trust=trusted.trust)
 
 
 def check_finite(inputs: Inputs) -> None:

@@ -9,16 +9,16 @@ import numpy as np
 
 from flip.arrays import FloatArray
 from flip.classify.calibration import fit_mixture, fit_temperature, softmax
-from flip.classify.heads import build_head, head_from_arrays
+from flip.classify.heads import build_head, head_class, head_from_arrays
 from flip.classify.heads.base import Head, OutOfFold, SavedHead
 from flip.classify.heads.checks import TrainingRows
 from flip.classify.heads.folds import describe
 from flip.classify.text_side import Inputs
 
 #: The heads that are averaged.
-MEMBERS = ("linear", "gda", "tip", "mlp", "svm-linear", "svm-rbf")
+MEMBERS = ("ridge", "linear", "gda", "tip", "mlp", "svm-linear", "svm-rbf")
 #: With nothing to validate on: the heads whose defaults need no validation.
-ONE_SHOT_MEMBERS = ("linear", "gda")
+ONE_SHOT_MEMBERS = ("ridge", "linear", "gda")
 
 
 class EnsembleHead(Head):
@@ -53,14 +53,13 @@ class EnsembleHead(Head):
         }
 
     def _logits(self, inputs: Inputs) -> FloatArray:
-        return self._average([head.predict_proba(inputs) for head in self.members])
+        return self._average([softmax(head._logits(inputs), head.temperature) for head in self.members])
 
     def _unfitted(self, training: TrainingRows) -> list[Head]:
         names = self.wanted or (MEMBERS if training.folds else ONE_SHOT_MEMBERS)
-        heads = [build_head(name, self.n_classes, self.seed) for name in names]
-        if self.wanted:
-            return heads
-        return [head for head in heads if head.most_rows is None or len(training.inputs) <= head.most_rows]
+        if not self.wanted:
+            names = [name for name in names if head_class(name).takes(training)]
+        return [build_head(name, self.n_classes, self.seed) for name in names]
 
     def _weigh(self, held: Sequence[OutOfFold], training: TrainingRows) -> None:
         # A head that held out fewer folds than the others held out the first of them.
@@ -83,7 +82,9 @@ class EnsembleHead(Head):
         """Return the members' arrays, each under its name, and their values."""
         own, parts = super().to_arrays(), [head.to_arrays() for head in self.members]
         arrays = {f"{part.values['head']}.{key}": array for part in parts for key, array in part.arrays.items()}
-        return SavedHead(arrays, own.values | {"weights": self.weights, "members": [part.values for part in parts]})
+        return SavedHead(
+            own.arrays | arrays, own.values | {"weights": self.weights, "members": [part.values for part in parts]}
+        )
 
     @classmethod
     def from_arrays(cls, saved: SavedHead) -> Self:

@@ -52,6 +52,11 @@ def held_out_folds(
     return tuple(np.sort(shuffled[fold_of == f]) for f in range(folds) if (fold_of == f).any())
 
 
+def most_held_out(n_classes: int) -> int:
+    """Return the most rows that are held out: fewer with many classes, for every row has a score of each class."""
+    return max(2_000, min(MOST_HELD_OUT, 40_000_000 // n_classes))
+
+
 def weight_without(weight: FloatArray, labels: IntArray, rows: IntArray) -> FloatArray:
     """Return weights (n,) that are 0 for left-out rows and keep every class at its whole weight.
 

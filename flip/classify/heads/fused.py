@@ -101,9 +101,6 @@ def choose_columns(training: TrainingRows, n_classes: int) -> ChosenColumns:
         return ChosenColumns(image, "image features")
     both = Columns(inputs.image, inputs.text)
     if not training.folds:
-        if inputs.zero_shot is not None and text_evidence(inputs.zero_shot, labels).weight == 0:
-            why = "image features; zero-shot is at chance on the training photos, so the text feature is left out"
-            return ChosenColumns(image, why)
         return ChosenColumns(both, "image and text features (nothing to validate on)")
     left_out = [training.left_out(fold) for fold in training.folds]
     image_scores, text_scores = (
@@ -164,6 +161,11 @@ class FusedHead(FeatureHead):
         self.alpha = 1.0
         self.text_weight = 1.0
         self.setting: Setting = {}
+
+    @property
+    def weighs_text(self) -> bool:
+        """With a given ``alpha`` zero-shot logits are taken as they are."""
+        return self.fixed_alpha is None
 
     @abstractmethod
     def held_out_scores(self, columns: Columns, training: TrainingRows) -> Iterator[Candidate]:

@@ -80,7 +80,8 @@ def fit_gda(moments: Moments, counts: Array) -> LinearMap:
     # Degrees of freedom left by the class means, so that the scale does not depend on the number of photos per class.
     freedom = total - (moments.squares[present] / moments.counts[present]).sum()
     covariance = (moments.second - (means * moments.counts[:, None]).T @ means) / max(freedom, 1e-9)
-    if freedom < 1e-6 * total:
+    # So it does where the photos of each class are copies of one.
+    if freedom < 1e-6 * total or np.trace(covariance) < 1e-6 * np.trace(moments.second) / total:
         covariance = moments.second / total - np.outer(grand, grand)
     precision = shrunk_precision(covariance, total)
     # A class without rows counts half a row: its logarithm has to be finite.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 
-from flip.arrays import Array, FloatArray
-from flip.classify.calibration import fit_logit_weights, temperature_of
+from flip.arrays import Array, FloatArray, IntArray
+from flip.classify.calibration import fit_logit_weights, row_losses, temperature_of
 from flip.classify.heads.base import OutOfFold
 from flip.classify.heads.checks import TrainingRows
 from flip.classify.heads.columns import Columns
@@ -24,6 +25,8 @@ STRENGTHS_WITHOUT_TEXT = (1.0, 3.0, 10.0, 30.0, 100.0)
 DEFAULT_STRENGTH = 10.0
 #: Shares of the text weight that are tried too, at the chosen C.
 TEXT_SHARES = (0.5, 0.0)
+#: Standard errors of the difference in held-out loss by which a candidate has to trail the best to drop out.
+STANDARD_ERRORS = 2.0
 #: More training rows than this are searched on a stratified part of this size; the last fit is on all of them.
 SEARCH_ROWS = 50_000
 
@@ -32,6 +35,7 @@ class LinearHead(FeatureHead):
     """Logistic regression to convergence; C and the weight a of the zero-shot prior on held-out rows of train."""
 
     name: ClassVar[str] = "linear"
+    most_work: ClassVar[float | None] = 4e9
     arrays: ClassVar[tuple[str, ...]] = ("weights", "bias")
     values: ClassVar[tuple[str, ...]] = ("use_text", "text_weight", "strength", "iterations", "gradient")
 
@@ -74,26 +78,46 @@ class LinearHead(FeatureHead):
 
     def _search(self, columns: Columns, training: TrainingRows, basis: Basis, likely: float) -> Array:
         """Choose C and a on held-out rows; return coordinates to start the last fit from."""
-        search = _Search(columns, training, basis, self.n_classes, self.seed)
-        worse = 0
-        for strength in STRENGTHS if likely > 0 else STRENGTHS_WITHOUT_TEXT:
-            worse = 0 if search.try_out(strength, likely) else worse + 1
-            if worse == 2 and search.loss < 0.99 * np.log(self.n_classes):
-                break
-        if likely > 0:
-            for share in TEXT_SHARES:
-                search.try_out(search.strength, share * likely)
-        self.strength, self.text_weight, self.temperature = search.strength, search.text_weight, search.temperature
-        self.out_of_fold = OutOfFold(training.held_out, search.logits / np.float32(self.temperature))
+        race = _Race(columns, training, basis, self.n_classes, self.seed)
+        best = race.run(STRENGTHS if likely > 0 else STRENGTHS_WITHOUT_TEXT, likely)
+        self.strength, self.text_weight, logits = best.strength, best.text_weight, best.joined()
+        self.temperature = temperature_of(best.weight)
+        self.out_of_fold = OutOfFold(training.held_out, logits / np.float32(self.temperature))
         how = f"least log-loss in {describe(training.folds)}"
         self.protocol["C"] = f"{self.strength}, {how}"
         self.protocol["text weight"] = f"{self.text_weight:.3g}, {how}; the largest tried is the likeliest on train"
         self.protocol["temperature"] = f"{self.temperature:.3g}, {how}"
-        return search.mean_coordinates
+        return best.coordinates
 
 
-class _Search:
-    """The search for C and a: the best held-out logits so far, and each fold's last solution to start from."""
+class _Candidate:
+    """A pair of C and a: its held-out logits so far, their scale and row losses, and where its next fit starts."""
+
+    def __init__(self, strength: float, text_weight: float, coordinates: Array | None) -> None:
+        self.strength, self.text_weight = strength, text_weight
+        self.coordinates: Array = np.empty(0) if coordinates is None else coordinates
+        self.logits: list[FloatArray] = []
+        self.weight, self.loss = 1.0, np.inf
+        self.row_losses: Array = np.empty(0)
+
+    def joined(self) -> FloatArray:
+        return np.concatenate(self.logits)
+
+    def add(self, logits: FloatArray, labels: IntArray) -> None:
+        """Add the logits of a fold; ``labels`` are of all held-out rows so far."""
+        self.logits.append(logits)
+        fitted = fit_logit_weights([self.joined()], labels)
+        self.weight, self.loss = float(fitted.weights[0]), fitted.log_loss
+        self.row_losses = row_losses(np.float32(self.weight) * self.joined(), labels)
+
+    def is_worse(self, other: _Candidate) -> bool:
+        """Whether its loss is significantly higher than another's on the rows so far."""
+        more = self.row_losses - other.row_losses
+        return bool(more.mean() > STANDARD_ERRORS * more.std() / np.sqrt(len(more)))
+
+
+class _Race:
+    """The search for C and a: after each fold the candidates that are significantly worse than the best drop out."""
 
     def __init__(self, columns: Columns, training: TrainingRows, basis: Basis, n_classes: int, seed: int) -> None:
         rows = np.arange(len(columns))
@@ -105,32 +129,49 @@ class _Search:
         self.zero_shot = None if training.inputs.zero_shot is None else training.inputs.zero_shot[rows]
         self.folds = [np.searchsorted(rows, fold) for fold in training.folds]
         self.left_out = [np.flatnonzero(np.isin(rows, training.left_out(fold))) for fold in training.folds]
-        self.paths: list[Array | None] = [None] * len(self.folds)
-        self.loss = np.inf
-        self.strength, self.text_weight, self.temperature = DEFAULT_STRENGTH, 0.0, 1.0
-        self.logits: FloatArray = np.empty((0, n_classes), np.float32)
-        self.mean_coordinates: Array = np.empty(0)
 
-    def try_out(self, strength: float, text_weight: float) -> bool:
-        """Fit every fold with these two; keep them and return True when held-out log-loss is the least so far."""
-        offset = _offset(self.zero_shot, text_weight)
+    def run(self, strengths: Sequence[float], likely: float) -> _Candidate:
+        """Return the candidate of least held-out log-loss."""
+        alive = self._first_fold(strengths, likely)
+        for fold in range(1, len(self.folds)):
+            for candidate in alive:
+                self._fit(candidate, fold)
+            best = min(alive, key=lambda candidate: candidate.loss)
+            alive = [candidate for candidate in alive if not candidate.is_worse(best)]
+        return min(alive, key=lambda candidate: candidate.loss)
+
+    def _first_fold(self, strengths: Sequence[float], likely: float) -> list[_Candidate]:
+        """Follow the path of C until held-out log-loss has risen twice, then try less text at the best C."""
+        tried: list[_Candidate] = []
+        worse = 0
+        for strength in strengths:
+            candidate = _Candidate(strength, likely, tried[-1].coordinates if tried else None)
+            self._fit(candidate, 0)
+            worse = worse + 1 if tried and candidate.loss >= min(other.loss for other in tried) else 0
+            tried.append(candidate)
+            if worse == 2 and min(other.loss for other in tried) < 0.99 * np.log(self.n_classes):
+                break
+        best = min(tried, key=lambda candidate: candidate.loss)
+        for share in TEXT_SHARES if likely > 0 else ():
+            candidate = _Candidate(best.strength, share * likely, best.coordinates)
+            self._fit(candidate, 0)
+            tried.append(candidate)
+        best = min(tried, key=lambda candidate: candidate.loss)
+        return [candidate for candidate in tried if not candidate.is_worse(best)]
+
+    def _fit(self, candidate: _Candidate, fold: int) -> None:
+        """Fit without a fold and score it."""
+        offset = _offset(self.zero_shot, candidate.text_weight)
         problem = Problem(self.columns, self.labels, offset, self.basis, self.n_classes)
-        logits = []
-        for f, rows in enumerate(self.folds):
-            weight = weight_without(self.weight, self.labels, self.left_out[f])
-            solution = regress(problem, weight, strength, self.paths[f], tolerance=1e-4, most_iterations=200)
-            self.paths[f] = solution.coordinates
-            weights, bias = weights_of(solution.coordinates, self.basis)
-            held = self.columns.take(rows) @ weights + bias
-            logits.append(held if offset is None else held + offset[rows])
-        joined = np.concatenate(logits)
-        fitted = fit_logit_weights([joined], self.labels[np.concatenate(self.folds)])
-        if fitted.log_loss >= self.loss:
-            return False
-        self.loss, self.strength, self.text_weight, self.logits = fitted.log_loss, strength, text_weight, joined
-        self.temperature = temperature_of(float(fitted.weights[0]))
-        self.mean_coordinates = np.mean([path for path in self.paths if path is not None], axis=0)
-        return True
+        weight = weight_without(self.weight, self.labels, self.left_out[fold])
+        start = candidate.coordinates if len(candidate.coordinates) else None
+        solution = regress(problem, weight, candidate.strength, start, tolerance=1e-4, most_iterations=200)
+        candidate.coordinates = solution.coordinates
+        weights, bias = weights_of(solution.coordinates, self.basis)
+        rows = self.folds[fold]
+        held = self.columns.take(rows) @ weights + bias
+        labels = self.labels[np.concatenate(self.folds[: fold + 1])]
+        candidate.add(held if offset is None else held + offset[rows], labels)
 
 
 def _offset(zero_shot: FloatArray | None, text_weight: float) -> FloatArray | None:

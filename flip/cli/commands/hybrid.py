@@ -13,7 +13,7 @@ from flip.classify.settings import HeadSettings
 from flip.cli.config import TrainedOptions
 from flip.cli.context import Context
 from flip.cli.options import command
-from flip.cli.predicting import describe, draw_plot, name_photos, require_meaning, run_fit, show
+from flip.cli.predicting import describe, name_photos, require_meaning, run_fit, show
 from flip.errors import ConfigError
 from flip.settings import option
 
@@ -101,7 +101,6 @@ def use_saved(options: HybridOptions, folder: Path) -> None:
         features = with_caption_features(features, context.extractor)
     about = describe(options, context, "hybrid", loaded=str(folder))
     outcome = score(classifier, features, about)
-    draw_plot(options.plot, outcome.evaluation)
     show(options, context, outcome, dataset)
 
 

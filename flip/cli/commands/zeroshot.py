@@ -36,8 +36,19 @@ class ZeroShotOptions(PredictOptions):
         None, "File of class names, one per line, to name IMAGES among; they can then be named without --data."
     )
 
+    transductive: bool = option(
+        False,
+        "Take off the model's preference for some class names, as the unlabelled photos of the split show it; the"
+        " result says so, with the plain accuracy beside it. It presumes classes of about the same size.",
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.transductive and self.images:
+            raise ConfigError(
+                "--transductive needs many photos together and scores a split of --data; leave out IMAGES,"
+                " or leave out --transductive"
+            )
         if self.classes and not self.images:
             raise ConfigError(
                 f"--classes {self.classes} names the classes of IMAGES, and a split of --data has its own; pass photos,"
@@ -55,7 +66,8 @@ def zeroshot(options: ZeroShotOptions) -> None:
 
     Without IMAGES the split of --data is scored. With IMAGES each is named, among the classes of --classes or --data.
     """
-    from flip.clip.prompts import class_prompts, read_class_list
+    from flip.clip.class_list import read_class_list
+    from flip.clip.prompts import class_prompts
     from flip.studies.protocol import score
 
     context = Context(options)
@@ -74,13 +86,16 @@ def zeroshot(options: ZeroShotOptions) -> None:
     if not context.is_main:
         return
     about = describe(options, context, "zeroshot", **_protocol(prompts), precision=context.extractor.precision)
-    show(options, context, score(context.zero_shot(prompts), features, about), dataset)
+    classifier = context.zero_shot(prompts)
+    if options.transductive:
+        classifier = classifier.transductive()
+    show(options, context, score(classifier, features, about), dataset)
 
 
 def _protocol(prompts: ClassPrompts) -> dict[str, object]:
     counts = sorted({len(texts) for texts in prompts.texts})
     return {
         "prompts": prompts.source,
-        "prompts_per_class": counts[0] if len(counts) == 1 else f"{counts[0]} to {counts[-1]}",
+        "prompts_per_class": counts[0] if len(counts) == 1 else [counts[0], counts[-1]],
         "example": prompts.texts[0][0],
     }

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 
 from flip.data.dataset import Dataset
 from flip.data.files import subfolders
 from flip.data.layout import Layout, layouts
 from flip.data.ledger import Ledger
-from flip.data.levels import require_class_names
+from flip.data.levels import is_date, require_class_names
 from flip.data.photo_folders import Photo, captioned, described, find_photos, has_photos, labelled, make_dataset
 from flip.data.settings import DEFAULTS, ReadSettings
-from flip.data.splits import UNLABELED, describe_splits, read_splits, split_word
+from flip.data.splits import UNLABELED, describe_splits, read_splits, says_split, split_word
 from flip.errors import DataError
 
 
@@ -79,16 +80,33 @@ def _require_classes(root: Path, photos: Sequence[Photo], ledger: Ledger) -> Non
     """Refuse folders whose names, or whose equal contents, say that they are no classes."""
     inner = _inner_folders(photos)
     require_class_names(root, inner, ledger)
-    outer = list(inner)
-    same = inner[outer[0]] if len(outer) > 1 and len({frozenset(names) for names in inner.values()}) == 1 else set()
-    names = sorted(name for name in same if name)
-    are_outer_splits = len(names) == len(same) >= len(outer) and not all(map(split_word, names))
-    if len(names) > 1 and are_outer_splits and not all(name.isdigit() for name in names):
+    alike = _outer_splits(inner)
+    if alike:
+        first, second, names = alike
         raise DataError(
-            f"{root / outer[0]} and {root / outer[1]} hold the same folders ({', '.join(names[:3])}), so they look "
+            f"{root / first} and {root / second} hold the same folders ({', '.join(names[:3])}), so they look "
             "like splits rather than classes; name them train and test, or pass --class-level 2 if the inner folders "
             "are the classes, --class-level 1 if the outer ones are"
         )
+
+
+def _outer_splits(inner: Mapping[str, set[str | None]]) -> tuple[str, str, list[str]] | None:
+    """Return two folders that look like splits rather than classes, and the folders that both hold; None without.
+
+    Folders of splits hold the same folders, the classes: all of them where no name says so, some of them where one of
+    the two is called by a split. Views of every class (``wren/male``, ``gull/male``) are fewer than the classes.
+    """
+    outer = list(inner)
+    same = len({frozenset(names) for names in inner.values()}) == 1 and len(outer) > 1
+    for first, second in combinations(outer, 2):
+        names = sorted(name for name in inner[first] & inner[second] if name and not is_date(name))
+        if not names or all(map(split_word, names)):
+            continue
+        told = split_word(first) or split_word(second) or (same and says_split(first) and len(names) > 1)
+        many = same and len(inner[first]) == len(names) >= max(2, len(outer))
+        if told or (many and not all(name.isdigit() for name in names)):
+            return first, second, names
+    return None
 
 
 def _with_inner_splits(photos: list[Photo], ledger: Ledger) -> list[Photo]:

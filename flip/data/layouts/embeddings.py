@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,13 +13,14 @@ from flip.data.dataset import Dataset, Record
 from flip.data.layout import Layout
 from flip.data.parquet import parquet_batches, parquet_files, read_parquet_schema
 from flip.data.settings import DEFAULTS, ReadSettings
+from flip.data.text import column_text
 from flip.errors import DataError, FeatureMismatchError
 from flip.files import JsonObject
 from flip.names import SPLITS
 from flip.reading import parse_json
 
-#: Key of the Parquet metadata that says which model made a table, and its classes.
-METADATA_KEY = b"flip"
+#: Keys of the Parquet metadata: which model made a table, and its classes; and the hash of that.
+METADATA_KEY, SEAL_KEY = b"flip", b"flip.sha256"
 
 _COLUMNS = ["path", "label", "split", "captions"]
 #: Rows that are read together.
@@ -29,7 +32,7 @@ _MUST_AGREE = frozenset({"fingerprint", "raw_names", "classnames"})
 def is_embeddings(data: Path) -> bool:
     """Return whether a file, or the first Parquet file of a folder, was written by ``flip embed -o``."""
     file = data if data.is_file() else next(iter(parquet_files(data)), None)
-    return file is not None and file.suffix.lower() == ".parquet" and _about(file) is not None
+    return file is not None and file.suffix.lower() == ".parquet" and read_about(file) is not None
 
 
 def read_embeddings(data: Path, settings: ReadSettings = DEFAULTS) -> Dataset:
@@ -51,7 +54,7 @@ def read_embeddings(data: Path, settings: ReadSettings = DEFAULTS) -> Dataset:
     """
     files = [data] if data.is_file() else parquet_files(data)
     about = _same_of_all(data, files)
-    index = {name: i for i, name in enumerate(about["raw_names"])}
+    index = {column_text(name): i for i, name in enumerate(about["raw_names"])}
     records = tuple(record for file in files for record in _records(file, index))
     if not records:
         raise DataError(f"{data} has no rows; write it again with flip embed -o")
@@ -61,7 +64,7 @@ def read_embeddings(data: Path, settings: ReadSettings = DEFAULTS) -> Dataset:
 
 def _same_of_all(data: Path, files: Sequence[Path]) -> JsonObject:
     """Return what the tables say of themselves, which must be of one model and the same classes."""
-    abouts = [_about(file) for file in files]
+    abouts = [read_about(file) for file in files]
     about = abouts[0] if abouts else None
     if about is None or not about.keys() >= _MUST_AGREE:
         raise DataError(f"{data} was not written by flip embed -o; give such a file or folder, or another --layout")
@@ -87,14 +90,33 @@ def _records(file: Path, index: Mapping[str, int]) -> Iterator[Record]:
             yield Record(path, index[label], sys.intern(split), parse_captions(captions))
 
 
-def _about(file: Path) -> JsonObject | None:
-    """Return what the table says of itself, or None when it is not one of flip's."""
+def read_about(file: Path) -> JsonObject | None:
+    """Return what a table says of itself, or None when it is not one of flip's.
+
+    Raises
+    ------
+    DataError
+        If it was changed since it was written.
+    """
     try:
         metadata = read_parquet_schema(file).metadata or {}
-        about = parse_json(metadata.get(METADATA_KEY, b"null"))
+        text = metadata.get(METADATA_KEY, b"null")
+        about = parse_json(text)
     except (DataError, ValueError):
         return None
+    if metadata.get(SEAL_KEY, _seal(text)) != _seal(text):
+        raise DataError(f"{file} is damaged: what it says of itself was changed; write it again with flip embed -o")
     return about if isinstance(about, dict) else None
+
+
+def sealed_metadata(about: JsonObject) -> dict[bytes, bytes]:
+    """Return the Parquet metadata of a table that says this of itself."""
+    text = json.dumps(about).encode()
+    return {METADATA_KEY: text, SEAL_KEY: _seal(text)}
+
+
+def _seal(text: bytes) -> bytes:
+    return hashlib.sha256(text).hexdigest().encode()
 
 
 LAYOUT = Layout("embeddings", is_embeddings, read_embeddings, "what flip embed -o wrote", files=True)

@@ -9,7 +9,7 @@ from flip.data.files import list_files, subfolders
 from flip.data.formats import is_image_file, is_photo
 from flip.data.layout import Layout
 from flip.data.ledger import Ledger
-from flip.data.levels import require_class_names
+from flip.data.levels import CONTAINERS, require_class_names
 from flip.data.photo_folders import (
     Photo,
     described,
@@ -77,6 +77,7 @@ def read_split_folders(root: Path, settings: ReadSettings = DEFAULTS) -> Dataset
     photos, tables = _find(root, place, folders, ledger)
     photos = described(root, photos, [*metadata_in(root), *tables])
     if settings.class_level is None and not any(photo.label for photo in photos):
+        photos = _without_containers(photos)
         tops = (photo.below.partition("/") for photo in photos)
         require_class_names(root, dict.fromkeys(name for name, slash, _ in tops if slash), ledger)
     found = labelled(photos, settings, ledger)
@@ -102,11 +103,27 @@ def _find(root: Path, place: str, folders: dict[str, str], ledger: Ledger) -> tu
 
 
 def _innermost(root: Path, folder: str) -> str:
-    """Return the folder that holds a split's classes: ``test_set/test_set/`` is what some archives unpack into."""
+    """Return the folder that holds a split's classes: ``cars_test/cars_test/`` is what some archives unpack into."""
     inner = [name for name in subfolders(root / folder) if has_photos(root / folder / name)]
-    if len(inner) != 1 or not split_word(inner[0]) or any(is_image_file(path) for path in (root / folder).iterdir()):
+    again = len(inner) == 1 and (split_word(inner[0]) or inner[0].casefold() == folder.rpartition("/")[2].casefold())
+    if not again or any(is_image_file(path) for path in (root / folder).iterdir()):
         return folder
     return _innermost(root, f"{folder}/{inner[0]}")
+
+
+def _without_containers(photos: list[Photo]) -> list[Photo]:
+    """Return the photos without the folders of splits that hold nothing but one such as ``images/``, which is no class.
+
+    That is so where the training photos have classes; else all splits are alike.
+    """
+    names = {split: {_top(p) for p in photos if p.split == split} for split in ("train", "val", "test")}
+    bare = {split for split, tops in names.items() if tops and tops <= CONTAINERS and not tops & names["train"]}
+    return [p._replace(below=p.below.rpartition("/")[2]) if p.split in bare else p for p in photos]
+
+
+def _top(photo: Photo) -> str:
+    """Return the first folder below a photo's split, folded, "" without."""
+    return photo.below.rpartition("/")[0].partition("/")[0].casefold()
 
 
 def _without_flat_splits(photos: list[Photo], ledger: Ledger) -> list[Photo]:

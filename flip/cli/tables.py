@@ -1,0 +1,79 @@
+"""Tables on a terminal: pairs of a name and a value, and rows with columns."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flip.shown import shown
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+
+def pairs(title: str, values: Mapping[str, object]) -> Text:
+    """Return a line for each name and value, for a tuple one for each of its items; no line is wrapped.
+
+    So a path or a command can be copied as it stands.
+    """
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    names = [shown(name) for name in values]
+    width = max(map(cell_len, names), default=0)
+    text = Text(title + "\n" if title else "", style="")
+    text.stylize("italic")
+    for name, value in zip(names, values.values(), strict=True):
+        text.append(name + " " * (width - cell_len(name) + 2), "bold")
+        lines = map(cell, value) if isinstance(value, tuple) else [cell(value)]
+        text.append(("\n" + " " * (width + 2)).join(lines) + "\n")
+    text.right_crop(1)
+    return text
+
+
+def grid(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
+    """Return rows as a table whose columns are the first row's keys."""
+    from rich.table import Table
+
+    table = Table(title=_text(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for key in rows[0] if rows else ():
+        table.add_column(_text(key.replace("_", " ")), overflow="fold")
+    for row in rows:
+        table.add_row(*(_text(cell(value)) for value in row.values()))
+    return table
+
+
+def _text(text: str) -> Text:
+    """Return a text of which Rich takes nothing in brackets for markup."""
+    from rich.text import Text
+
+    return Text(text)
+
+
+def cell(value: object) -> str:
+    """Return a value as a table shows it: numbers short, nothing as a dash, control characters visible."""
+    if isinstance(value, float):
+        return f"{value:.1f}" if abs(value) >= 1 or value == 0 else f"{value:.3f}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(cell(v) for v in value)
+    return "–" if value is None else shown(value)
+
+
+def table_text(tables: Sequence[RenderableType], file: Path | None) -> str:
+    """Return tables one below the other, in colour where they go to a terminal."""
+    from rich.console import Console
+    from rich.text import Text
+
+    to_terminal = file is None and sys.stdout.isatty()
+    buffer = io.StringIO()
+    console = Console(file=buffer, force_terminal=to_terminal, width=None if to_terminal else 120)
+    for i, table in enumerate(tables):
+        if i:
+            console.print()
+        console.print(table, soft_wrap=isinstance(table, Text))
+    return buffer.getvalue()
