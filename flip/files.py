@@ -234,6 +234,24 @@ def open_special(file: Path) -> Iterator[TextIO]:
         raise ConfigError(f"{file} cannot be written ({reason_of(e)}); {_WRITABLE}") from e
 
 
+def write_whole(stream: TextIO, text: str) -> None:
+    """Write lines and flush them; to a file at once, so that several processes may append whole lines to it."""
+    stream.flush()
+    try:
+        descriptor = stream.fileno()
+        # Elsewhere lines end in something else, which the stream knows.
+        direct = os.linesep == "\n"
+    except (OSError, ValueError, AttributeError):
+        direct = False
+    if not direct:
+        stream.write(text)
+        stream.flush()
+        return
+    left = memoryview(text.encode(stream.encoding or "utf-8", stream.errors or "strict"))
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
 def write_text(file: Path, text: str, *, kind: str = "text") -> None:
     """Write a text file (UTF-8, names that are none as they are) atomically.
 

@@ -66,7 +66,9 @@ def require_stored(file: str | Path) -> None:
             members = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, struct.error) as error:
         raise ValueError(f"it is no zip that can be read: {error}") from error
-    squeezed = next((m for m in members if m.compress_type != zipfile.ZIP_STORED), None)
+    # TorchScript keeps the texts of its code, and nothing else, compressed; they are never read.
+    packed = (m for m in members if m.compress_type != zipfile.ZIP_STORED)
+    squeezed = next((m for m in packed if "/code/" not in m.filename or m.filename.endswith(".pkl")), None)
     if squeezed is not None:
         raise ValueError(f"{squeezed.filename[:80]!r} in it is compressed, which no checkpoint is")
     huge = next((m for m in members if m.filename.endswith(".pkl") and m.file_size > MOST_PICKLE_BYTES), None)
@@ -93,6 +95,17 @@ def read_bytes(file: str | Path) -> bytes:
         os.close(descriptor)
     with open_plain(file) as stream:
         return stream.read()
+
+
+def what_is(file: str | Path) -> str:
+    """Return what lies at a path where it is neither a file nor a folder: "a FIFO", "a link to itself"; else ""."""
+    try:
+        mode = Path(file).stat().st_mode
+    except OSError as error:
+        return "a link to itself" if error.errno == errno.ELOOP else ""
+    except ValueError:
+        return ""
+    return "" if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else _kind(mode)
 
 
 def parse_json(text: str | bytes, *, keys_once: bool = True) -> Any:

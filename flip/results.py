@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TextIO, TypedDict
 
 from flip.errors import DataError, reason_of
-from flip.files import JsonObject, json_text, open_to_write, plain, write_json, written_aside
+from flip.files import JsonObject, json_text, open_to_write, plain, write_json, write_whole, written_aside
 from flip.machine import surroundings, versions
 from flip.reading import open_plain, parse_json, read_json
 
@@ -387,9 +388,11 @@ class RowWriter:
         self._stream, self._format, self._csv_safe = stream, format, csv_safe
         self._count = 0
         self._lock = threading.Lock()
+        self._line = io.StringIO()
         if format == "csv":
-            self._csv = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
+            self._csv = csv.DictWriter(self._line, columns, extrasaction="ignore", lineterminator="\n")
             self._csv.writeheader()
+            self._flush()
 
     def write(self, row: Mapping[str, object]) -> None:
         """Write one row and flush it."""
@@ -397,15 +400,20 @@ class RowWriter:
             if self._format == "csv":
                 self._csv.writerow(csv_cells(row, safe=self._csv_safe))
             else:
-                self._stream.write(self._text(row))
+                self._line.write(self._text(row))
             self._count += 1
-            self._stream.flush()
+            self._flush()
 
     def close(self) -> None:
         """Write what ends the file."""
         if self._format == "json":
-            self._stream.write("\n]\n" if self._count else "[]\n")
-        self._stream.flush()
+            self._line.write("\n]\n" if self._count else "[]\n")
+        self._flush()
+
+    def _flush(self) -> None:
+        write_whole(self._stream, self._line.getvalue())
+        self._line.seek(0)
+        self._line.truncate()
 
     def _text(self, row: Mapping[str, object]) -> str:
         line = json_text(row)

@@ -1,6 +1,7 @@
 """Atomic writes and output folders."""
 
 import contextlib
+import io
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 
 from flip import files
 from flip.errors import ConfigError
-from flip.files import claim_folder, folder_aside, require_same_key, write_json, write_text, written_aside
+from flip.files import claim_folder, folder_aside, require_same_key, write_json, write_text, write_whole, written_aside
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
 
@@ -130,3 +131,40 @@ def test_every_difference_of_a_run_is_named(tmp_path):
     require_same_key(tmp_path, {"lr": 0.1, "data": "a", "old": 1}, {"lr": 0.1, "data": "a"}, "…")
     with pytest.raises(ConfigError, match=r"lr 0.2 \(was 0.1\), weight-decay 1 \(was None\); pass the same"):
         require_same_key(tmp_path, {"lr": 0.1}, {"lr": 0.2, "weight_decay": 1}, "pass the same")
+
+
+APPENDING = """
+import sys
+from flip.results import RowWriter
+writer = RowWriter(sys.stdout, sys.argv[1], ["path", "label"])
+for i in range(60):
+    writer.write({"path": f"{sys.argv[2]}-{i}", "label": sys.argv[2] * 70_000})
+"""
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_rows_that_processes_append_to_one_file_stay_whole_lines(tmp_path, form):
+    """Also rows that are longer than any buffer."""
+    with (tmp_path / "rows").open("a") as shared:
+        command = [sys.executable, "-c", APPENDING, form]
+        started = [subprocess.Popen([*command, name], stdout=shared) for name in "abc"]
+        assert [process.wait() for process in started] == [0, 0, 0]
+    lines = (tmp_path / "rows").read_text().splitlines()
+    if form == "csv":
+        rows = [line.split(",") for line in lines if line != "path,label"]
+    else:
+        rows = [(row["path"], row["label"]) for row in map(json.loads, lines)]
+    assert sorted(path for path, _ in rows) == sorted(f"{name}-{i}" for name in "abc" for i in range(60))
+    assert all(label == path[0] * 70_000 for path, label in rows)
+
+
+@pytest.mark.parametrize("text", ["a\n", "é\U0001f426\n", "x" * 100_000 + "\n"])
+def test_what_is_written_at_once_stands_in_order_with_what_was_buffered(tmp_path, text):
+    with (tmp_path / "f").open("w", encoding="utf-8") as stream:
+        stream.write("before\n")
+        write_whole(stream, text)
+        stream.write("after\n")
+    assert (tmp_path / "f").read_text(encoding="utf-8") == f"before\n{text}after\n"
+    memory = io.StringIO()
+    write_whole(memory, text)
+    assert memory.getvalue() == text

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from flip.cli.app import COMMANDS
+from flip.cli.lazy import LazyCommands
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("torch", "numpy", "sklearn", "faiss", "diffusers", "open_clip", "PIL", "pyarrow", "scipy", "rich")
@@ -26,6 +27,32 @@ def run_fresh(code, *, typer=True):
 def test_help_loads_nothing_heavy(arguments):
     code = (
         f"from flip.cli.app import main\ntry:\n    main({arguments!r})\nexcept SystemExit as e:\n    assert not e.code"
+    )
+    assert "Usage:" in run_fresh(code)
+
+
+def test_the_list_of_commands_imports_none_of_them():
+    code = (
+        "from flip.cli.app import main\ntry:\n    main(['--help'])\nexcept SystemExit as e:\n    assert not e.code\n"
+        "loaded = [name for name in sys.modules if name.startswith('flip.cli.commands.')]\nassert not loaded, loaded"
+    )
+    assert all(f"\n  {name}" in run_fresh(code) for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_says_of_a_command_what_its_help_begins_with(name):
+    assert LazyCommands((name,), {}).sentence(name) == " ".join(
+        LazyCommands((name,), {})[name].help.split("\n\n")[0].split()
+    )
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_imports_no_other(name):
+    code = (
+        f"from flip.cli.app import main\ntry:\n    main([{name!r}, '--help'])\nexcept SystemExit as e:\n"
+        "    assert not e.code\n"
+        f"loaded = [m for m in sys.modules if m.startswith('flip.cli.commands.') and not m.endswith({name!r})]\n"
+        "assert not loaded, loaded"
     )
     assert "Usage:" in run_fresh(code)
 

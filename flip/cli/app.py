@@ -12,14 +12,15 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from flip import __version__
-from flip.cli.options import help_without_command
+from flip.cli.help import help_without_command
+from flip.cli.lazy import LazyCommands
 from flip.errors import FlipError, Interrupted
 from flip.shown import one_line
 
@@ -32,6 +33,20 @@ COMMANDS = (
 
 class ErrorBoundary(TyperGroup):
     """Turns a FlipError into one line on stderr and exit code 1, a usage error into one line and 2."""
+
+    def __init__(self, *, commands: Any = None, **settings: Any) -> None:
+        super().__init__(commands=commands, **settings)
+        self.commands = LazyCommands(COMMANDS, dict(commands or {}))
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the commands in their order."""
+        return list(self.commands)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of commands, importing none."""
+        commands: Any = self.commands
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, commands.sentence(name)) for name in commands])
 
     def main(
         self,
@@ -55,6 +70,11 @@ class ErrorBoundary(TyperGroup):
             sys.exit(e.exit_code)
         except typer.Abort:
             sys.exit(130)
+        except OSError as e:  # of --help and --version, which are printed before there is a command
+            _drop_output()
+            if not isinstance(e, BrokenPipeError):
+                _say(_of_system(e))
+            sys.exit(0 if isinstance(e, BrokenPipeError) else 1)
         sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: Any) -> object:
@@ -172,11 +192,6 @@ def _help(
         command = commands[word]
         at = type(at)(command, info_name=word, parent=at)
     typer.echo(command.get_help(at))
-
-
-for _name in COMMANDS:
-    register: Callable[[typer.Typer], None] = importlib.import_module(f"flip.cli.commands.{_name}").register
-    register(app)
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -137,7 +137,9 @@ class Context:
     @property
     def data_name(self) -> str:
         """The data as results name it: ``--data``, else ``data/birds`` where it exists."""
-        return self.options.data or ("data/birds" if Path("data/birds").is_dir() else "")
+        from flip.data.open import default_data
+
+        return self.options.data or default_data() or ""
 
     @property
     def model_name(self) -> str:

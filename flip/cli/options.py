@@ -77,12 +77,6 @@ def command(app: typer.Typer, name: str, config_type: type[Config]) -> Callable[
     return register
 
 
-def help_without_command(context: typer.Context) -> None:
-    """Print a group's help where no command follows it."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-
-
 def require_outputs(options: Any) -> None:
     """Check, before any work, that each output can be written, is no input, and is not another output too.
 

@@ -24,6 +24,7 @@ from flip.files import (
     open_special,
     open_to_write,
     write_text,
+    write_whole,
     written_aside,
 )
 from flip.results import (
@@ -95,12 +96,18 @@ def write_summary(options: FormatOptions, title: str, summary: Mapping[str, obje
     """Write a flat mapping to stdout or ``-o``: a table of two columns, json, or csv of one row."""
     form, file = result_format(options, "json"), output_file(options)
     if form == "table":
-        text = table_text([pairs(title, summary)], file)
+        text = table_text([pairs(title, _told(summary))], file)
     elif form == "csv":
         text = _csv_text([summary], tuple(summary), safe=options.csv_safe)
     else:
         text = _json_text(summary, form)
     _write(file, text)
+
+
+def _told(summary: Mapping[str, object]) -> dict[str, object]:
+    """Return what a person wants of a summary: not what the title says, and nothing that is empty."""
+    said = ("command", "format")
+    return {k.replace("_", " "): v for k, v in summary.items() if k not in said and v not in (None, "", [], {})}
 
 
 def write_rows(options: FormatOptions, title: str, rows: Sequence[Mapping[str, object]]) -> None:
@@ -173,15 +180,15 @@ def prediction_writer(options: PredictOptions) -> Iterator[Callable[[Prediction]
 def _write_line(stream: TextIO, row: Prediction) -> None:
     """Write one line per photo, for a terminal: rows appear as they come, so columns have fixed widths."""
     if row.error is not None:
-        stream.write(f"{shown(row.path)}  {row.error}\n")
+        text = f"{shown(row.path)}  {row.error}\n"
     else:
         label, score = row.label, row.score
         if label is None and row.surest is not None and row.surest.group_score is not None:
             label, score = f"({row.surest.rank} {row.surest.group})", row.surest.group_score
-        stream.write(f"{shown(label or '(unsure)'):<32} {100 * score:5.1f} %  {shown(row.path)}\n")
+        text = f"{shown(label or '(unsure)'):<32} {100 * score:5.1f} %  {shown(row.path)}\n"
     for neighbor in row.neighbors or ():
-        stream.write(f"    {neighbor.score:.3f}  {shown(neighbor.label):<28} {shown(neighbor.path)}\n")
-    stream.flush()
+        text += f"    {neighbor.score:.3f}  {shown(neighbor.label):<28} {shown(neighbor.path)}\n"
+    write_whole(stream, text)
 
 
 @contextmanager

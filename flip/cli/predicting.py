@@ -30,6 +30,8 @@ def name_photos(options: PredictOptions, context: Context, classifier: Classifie
     """Write one row for each input, in the input's order, each batch as soon as it is done."""
     from flip.studies.protocol import prediction_rows
 
+    if len(classifier.classes_) < 2:
+        raise DataError(f"there is one class, {classifier.classes_[0]!r}, so every photo is it; give two or more")
     if not context.is_main:
         return
     kept: list[Prediction] = []
@@ -187,12 +189,11 @@ def require_meaning(context: Context, split: str) -> None:
         If the split has no photo, there is one class only, or the model learned from the photos.
     """
     from flip.clip.learned import require_unlearned_by_model
-    from flip.data.same_photos import copies_of_training_photos, describe_copies
+    from flip.data.same_photos import warn_of_copies
 
     dataset = context.dataset
     dataset.select(split)
     dataset.require_classes()
     require_unlearned_by_model(context.model_name, dataset, split)
-    copied = None if dataset.embeddings is not None else describe_copies(copies_of_training_photos(dataset))
-    if copied:
-        log.warning("%s", copied)
+    warn_of_copies(dataset)
+    dataset.note_absent_classes(split)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flip.clip.fetch import first_line, offline, quiet
 from flip.clip.folder import CONFIG_FILE
@@ -15,6 +15,7 @@ from flip.clip.network import LoadedModel
 from flip.clip.source import Source
 from flip.clip.stage import staged
 from flip.clip.state import read_state
+from flip.data.text import utf8
 from flip.device import parameters_without_memory
 from flip.errors import ModelError
 from flip.files import JsonObject
@@ -120,13 +121,29 @@ def _set_preprocessing(network: ClipNetwork, preprocess_cfg: JsonObject) -> None
     open_clip.set_model_preprocess_cfg(network, whole | {"size": network.visual.image_size})
 
 
-def _finished(network: ClipNetwork, tokenize: Callable[[list[str]], torch.Tensor]) -> tuple[LoadedModel, JsonObject]:
+def _finished(network: ClipNetwork, tokenize: Callable[..., torch.Tensor]) -> tuple[LoadedModel, JsonObject]:
     import open_clip
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
     preprocess_cfg = open_clip.get_model_preprocess_cfg(network)
     preprocess = image_transform_v2(PreprocessCfg(**preprocess_cfg), is_train=False)
-    return LoadedModel(network.eval().requires_grad_(False), preprocess, tokenize), preprocess_cfg
+
+    context_length = int(getattr(tokenize, "context_length", 0) or 0)
+    loaded = LoadedModel(network.eval().requires_grad_(False), preprocess, _AnyTexts(tokenize), context_length)
+    return loaded, preprocess_cfg
+
+
+class _AnyTexts:
+    """A tokenizer that also takes names that are not UTF-8."""
+
+    def __init__(self, tokenize: Callable[..., torch.Tensor]) -> None:
+        self._tokenize = tokenize
+
+    def __call__(self, texts: list[str], **options: Any) -> torch.Tensor:
+        return self._tokenize([utf8(text) for text in texts], **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenize, name)
 
 
 def _put_state(network: ClipNetwork, state: State) -> None:

@@ -156,7 +156,8 @@ def _pooling(text: JsonObject) -> JsonObject:
 
 
 def _unsupported(kind: object, config: JsonObject, file: Path) -> str:
-    name = next(iter(config.get("architectures") or []), None) or f"a model of type {kind!r}"
+    of_type = f"model of type {kind!r}" if kind else "model of no type"
+    name = next(iter(config.get("architectures") or []), None) or of_type
     if kind in ("siglip", "siglip2"):
         advice = f"pass the same weights in open_clip's form, such as --model {_siglip_tag(str(kind), config)}"
     elif kind in ("clip_vision_model", "clip_text_model"):

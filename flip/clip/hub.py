@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,12 +12,15 @@ from pathlib import Path
 
 from flip.clip.fetch import AbsentError, cache_place, cached_file, first_line, hub_file, quiet, require_network
 from flip.clip.folder import CONFIG_FILE
-from flip.errors import ModelError, near_names
-from flip.files import JsonObject
+from flip.errors import ConfigError, ModelError, near_names
+from flip.files import JsonObject, cache_folder, write_json
 from flip.sample import weights as sample
 
 #: Where open_clip puts weights that are not on the hub.
 _URL_FOLDER = Path("~/.cache/clip")
+
+#: What open_clip lists, remembered.
+_REGISTRY = "registry.json"
 
 
 @dataclass(frozen=True)
@@ -27,20 +33,36 @@ class KnownModel:
     megabytes: float | None
 
 
-def known_models() -> Sequence[KnownModel]:
-    """Return the sample's model and every ``ARCH/TAG`` of open_clip: whether its weights are here, and their size."""
+def known_models(cache: Path | None = None) -> Sequence[KnownModel]:
+    """Return the sample's model and every ``ARCH/TAG`` of open_clip: whether its weights are here, and their size.
+
+    What open_clip lists is remembered in the cache folder, by its version; torch is not imported then.
+    """
+    own = sum(file.stat().st_size for file in sample.clip_folder().glob("*.safetensors"))
+    rows = [KnownModel(sample.NAME, "comes with flip", own > 0, own / 1e6 if own else None)]
+    for name, (repository, files), entry in _listed(cache_folder(cache) / "models" / _REGISTRY):
+        file = _local(repository, files, str(entry.get("url", "")))
+        size = file.stat().st_size / 1e6 if file else None
+        hub = str(entry.get("hf_hub", "")) or str(entry.get("url", ""))
+        rows.append(KnownModel(name, hub, file is not None, size))
+    return rows
+
+
+def _listed(memory: Path) -> Sequence[tuple[str, tuple[str, Sequence[str]], JsonObject]]:
+    """Return the name of each model that open_clip lists, what its weights are called on the hub, and its entry."""
+    version = importlib.metadata.version("open_clip_torch")
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        known = json.loads(memory.read_text(encoding="utf-8"))
+        if known["version"] == version:
+            return [(str(name), (str(place), names), dict(entry)) for name, (place, names), entry in known["models"]]
     import open_clip
     from open_clip.pretrained import get_pretrained_cfg
 
-    own = sum(file.stat().st_size for file in sample.clip_folder().glob("*.safetensors"))
-    rows = [KnownModel(sample.NAME, "comes with flip", own > 0, own / 1e6 if own else None)]
-    for architecture, tag in open_clip.list_pretrained():
-        entry = get_pretrained_cfg(architecture, tag) or {}
-        file = local_weights(entry)
-        size = file.stat().st_size / 1e6 if file else None
-        hub = str(entry.get("hf_hub", "")) or str(entry.get("url", ""))
-        rows.append(KnownModel(f"{architecture}/{tag}", hub, file is not None, size))
-    return rows
+    models = [(f"{a}/{tag}", get_pretrained_cfg(a, tag) or {}) for a, tag in open_clip.list_pretrained()]
+    kept = [(name, _on_hub(entry), {key: entry.get(key, "") for key in ("hf_hub", "url")}) for name, entry in models]
+    with contextlib.suppress(ConfigError):
+        write_json(memory, {"version": version, "models": kept})
+    return kept
 
 
 def registry_entry(name: str) -> JsonObject:
@@ -67,10 +89,12 @@ def registry_entry(name: str) -> JsonObject:
 
 def local_weights(entry: Mapping[str, object]) -> Path | None:
     """Return the weights file of a registry entry if it is on this machine, touching no network."""
-    repository, names = _on_hub(entry)
+    return _local(*_on_hub(entry), str(entry.get("url", "")))
+
+
+def _local(repository: str, names: Sequence[str], url: str) -> Path | None:
     if repository:
         return cached_file(repository, names)
-    url = str(entry.get("url", ""))
     file = _URL_FOLDER.expanduser() / Path(url).name
     return file if url and file.is_file() else None
 

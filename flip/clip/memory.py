@@ -64,7 +64,7 @@ def recall(cache: Path, key: str, files: Iterable[Path] | None = None) -> ModelF
             return None
         facts = ModelFacts(**content["facts"])
         return facts if all(isinstance(getattr(facts, name), kind) for name, kind in _KINDS.items()) else None
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
         return None
 
 

@@ -21,12 +21,13 @@ from flip.clip.network import LoadedModel
 from flip.clip.weights import weights_hash
 from flip.errors import ConfigError, ModelError
 from flip.files import JsonObject, cache_folder, plain
+from flip.names import DEFAULT_MODEL
 from flip.sample import weights as sample
 
 log = logging.getLogger(__name__)
 
 
-def load_model(name: str, *, arch: str | None = None, cache: Path | None = None) -> OpenClipEncoder:
+def load_model(name: str | None = None, *, arch: str | None = None, cache: Path | None = None) -> OpenClipEncoder:
     """Load a model: its network at first use on the CPU in fp32, in ``eval()``.
 
     A model that was loaded before, and whose files did not change since, is known without its network and without
@@ -34,9 +35,9 @@ def load_model(name: str, *, arch: str | None = None, cache: Path | None = None)
 
     Parameters
     ----------
-    name : str
+    name : str, optional
         ``ARCH/TAG`` of open_clip; ``hf-hub:ORG/NAME``; a folder of open_clip or of transformers' CLIPModel; a weights
-        file; or ``sample``.
+        file; or ``sample``. ``FLIP_MODEL``, else OpenAI's ViT-B/32, when absent.
     arch : str, optional
         open_clip's architecture of a weights file, where its shapes do not tell.
     cache : Path, optional
@@ -51,6 +52,7 @@ def load_model(name: str, *, arch: str | None = None, cache: Path | None = None)
         If ``arch`` is unknown, or given for what has a configuration of its own.
     """
     cache = cache_folder(cache)
+    name = name or os.environ.get("FLIP_MODEL") or DEFAULT_MODEL
     path = _local_path(name)
     if arch is not None and (path is None or path.is_dir()):
         raise ConfigError(f"--arch {arch} belongs to a weights file, and --model {name} is none; leave it out")
@@ -121,7 +123,7 @@ def _facts(name: str, loaded: LoadedModel, config: JsonObject, *weights: object)
         fingerprint=hashlib.sha256(described.encode()).hexdigest()[:16],
         dim=int(config["model_cfg"]["embed_dim"]),
         logit_scale=float(loaded.network.logit_scale.detach().exp()),
-        context_length=int(getattr(loaded.tokenize, "context_length", 0) or 0),
+        context_length=loaded.context_length,
         config=plain(config),
     )
 

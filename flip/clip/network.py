@@ -38,8 +38,11 @@ class LoadedModel:
         PIL image in RGB → float32 tensor (3, height, width), open_clip's own validation transform.
     tokenize : callable
         List of n texts → int64 tensor (n, context_length); longer texts are cut.
+    context_length : int
+        In tokens.
     """
 
     network: ClipNetwork
     preprocess: Callable[[Image], torch.Tensor]
     tokenize: Callable[..., torch.Tensor]
+    context_length: int

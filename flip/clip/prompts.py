@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from unicodedata import normalize
 
-from flip.data.table_files import READERS, read_table
 from flip.data.text import read_text
 from flip.errors import ConfigError, DataError, near_names
 from flip.names import PROMPTS
@@ -157,34 +154,3 @@ def _sentences(file: Path, name: str, value: object) -> tuple[str, ...]:
     if not isinstance(sentences, list) or not all(isinstance(s, str) for s in sentences):
         raise DataError(f"{file}: class {name!r} holds {type(value).__name__}; it must be a list of sentences")
     return tuple(s.strip() for s in sentences if s.strip())
-
-
-def read_class_list(file: Path) -> tuple[str, ...]:
-    """Read class names: one per line of a text file (blank lines are skipped), or the label column of a table.
-
-    Raises
-    ------
-    DataError
-        If the file is missing or empty, a table has no column of labels, or a text file names a class twice.
-    """
-    if file.suffix.lower() in READERS:
-        return _names_of_table(file)
-    names = tuple(normalize("NFC", line.strip()) for line in read_text(file).splitlines() if line.strip())
-    if not names:
-        raise DataError(f"{file} names no class; write one per line")
-    if len(set(names)) < len(names):
-        twice = next(name for name, n in Counter(names).items() if n > 1)
-        raise DataError(f"{file} names class {twice!r} twice; write each once")
-    return names
-
-
-def _names_of_table(file: Path) -> tuple[str, ...]:
-    table = read_table(file)
-    column = table.column("label")
-    if column is None:
-        there = ", ".join(table.columns)
-        raise DataError(f"{file} has no column 'label'; it has {there}; rename the one that holds the class names")
-    names = tuple(dict.fromkeys(name for row in table.rows if (name := row.text(column))))
-    if not names:
-        raise DataError(f"{file} names no class in its column {column!r}")
-    return names

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from flip.clip.checks import read_json, refuse_code
 from flip.clip.folder import CONFIG_FILE, TOKENIZER_FILES
+from flip.errors import ModelError, reason_of
 from flip.files import JsonObject
 
 _TOWER = "text_tower"
@@ -40,21 +41,37 @@ def staged(
     content = deepcopy(model_cfg)
     with tempfile.TemporaryDirectory(prefix="flip-model-") as name:
         folder = Path(name)
-        text = content["text_cfg"]
-        if tokenizer is not None:
-            _copy_tokenizer(tokenizer, folder)
-            text["hf_tokenizer_name"] = "in this folder"
-            settings = {"trust_remote_code": False, "local_files_only": True}
-            text["tokenizer_kwargs"] = (text.get("tokenizer_kwargs") or {}) | settings
-        elif text.get("tokenizer_kwargs") is None:
-            text.pop("tokenizer_kwargs", None)
-        if text_tower is not None:
-            (folder / _TOWER).mkdir()
-            _copy_config(text_tower, folder / _TOWER / "config.json")
-            text["hf_model_name"] = str(folder / _TOWER)
-        written = {"model_cfg": content, "preprocess_cfg": preprocess_cfg}
-        (folder / CONFIG_FILE).write_text(json.dumps(written), encoding="utf-8")
+        with _writing():
+            _fill(folder, content, preprocess_cfg, tokenizer, text_tower)
         yield folder
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        place = tempfile.gettempdir()
+        raise ModelError(f"no temporary file can be written into {place} ({reason_of(e)}); set TMPDIR") from e
+
+
+def _fill(
+    folder: Path, content: JsonObject, preprocess_cfg: JsonObject, tokenizer: Path | None, text_tower: Path | None
+) -> None:
+    text = content["text_cfg"]
+    if tokenizer is not None:
+        _copy_tokenizer(tokenizer, folder)
+        text["hf_tokenizer_name"] = "in this folder"
+        settings = {"trust_remote_code": False, "local_files_only": True}
+        text["tokenizer_kwargs"] = (text.get("tokenizer_kwargs") or {}) | settings
+    elif text.get("tokenizer_kwargs") is None:
+        text.pop("tokenizer_kwargs", None)
+    if text_tower is not None:
+        (folder / _TOWER).mkdir()
+        _copy_config(text_tower, folder / _TOWER / "config.json")
+        text["hf_model_name"] = str(folder / _TOWER)
+    written = {"model_cfg": content, "preprocess_cfg": preprocess_cfg}
+    (folder / CONFIG_FILE).write_text(json.dumps(written), encoding="utf-8")
 
 
 def _copy_tokenizer(source: Path, folder: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flip.data.foreign import what_it_is
 from flip.errors import ModelError
 from flip.reading import open_plain, require_plain, require_stored
 
@@ -63,6 +64,7 @@ def is_torchscript(file: Path) -> bool:
 def _read(file: Path) -> State:
     try:
         require_plain(file)
+        _require_weights(file)
         if file.suffix.lower() == ".safetensors":
             from safetensors.torch import load_file
 
@@ -84,6 +86,8 @@ def _read(file: Path) -> State:
             f"the weights {file} cannot be loaded: the file {problem} weights never need and which could run code; "
             "nothing of it was run; take a .safetensors file, or save the model's state_dict() alone"
         ) from e
+    except ModelError:
+        raise
     except Exception as e:
         lines = [line.strip() for line in str(e).splitlines() if line.strip()]
         reason = lines[0][:160] if lines else type(e).__name__
@@ -91,6 +95,17 @@ def _read(file: Path) -> State:
             f"the weights {file} cannot be loaded ({reason}); fetch the file again, or take a .safetensors file"
         ) from e
     return _tensors(file, content)
+
+
+def _require_weights(file: Path) -> None:
+    """Raise a ModelError for a file that begins as something else than weights."""
+    if file.suffix.lower() == ".json":
+        raise ModelError(f"{file} is a configuration and no weights; pass its folder, or the weights beside it")
+    with open_plain(file) as stream:
+        # A safetensors file may begin with the bytes of a brace: the length of its header.
+        what = what_it_is(stream.read(16), of=("JSON",))
+    if what is not None:
+        raise ModelError(f"{file} is {what}")
 
 
 def _tensors(file: Path, content: object) -> State:

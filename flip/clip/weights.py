@@ -35,7 +35,7 @@ def weights_hash(file: Path, cache: Path | None) -> str:
         remembered = read_json(memory)
         if remembered["file"] == seen and _IS_SHA256.fullmatch(remembered["sha256"]):
             return str(remembered["sha256"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         pass
     digest = _sha256(file)
     with contextlib.suppress(ConfigError):

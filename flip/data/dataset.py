@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,8 @@ import numpy as np
 from flip.arrays import IntArray
 from flip.errors import ConfigError, DataError
 from flip.names import SPLITS
+
+log = logging.getLogger(__name__)
 
 #: Left, top, width and height in pixels of the upright photo. An infinite width reaches to the right edge, and a height
 #: of 0 or less with it counts from the lower edge: (0, 0, inf, -20) is all but the last 20 rows, whatever the size.
@@ -186,6 +189,20 @@ class Dataset:
             raise DataError(
                 f"{self.root} has one class, {self.classnames[0]!r}; every answer would be right. "
                 "Pass data with two classes or more"
+            )
+
+    def note_absent_classes(self, split: str) -> None:
+        """Log which classes have no photo in a split that is scored: nothing is measured of them."""
+        present = {record.label for record in self.records if split in ("all", record.split)}
+        absent = [name for c, name in enumerate(self.classnames) if c not in present]
+        if absent:
+            have = "class has" if len(absent) == 1 else "classes have"
+            log.info(
+                "%d %s no photo in split %r, such as %r: they can be named wrongly only",
+                len(absent),
+                have,
+                split,
+                absent[0],
             )
 
     def groups(self, rank: str) -> tuple[str, ...]:

@@ -20,14 +20,21 @@ def is_hidden(name: str) -> bool:
 def subfolders(folder: Path) -> list[str]:
     """Return the sorted names of the folders in a folder, without hidden ones; links to folders count."""
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if not is_hidden(entry.name) and entry.is_dir())
+        return sorted(entry.name for entry in entries if not is_hidden(entry.name) and _is_folder(entry))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def list_files(folder: Path) -> Iterator[str]:
     """Yield every file below a folder as a path relative to it, with ``/``, in sorted order of each folder's names.
 
-    Links to folders are followed, but not into a folder that they lie in. A link to nothing is yielded: its reader
-    says what is wrong with it.
+    Links to folders are followed, but not into a folder that they lie in. A link to nothing or to itself, a FIFO and a
+    device are yielded: their reader says what is wrong with them.
     """
     return _walk(str(folder), "", frozenset())
 
@@ -40,9 +47,9 @@ def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterat
     with os.scandir(folder) as entries:
         listed = sorted((entry for entry in entries if not is_hidden(entry.name)), key=lambda entry: entry.name)
     for entry in listed:
-        if entry.is_dir():
+        if _is_folder(entry):
             yield from _walk(entry.path, f"{prefix}{entry.name}/", above | {here})
-        elif entry.is_symlink() or entry.is_file():
+        else:
             yield prefix + entry.name
 
 
@@ -84,6 +91,14 @@ class FileIndex:
     def has(self, path: str) -> bool:
         """Return whether a path with ``/``, relative or absolute, is a file."""
         return self.find(path) is not None
+
+    def near(self, path: str) -> str | None:
+        """Return a file beside a path that is not there, with its name in another case or with a suffix; or None."""
+        parent, slash, name = path.rpartition("/")
+        there = sorted(self._listed(parent or slash), key=lambda other: other.casefold() != name.casefold())
+        stems = {name.casefold(), name.rpartition(".")[0].casefold()} - {""}
+        found = (other for other in there if {other.casefold(), other.rpartition(".")[0].casefold()} & stems)
+        return next((f"{parent}{slash}{other}" for other in found), None)
 
     def unasked(self) -> Iterator[str]:
         """Yield the files, in sorted order, that lie beside those that were found and were not asked for."""
@@ -144,6 +159,6 @@ def _composed_names(folder: Path) -> dict[str, str]:
 def _names_in(folder: Path) -> frozenset[str]:
     try:
         with os.scandir(folder) as entries:
-            return frozenset(entry.name for entry in entries if not entry.is_dir())
+            return frozenset(entry.name for entry in entries if not _is_folder(entry))
     except OSError:
         return frozenset()

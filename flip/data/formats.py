@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 
 from PIL import Image, ImageFile
 
+from flip.data.foreign import what_it_is
 from flip.reading import open_plain
 
 # EPS starts Ghostscript. IPTC opens what it contains with every format, so it is a way to EPS. WMF is a drawing, which
@@ -129,6 +130,8 @@ def why_unidentified(head: bytes) -> str:
         return "not an image: the file is empty"
     if head.startswith((b"%!PS", b"\xc5\xd0\xd3\xc6")):
         return "not an image: PostScript (EPS) is not read, since another program would have to run; convert it to PNG"
+    if what := what_it_is(head):
+        return f"not an image: it is {what}"
     for name in FORMATS:
         accepts = Image.OPEN[name][1]
         if accepts is not None and accepts(head):

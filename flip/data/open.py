@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -21,13 +22,23 @@ from flip.data.settings import DEFAULT_TEST_FRACTION, ReadSettings
 from flip.data.table_files import READERS
 from flip.errors import ConfigError, DataError, near_names, reason_of
 from flip.names import LAYOUTS
+from flip.reading import what_is
 from flip.sample.fieldguide import GUIDES
 
 log = logging.getLogger(__name__)
 
 
+#: Read where no data is named and this folder is here.
+USUAL_DATA = "data/birds"
+
+
+def default_data() -> str | None:
+    """Return the data that is meant where none is named: ``FLIP_DATA``, else ``data/birds`` where it is."""
+    return os.environ.get("FLIP_DATA") or (USUAL_DATA if Path(USUAL_DATA).is_dir() else None)
+
+
 def open_dataset(
-    data: str | Path,
+    data: str | Path | None = None,
     *,
     layout: str | None = None,
     test_fraction: float = DEFAULT_TEST_FRACTION,
@@ -39,8 +50,8 @@ def open_dataset(
 
     Parameters
     ----------
-    data : str or Path
-        A folder, a manifest, or a word of ``flip.names.SAMPLE_DATA`` for drawn birds.
+    data : str or Path, optional
+        A folder, a manifest, or a word of ``flip.names.SAMPLE_DATA`` for drawn birds; see :func:`default_data`.
     layout : str, optional
         One of ``flip.names.LAYOUTS``, to read the data as that.
     test_fraction : float
@@ -61,6 +72,9 @@ def open_dataset(
     """
     settings = ReadSettings(test_fraction=test_fraction, class_level=class_level, cache=cache)
     _require_known(layout)
+    data = data or default_data()
+    if data is None:
+        raise ConfigError(f"no data is named, and there is no FLIP_DATA and no {USUAL_DATA}; pass a folder of photos")
     if str(data) in GUIDES and layout is None:
         return _finished(read_sample(str(data), cache), classnames)
     return _open(Path(data).expanduser(), layout, settings, classnames)
@@ -164,6 +178,8 @@ def _require_something(root: Path) -> None:
     if root.is_file():
         return
     if not root.is_dir():
+        if kind := what_is(root):
+            raise DataError(f"{root} is {kind}; pass a folder, or a plain file")
         parent = root.absolute().parent
         if not parent.is_dir():
             raise DataError(f"no folder or file {root}: {parent} is not there either; check the path")

@@ -69,7 +69,8 @@ def open_parquet(file: Path) -> Iterator[pq.ParquetFile]:
 
     try:
         with open_plain(file) as stream:
-            opened = pq.ParquetFile(stream, page_checksum_verification=True)
+            # Buffered, and not in advance, a column is read as it is decoded, and what was decoded is not kept.
+            opened = pq.ParquetFile(stream, page_checksum_verification=True, buffer_size=1 << 20, pre_buffer=False)
             _require_bounded(file, opened)
             yield opened
     except (DataError, MemoryError, RecursionError):

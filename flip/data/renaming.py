@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -80,12 +81,16 @@ def _comma(text: str) -> str:
 
 def _two_columns(dataset: Dataset, file: Path, text: str, delimiter: str) -> list[tuple[str, str]]:
     pairs = []
-    for line, cells in enumerate(csv.reader(text.split("\n"), delimiter=delimiter), 1):
-        if not any(cell.strip() for cell in cells):
-            continue
-        if len(cells) != 2:
-            raise DataError(f"{file}:{line}: {len(cells)} columns; it needs two: old name and new name")
-        pairs.append((cells[0].strip(), cells[1].strip()))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) != 2:
+                raise DataError(f"{file}:{reader.line_num}: {len(cells)} columns; it needs two: old name and new name")
+            pairs.append((cells[0].strip(), cells[1].strip()))
+    except csv.Error as error:
+        raise DataError(f"{file}:{reader.line_num}: {error}; is a quote not closed?") from error
     has_header = bool(pairs) and pairs[0][0].casefold() in _HEADERS - {*dataset.raw_names, *dataset.classnames}
     return pairs[has_header:]
 

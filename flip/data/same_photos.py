@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from typing import NamedTuple
 
 from flip.data.dataset import Dataset, Record
 from flip.data.hashing import same_content
+
+log = logging.getLogger(__name__)
 
 
 class Copy(NamedTuple):
@@ -33,6 +36,13 @@ def copies_of_training_photos(dataset: Dataset) -> list[Copy]:
         if training is not None:
             copies |= {int(i): Copy(records[i], training) for i in group if records[i].split != "train"}
     return [copies[i] for i in sorted(copies)]
+
+
+def warn_of_copies(dataset: Dataset) -> None:
+    """Log a warning where validation or test photos are training photos as well."""
+    said = None if dataset.embeddings is not None else describe_copies(copies_of_training_photos(dataset))
+    if said:
+        log.warning("%s", said)
 
 
 def describe_copies(copies: list[Copy]) -> str | None:

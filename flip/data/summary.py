@@ -37,7 +37,7 @@ def summarise(dataset: Dataset) -> dict[str, object]:
         "photos": len(dataset),
         "classes": len(dataset.classnames),
         **dataset.splits,
-        "photos_per_class": f"{ordered[0]['n']} to {ordered[-1]['n']}",
+        "photos_per_class": [ordered[0]["n"], ordered[-1]["n"]],
         "smallest_class": ordered[0],
         "largest_class": ordered[-1],
         "suffixes": _suffixes(dataset),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flip.data.foreign import what_it_is
 from flip.data.parquet import open_parquet
 from flip.data.tables import COLUMNS, Row, Table
 from flip.data.text import nfc, read_text
@@ -18,6 +19,14 @@ from flip.reading import parse_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+#: What files that are called tables may be besides what :mod:`flip.data.foreign` knows, by how they begin.
+_NO_TABLES = {
+    b"PK\x03\x04": "a spreadsheet or an archive; save the spreadsheet as CSV, or unpack the archive",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet; save it as CSV",
+    b"\x1f\x8b": "compressed; unpack it",
+}
 
 
 def read_table(file: Path) -> Table:
@@ -31,11 +40,22 @@ def read_table(file: Path) -> Table:
     reader = READERS.get(file.suffix.lower())
     if reader is None:
         raise DataError(f"{file} is no table that flip reads; it must end in one of {', '.join(READERS)}")
+    _require_table(file)
     table = reader(file)
     twice = next((name for name, n in Counter(table.columns).items() if n > 1 and name), None)
     if twice is not None:
         raise DataError(f"{file} has the column {twice!r} twice; rename or remove one")
     return table
+
+
+def _require_table(file: Path) -> None:
+    """Raise a DataError for a file that is called a table and begins as something else."""
+    with file.open("rb") as stream:
+        head = stream.read(512)
+    known = next((what for sign, what in _NO_TABLES.items() if head.startswith(sign)), None)
+    what = known or what_it_is(head, of=("JSON", "XML"))
+    if what is not None:
+        raise DataError(f"{file} is {what}")
 
 
 def _read_csv(file: Path) -> Table:

@@ -42,6 +42,16 @@ COLUMNS = frozenset({"bbox", "frame", "source", *_CAPTIONS, *_BOX}.union(*ALIASE
 _BYTES = re.compile(r"""b(['"]).*\1""", re.DOTALL)
 
 
+#: A list as Python or JSON writes it.
+_LIST = re.compile(r"\[.*\]", re.DOTALL)
+
+#: What libraries write for a cell without a value.
+_MISSING = frozenset({"nan", "NaN", "NAN", "<NA>", ""})
+
+#: Columns that say a split in a way that is not read.
+_OTHER_SPLITS = ("is_train", "is_training", "is_training_img", "is_test", "fold", "partition", "train")
+
+
 class Row(NamedTuple):
     """One row: ``line`` counts from 1 (the first of a CSV row that has several; of a Parquet file, the row)."""
 
@@ -82,8 +92,20 @@ class Row(NamedTuple):
         return text
 
     def label(self, column: str | None) -> str | None:
-        """Return the class, None where the table has no such column or the cell is empty."""
-        return self.one_line(column) if column else None
+        """Return the class, None where the table has no such column, or the cell is empty or NaN.
+
+        Raises
+        ------
+        DataError
+            If it is a list of several, or anything else than a text or a number.
+        """
+        value = self.cells.get(column or "")
+        text = self.one_line(column) if column else None
+        if isinstance(value, list) and len(value) == 1 and isinstance(value[0], (str, int)):
+            text = str(value[0]).strip()
+        elif isinstance(value, (list, dict)) or (text is not None and _LIST.fullmatch(text)):
+            raise DataError(f"{self.where}: the {column} is {text!r}; write one class in each row, as plain text")
+        return None if text in _MISSING else text
 
     def captions(self) -> tuple[str, ...]:
         """Return the captions in the first of the columns ``captions``, ``caption`` and ``text`` that has a value."""
@@ -157,6 +179,12 @@ class Table(NamedTuple):
                 told.append(f"the {what} are read from the column {there[0]!r}, not from {', '.join(there[1:])}")
             elif there and there[0] not in ("path", "file_name", "label"):
                 told.append(f"the {what} are read from the column {there[0]!r}")
+        if self.column("split") is None:
+            other = next((name for name in _OTHER_SPLITS if name in self.columns), None)
+            if other is not None:
+                told.append(
+                    f"the column {other!r} is there and is not read; a column 'split' with train and test decides"
+                )
         return told
 
 

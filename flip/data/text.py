@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 from unicodedata import normalize
+from urllib.parse import quote_from_bytes
 
 from flip.errors import DataError
 from flip.reading import read_bytes
@@ -19,6 +20,20 @@ _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (code
 def nfc(text: str) -> str:
     """Return a text with composed accents, so that one name is one string wherever it was written."""
     return normalize("NFC", text)
+
+
+def utf8(text: str) -> str:
+    """Return a text as tokenizers take it: with a question mark for what cannot be UTF-8, as bytes of a file's name."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def column_text(path: str) -> str:
+    """Return a name as a column of text can hold it: one that is not UTF-8 as a ``file:`` address."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return "file://" + quote_from_bytes(os.fsencode(path))
+    return path
 
 
 def decode_text(data: bytes, name: str | Path) -> str:

@@ -18,6 +18,7 @@ from flip.diffusion.settings import require_prediction
 from flip.diffusion.weight_files import read_metadata, read_state
 from flip.errors import CheckpointError, ConfigError, near_names
 from flip.files import cache_folder
+from flip.reading import what_is
 from flip.sample import weights as sample
 
 if TYPE_CHECKING:
@@ -114,6 +115,8 @@ def _load(ckpt: str | Path, base: str | Path | None, ema: bool, prediction: str 
         return _load_file(str(ckpt), path, base, ema, prediction, cache)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", str(ckpt)) and not path.suffix and not path.parent.is_dir():
         return _load_folder(str(ckpt), fetch(str(ckpt)), prediction, cache)
+    if kind := what_is(path):
+        raise CheckpointError(f"{ckpt} is {kind}; pass {ACCEPTED}")
     there = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     raise CheckpointError(f"no file or folder {ckpt}{near_names(path.name, there)}; pass {ACCEPTED}")
 

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from flip.data.dataset import Photo
+from flip.data.text import utf8
 from flip.device import Placement
 from flip.diffusion.metadata import ImageMetadata
 from flip.diffusion.settings import DrawSettings
@@ -105,7 +106,7 @@ class Painter:
         """Count the prompts that are longer than the model reads; returns (count, tokens that it reads)."""
         tokenizer = self._pipeline.tokenizer
         most = int(tokenizer.model_max_length)
-        return sum(len(tokenizer(prompt).input_ids) > most for prompt in set(prompts)), most
+        return sum(len(tokenizer(utf8(prompt)).input_ids) > most for prompt in set(prompts)), most
 
     def draw(self, pictures: Iterable[Picture]) -> Iterator[tuple[Picture, Image]]:
         """Yield each image, in the order given.
@@ -161,9 +162,9 @@ class Painter:
             photos = [fit_photo(picture.source, (width, height)) for picture in batch if picture.source]
             where = {"image": photos, "strength": self.settings.strength}
         result = self._pipeline(
-            prompt=[picture.prompt for picture in batch],
+            prompt=[utf8(picture.prompt) for picture in batch],
             # Without one, XL takes zeros rather than the embedding of an empty text.
-            negative_prompt=[self.settings.negative] * len(batch) if self.settings.negative else None,
+            negative_prompt=[utf8(self.settings.negative)] * len(batch) if self.settings.negative else None,
             num_inference_steps=self.settings.steps,
             guidance_scale=self.settings.guidance,
             generator=generators,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flip.data.foreign import what_it_is
 from flip.diffusion import ldm
 from flip.diffusion.pickles import read_pickled_tensors
 from flip.errors import CheckpointError, reason_of
@@ -133,6 +134,13 @@ def require_finite(tensors: Iterable[tuple[str, torch.Tensor]], source: str | Pa
 
 def _broken(file: Path, error: Exception) -> CheckpointError:
     reason = reason_of(error)
+    try:
+        with open_plain(file) as stream:
+            what = what_it_is(stream.read(16), of=("JSON",))
+    except OSError:
+        what = None
+    if what is not None:
+        return CheckpointError(f"{file} is {what}")
     return CheckpointError(f"{file} is truncated or no safetensors file ({reason}); fetch it again")
 
 

@@ -19,10 +19,10 @@ from flip.arrays import BoolArray, FloatArray
 from flip.embed.index import IndexRow, Place
 from flip.embed.keys import EXACT, FileKey, NoPhoto, number
 from flip.embed.merge import merge_small_parts
-from flip.embed.parts import as_kept, as_used
 from flip.embed.rows import PHOTOS, NewRow, index_row, key_number, maker, photo_table
 from flip.embed.store import PartStore
 from flip.embed.trouble import say_not_kept
+from flip.embed.vectors import as_kept, as_used
 from flip.errors import ConfigError
 from flip.files import write_json
 

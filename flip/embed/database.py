@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+from flip.reading import what_is
+
 log = logging.getLogger(__name__)
 
 #: Seconds to wait for another process's transaction.
@@ -19,6 +21,9 @@ _PATIENCE = 30.0
 
 #: What SQLite says where a file is sound and cannot be written.
 _UNWRITABLE = tuple(f"SQLITE_{word}" for word in ("READONLY", "CANTOPEN", "FULL", "BUSY", "LOCKED", "PERM", "AUTH"))
+
+#: What SQLite and Python say of a damaged file, besides what they say of one that cannot be written.
+_DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
 
 
 class ReplacedError(Exception):
@@ -43,7 +48,7 @@ class Database:
         self._lock = threading.RLock()
         try:
             self._db = self._open()
-        except sqlite3.DatabaseError as e:
+        except _DAMAGE as e:
             self._mend(e)
 
     def close(self) -> None:
@@ -68,7 +73,7 @@ class Database:
         with self._lock:
             try:
                 yield self._db
-            except sqlite3.DatabaseError as e:
+            except _DAMAGE as e:
                 self._mend(e)
                 raise ReplacedError from e
 
@@ -97,7 +102,7 @@ class Database:
             raise
         return db
 
-    def _mend(self, error: sqlite3.DatabaseError) -> None:
+    def _mend(self, error: Exception) -> None:
         """Make a broken index anew; take one in memory where it cannot be written."""
         with contextlib.suppress(AttributeError, sqlite3.Error):
             self._db.close()
@@ -108,8 +113,8 @@ class Database:
                     self.file.with_name(name).unlink(missing_ok=True)
                 self._db = self._open()
                 return
-            except (OSError, sqlite3.DatabaseError) as e:
-                error = e if isinstance(e, sqlite3.DatabaseError) else error
+            except (OSError, *_DAMAGE) as e:
+                error = e
         log.debug("the database %s is kept in memory: %s", self.file, error)
         # One in memory that is broken is the copy of a broken file.
         copied, self.is_shared = self.is_shared, False
@@ -133,7 +138,7 @@ class Database:
     def _in_memory(self, copied: bool) -> sqlite3.Connection:
         """Return a database in memory; a copy of the file where that is asked for and can be read."""
         memory = _connect_memory()
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(*_DAMAGE):
             if copied:
                 on_disk = _connect(self.file, "ro")
                 try:
@@ -149,6 +154,8 @@ class Database:
 
 
 def _connect(file: Path, mode: str) -> sqlite3.Connection:
+    if kind := what_is(file):
+        raise sqlite3.OperationalError(f"it is {kind}")
     address = f"file:{quote(str(file.absolute()).encode('utf-8', 'surrogateescape'))}?mode={mode}"
     return sqlite3.connect(address, timeout=_PATIENCE, isolation_level=None, check_same_thread=False, uri=True)
 
@@ -157,7 +164,7 @@ def _connect_memory() -> sqlite3.Connection:
     return sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
 
 
-def _is_broken(error: sqlite3.DatabaseError) -> bool:
+def _is_broken(error: Exception) -> bool:
     """Return whether a file holds no index, or a damaged or a deleted one, rather than one that cannot be written."""
     name = getattr(error, "sqlite_errorname", "SQLITE_CORRUPT")
     return name == "SQLITE_READONLY_DBMOVED" or not name.startswith(_UNWRITABLE)

@@ -102,7 +102,7 @@ class FeatureExtractor:
 
     @property
     def photos_read(self) -> int:
-        """How many photos were not in the cache, so that this process read and embedded them or found them broken."""
+        """How many photos were not in the cache, and so were read and embedded, or found to be broken."""
         return self._read[0]
 
     @cached_property
@@ -205,6 +205,7 @@ class FeatureExtractor:
             self.placement.wait_for_everyone()
             # What the others embedded; where no cache can be written, each embeds all.
             self._embed_rows(np.flatnonzero(~found.known), sources, cache, found, None)
+            self._read[0] = len(missing)
         return found
 
     def _embed_rows(

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from flip.embed.database import Database
 
 #: Raised when tables or the meaning of their columns change; an index of another version is made anew.
-VERSION = 1
+VERSION = 2
 
 #: Numbers that one query asks for.
 _AT_ONCE = 500

@@ -6,9 +6,9 @@ import hashlib
 import os
 import stat
 from typing import NamedTuple
-from urllib.parse import quote_from_bytes
 
 from flip.data.dataset import Box
+from flip.data.text import column_text
 
 #: How a photo was decoded: every pixel of it, or a JPEG at a smaller scale. Each has rows of its own.
 EXACT, FAST = "exact", "fast"
@@ -61,15 +61,6 @@ def file_key(source: Source) -> FileKey | NoPhoto:
         return NoPhoto("not a plain file")
     path = os.path.abspath(source.file)  # noqa: PTH100
     return FileKey(path + source.view, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-
-
-def column_text(path: str) -> str:
-    """Return a path as a column of text can hold it: one that is not UTF-8 as a ``file:`` address."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return "file://" + quote_from_bytes(os.fsencode(path))
-    return path
 
 
 def number(text: str, decoding: str = EXACT) -> int:

@@ -10,8 +10,9 @@ import numpy as np
 from flip.arrays import IntArray
 from flip.embed.claims import MERGING
 from flip.embed.index import IndexRow
-from flip.embed.parts import DamagedPartError, embedding_values, write_part
+from flip.embed.parts import DamagedPartError, write_part
 from flip.embed.store import PartStore
+from flip.embed.vectors import embedding_values
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,7 +62,7 @@ def _merge(store: PartStore, names: list[str]) -> None:
     if len(tables) < 2:
         return
     whole = pa.concat_tables(tables.values(), promote_options="default").combine_chunks()
-    rows = store.rows_of(whole)
+    rows = store.kind.rows_of(whole)
     kept = _kept(rows)
     target = np.full(len(rows), -1, np.int64)
     target[kept] = np.arange(len(kept))
@@ -84,10 +85,10 @@ def _sound_table(store: PartStore, name: str) -> pa.Table | None:
     """Return a part's rows with their check sums; None, and the part set aside, where one is not as it was written."""
     with store.mishaps(name):
         table = store.part(name).table()
-        identities = [row.identity for row in store.rows_of(table)]
-        if not store.sound(table, embedding_values(table["embedding"], store.dim), identities).all():
+        identities = [row.identity for row in store.kind.rows_of(table)]
+        if not store.kind.sound(table, embedding_values(table["embedding"], store.dim), identities).all():
             raise DamagedPartError("a row is not as it was written")
-        return table if "check" in table.column_names else store.with_check_sums(table)
+        return table if "check" in table.column_names else store.kind.with_check_sums(table)
     return None
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import stat
 from collections.abc import Callable
 from typing import BinaryIO, NamedTuple
 
@@ -14,6 +13,7 @@ from flip.clip.encoder import Encoder
 from flip.embed.decoding import read_pixels
 from flip.embed.keys import EXACT, FileKey, Source
 from flip.errors import FlipError
+from flip.reading import open_plain
 
 #: A file of more bytes is not held in memory: it is read once for the hash and again for the pixels.
 _MOST_IN_MEMORY = 256 << 20
@@ -58,14 +58,15 @@ def read_photo(
     ``fast`` is as in :func:`~flip.embed.decoding.read_pixels`.
     """
     try:
-        with _open(source.file) as file:
+        with open_plain(source.file) as file:
             held, digest = _hashed(file, source.file)
             now = os.fstat(file.fileno())
             content = digest + source.view
             if knows_content(key, content):
                 return PhotoRead(content, is_known=True)
-            # What this raises is no fault of the photo, and ends the run.
+            # What these raise is no fault of the photo, and ends the run.
             made = encoder()
+            _ = made.prepare
             read = _decoded(held, source, made, fast)
             # A file that is just being written is embedded as it is, and looked at again by the next run.
             is_whole = (now.st_size, now.st_mtime_ns) == (key.size, key.mtime_ns)
@@ -102,16 +103,6 @@ def _hashed(file: BinaryIO, name: str) -> tuple[BinaryIO, str]:
     held = _NamedBytes(data)
     held.name = name
     return held, hashlib.sha256(data).hexdigest()
-
-
-def _open(file: str) -> BinaryIO:
-    # Without O_NONBLOCK opening a FIFO, which a name may have become since it was looked at, waits for a writer.
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    stream = open(os.open(file, flags), "rb")  # noqa: PTH123, SIM115
-    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-        stream.close()
-        raise OSError("it is no plain file")
-    return stream
 
 
 def _passes(cause: BaseException | None, message: str) -> bool:

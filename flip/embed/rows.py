@@ -9,10 +9,11 @@ from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from flip.arrays import Array
+from flip.data.text import column_text
 from flip.embed.index import IndexRow
-from flip.embed.keys import EXACT, FileKey, column_text, number
-from flip.embed.parts import as_kept, embedding_column
-from flip.embed.store import Kind
+from flip.embed.keys import EXACT, FileKey, number
+from flip.embed.kinds import Kind
+from flip.embed.vectors import as_kept, embedding_column
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -13,20 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
-from flip.arrays import BoolArray, FloatArray, IntArray
+from flip.arrays import FloatArray, IntArray
 from flip.embed.claims import Claims
 from flip.embed.database import ReplacedError
 from flip.embed.index import IndexRow, KeyIndex, Place
-from flip.embed.parts import (
-    DamagedPartError,
-    Part,
-    Rows,
-    WrongIndexError,
-    check_sums,
-    embedding_values,
-    is_unit,
-    write_part,
-)
+from flip.embed.kinds import Kind, errors_of
+from flip.embed.parts import DamagedPartError, Part, Rows, WrongIndexError, write_part
 from flip.files import set_aside
 
 if TYPE_CHECKING:
@@ -41,21 +33,6 @@ _OPEN = 64
 
 #: Times a look-up begins again because another process merged or removed parts meanwhile.
 _TRIES = 5
-
-
-class Kind(NamedTuple):
-    """What the rows of a folder are of.
-
-    Attributes
-    ----------
-    columns : tuple of str
-        Those that ``rows`` needs.
-    rows : callable
-        Table of these columns → what the index holds of each row.
-    """
-
-    columns: tuple[str, ...]
-    rows: Callable[[pa.Table], list[IndexRow]]
 
 
 class Read(NamedTuple):
@@ -147,7 +124,7 @@ class PartStore:
                 for rows in self.part(name).rows(wanted):
                     here = np.array(positions)[rows.asked]
                     self._verify(rows, [places[i] for i in here])
-                    yield Read(here, rows.embeddings, _errors(rows.table))
+                    yield Read(here, rows.embeddings, errors_of(rows.table))
 
     def add(self, table: pa.Table) -> None:
         """Write rows as a new part.
@@ -157,8 +134,8 @@ class PartStore:
         ConfigError
             If it cannot be written.
         """
-        name = write_part(self.folder, self.with_check_sums(table), self.fingerprint)
-        rows = self.rows_of(table)
+        name = write_part(self.folder, self.kind.with_check_sums(table), self.fingerprint)
+        rows = self.kind.rows_of(table)
         self.again(lambda: self.index.add(name, rows))
 
     def alias(self, rows: Sequence[tuple[IndexRow, Place]]) -> None:
@@ -174,40 +151,6 @@ class PartStore:
                 self._open.popitem(last=False)
         self._open.move_to_end(name)
         return self._open[name]
-
-    def with_check_sums(self, table: pa.Table) -> pa.Table:
-        """Return a table with the column that tells a damaged row."""
-        import pyarrow as pa
-
-        identities = [row.identity for row in self.rows_of(table)]
-        sums = check_sums(embedding_values(table["embedding"], self.dim), identities)
-        return table.append_column("check", pa.array(sums, pa.int64()))
-
-    def rows_of(self, table: pa.Table) -> list[IndexRow]:
-        """Return what the index holds of each row.
-
-        Raises
-        ------
-        DamagedPartError
-            If columns are absent, or hold something else.
-        """
-        try:
-            rows = self.kind.rows(table)
-        except (KeyError, TypeError, ValueError, AttributeError) as e:
-            raise DamagedPartError(f"its columns are others: {e}") from e
-        if not all(type(row.size) is int and type(row.mtime_ns) is int for row in rows):
-            raise DamagedPartError("a row has no size or time")
-        return rows
-
-    def sound(self, table: pa.Table, values: FloatArray, identities: Sequence[int]) -> BoolArray:
-        """Return which rows are as they were written, and what they are said to be (n,)."""
-        own = None if "check" in table.column_names else [row.identity for row in self.rows_of(table)]
-        if own is not None:
-            same: BoolArray = np.array(own, np.int64) == np.array(identities, np.int64)
-            return same & is_unit(values)
-        stored = table["check"].to_numpy()
-        sound: BoolArray = stored == check_sums(values, identities)
-        return sound
 
     def set_part_aside(self, name: str, reason: object) -> None:
         """Put a damaged part where nobody reads it, and forget its rows; they are embedded again."""
@@ -244,11 +187,11 @@ class PartStore:
 
     def _verify(self, rows: Rows, places: Sequence[Place]) -> None:
         """Raise a DamagedPartError or a WrongIndexError unless rows are what the index says."""
-        if self.sound(rows.table, rows.embeddings, [place.identity for place in places]).all():
+        if self.kind.sound(rows.table, rows.embeddings, [place.identity for place in places]).all():
             return
         whole = self.part(places[0].part).whole(rows)
-        own = [row.identity for row in self.rows_of(whole)]
-        if not self.sound(rows.table, rows.embeddings, own).all():
+        own = [row.identity for row in self.kind.rows_of(whole)]
+        if not self.kind.sound(rows.table, rows.embeddings, own).all():
             raise DamagedPartError("a row is not as it was written")
         raise WrongIndexError
 
@@ -266,7 +209,7 @@ class PartStore:
         for name in new:
             with self.mishaps(name):
                 part = self.part(name)
-                rows = self.rows_of(part.table(self.kind.columns))
+                rows = self.kind.rows_of(part.table(self.kind.columns))
                 self.index.add(name, rows, part.replaces)
                 for old in part.replaces:
                     self.remove(old)
@@ -279,10 +222,3 @@ class PartStore:
         self._open.pop(name, None)
         with contextlib.suppress(OSError):
             (self.folder / name).unlink()
-
-
-def _errors(table: pa.Table) -> list[str | None] | None:
-    if "error" not in table.column_names or table["error"].null_count == len(table):
-        return None
-    errors: list[str | None] = table["error"].to_pylist()
-    return errors

@@ -15,10 +15,10 @@ from flip.arrays import FloatArray
 from flip.clip.encoder import Encoder
 from flip.embed.cache import EmbeddingCache, Found
 from flip.embed.keys import FAST, FileKey, NoPhoto, Source, file_key
-from flip.embed.parts import as_kept, as_used
 from flip.embed.photo import PhotoRead, read_photo
 from flip.embed.promise import Promise
 from flip.embed.rows import NewRow
+from flip.embed.vectors import as_kept, as_used
 from flip.features import Features
 
 #: Batches that are decoded, or being decoded, while the network works on one.

@@ -12,9 +12,9 @@ from flip.arrays import FloatArray, IntArray
 from flip.data.dataset import Dataset
 from flip.data.layouts.embeddings import read_about, sealed_metadata
 from flip.data.parquet import parquet_files
-from flip.embed.keys import column_text
-from flip.embed.parts import embedding_column
+from flip.data.text import column_text, utf8
 from flip.embed.table_rows import read_rows
+from flip.embed.vectors import embedding_column
 from flip.errors import DataError, FeatureMismatchError
 from flip.features import Features
 from flip.files import claim_folder, written_aside
@@ -95,9 +95,9 @@ def _columns(features: Features) -> dict[str, pa.Array]:
     ]
     return {
         "path": pa.array([column_text(path) for path in features.paths], pa.string()),
-        "label": pa.array([features.raw_names[c] for c in features.labels], pa.string()),
+        "label": pa.array([column_text(features.raw_names[c]) for c in features.labels], pa.string()),
         "split": pa.array(features.splits, pa.string()),
-        "captions": pa.array([list(c) for c in features.captions], pa.list_(pa.string())),
+        "captions": pa.array([list(map(utf8, c)) for c in features.captions], pa.list_(pa.string())),
         "embedding": embedding_column(rows, features.image_features.shape[1]),
         "error": pa.array(features.errors, pa.string()),
     }

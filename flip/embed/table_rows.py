@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from flip.arrays import FloatArray
-from flip.embed.parts import embedding_values, is_unit, unit_again
+from flip.data.parquet import open_parquet, read_parquet_schema
+from flip.embed.vectors import embedding_values, is_unit_length
 from flip.errors import DataError
 
 if TYPE_CHECKING:
@@ -64,47 +65,49 @@ def read_rows(files: Sequence[Path], paths: Sequence[str]) -> TableRows:
 def _take(file: Path, batch: pa.RecordBatch, named: Sequence[tuple[int, int]], rows: TableRows) -> None:
     """Take rows k of a batch as rows i of the whole, for all (k, i)."""
     here, targets = [k for k, _ in named], [i for _, i in named]
-    values = embedding_values(batch["embedding"], rows.embeddings.shape[1])[here]
+    stored = embedding_values(batch["embedding"], rows.embeddings.shape[1])
+    values = (stored if len(here) == len(batch) else stored[here]).astype(np.float32)
     listed = batch["error"].to_pylist()
     errors = [listed[k] for k in here]
     has_error = np.array([error is not None for error in errors], bool)
-    wrong = np.flatnonzero(~is_unit(values) | (values.any(axis=1) == has_error))
+    norms = np.sqrt(np.einsum("nd,nd->n", values, values))
+    wrong = np.flatnonzero(~is_unit_length(norms) | ((norms > 0) == has_error))
     if len(wrong):
         path = batch["path"][here[wrong[0]]]
         raise DataError(f"{file} is damaged: the embedding of {path} is not of unit length; {_ADVICE}")
-    for i, error in zip(targets, errors, strict=True):
-        rows.errors[i] = error
-    rows.embeddings[targets] = unit_again(values.astype(np.float32)) if values.dtype == np.float16 else values
+    if has_error.any():
+        for i, error in zip(targets, errors, strict=True):
+            rows.errors[i] = error
+    if stored.dtype == np.float16:
+        values /= np.maximum(norms, np.finfo(np.float32).tiny)[:, None]
+    rows.embeddings[targets] = values
 
 
 def _batches(file: Path, width: int) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    try:
-        # Buffered, a column is read as it is decoded, and not all of it at once.
-        with pq.ParquetFile(file, page_checksum_verification=True, buffer_size=1 << 20) as table:
-            column = table.schema_arrow.field("embedding").type
-            if column not in (pa.list_(pa.float16(), width), pa.list_(pa.float32(), width)):
-                raise DataError(f"{file}: its embeddings are {column}, not of width {width}; {_ADVICE}")
-            rows = 0
-            for batch in table.iter_batches(_AT_ONCE, columns=["path", "embedding", "error"]):
-                rows += len(batch)
-                yield batch
-            if rows != table.metadata.num_rows:
-                raise DataError(f"{file} is damaged: {rows} of {table.metadata.num_rows} rows are there; {_ADVICE}")
-    except (pa.ArrowException, OSError, KeyError) as e:
-        raise DataError(f"{file} is damaged ({' '.join(str(e).split())[:150]}); {_ADVICE}") from e
+    with open_parquet(file) as table:
+        found = {field.name: field.type for field in table.schema_arrow}
+        for name in ("path", "error"):
+            if found.get(name) != pa.string():
+                raise DataError(f"{file} has no column {name} of text; {_ADVICE}")
+        column = found.get("embedding")
+        if column not in (pa.list_(pa.float16(), width), pa.list_(pa.float32(), width)):
+            raise DataError(f"{file}: its embeddings are {column}, not of width {width}; {_ADVICE}")
+        rows = 0
+        for batch in table.iter_batches(_AT_ONCE, columns=["path", "embedding", "error"]):
+            rows += len(batch)
+            yield batch
+        if rows != table.metadata.num_rows:
+            raise DataError(f"{file} is damaged: {rows} of {table.metadata.num_rows} rows are there; {_ADVICE}")
 
 
 def _width(file: Path) -> int:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return int(pq.read_schema(file).field("embedding").type.list_size)
-    except (pa.ArrowException, OSError, KeyError, AttributeError) as e:
-        raise DataError(f"{file} has no column embedding of a fixed width; {_ADVICE}") from e
+    schema = read_parquet_schema(file)
+    width = getattr(schema.field("embedding").type, "list_size", None) if "embedding" in schema.names else None
+    if width is None or width < 1:
+        raise DataError(f"{file} has no column embedding of a fixed width; {_ADVICE}")
+    return int(width)
 
 
 def _twice(files: Sequence[Path], paths: Sequence[str]) -> str:

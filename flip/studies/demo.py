@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -57,8 +57,7 @@ SEEDS = 3
 GENERATED_WEIGHT = 0.3
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(TypedDict):
     """A method's top-1 on the test photos in percent, with its 95 % Wilson interval, and what it had seen."""
 
     method: str
@@ -82,7 +81,7 @@ class DemoResult(TypedDict):
     format: int
     data: str
     species: int
-    rows: list[dict[str, object]]
+    rows: list[Row]
     few_shot: dict[str, list[ShotRow]]
     drawn_photos: Difference
     seconds: float
@@ -170,7 +169,7 @@ class Demo:
     def _add(self, method: str, sees: str, outcome: Outcome) -> BoolArray:
         """Add a row to the table, and return whether each test photo was named right, shape (n,)."""
         e = outcome.evaluation
-        self.rows.append(Row(method, sees, e.top1, e.ci95, e.n))
+        self.rows.append({"method": method, "sees": sees, "top1": e.top1, "ci95": e.ci95, "n": e.n})
         right: BoolArray = outcome.probabilities.argmax(axis=1) == outcome.features.labels
         return right
 
@@ -247,7 +246,7 @@ class Demo:
             "format": FORMAT,
             "data": SAMPLE,
             "species": len(self.dataset.classnames),
-            "rows": [asdict(row) for row in self.rows],
+            "rows": self.rows,
             "few_shot": curves,
             "drawn_photos": self.details["drawn_photos"],
             "seconds": round(time.perf_counter() - self._began, 1),

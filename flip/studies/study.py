@@ -14,6 +14,7 @@ from flip.arrays import FloatArray
 from flip.classify.heads import build_head
 from flip.clip.learned import require_unlearned_by_model
 from flip.data.dataset import Dataset
+from flip.data.same_photos import warn_of_copies
 from flip.diffusion.augment_folder import resume_key
 from flip.diffusion.checkpoint import Loaded
 from flip.diffusion.generate import GeneratedImage, Planned, draw_planned, log_cut_prompts
@@ -114,6 +115,7 @@ class Study:
         """
         start = time.perf_counter()
         _require_study_data(self.dataset, self.data)
+        warn_of_copies(self.dataset)
         require_unlearned_by_model(self.extractor.model.name, self.dataset, "test")
         claim_folder(self.folder, RESULT_FILE, overwrite=self.overwrite)
         train, photos, test = self._features()

@@ -294,3 +294,13 @@ def test_an_origin_refuses_what_was_made_another_way():
         origin.require(Origin("c/d", "two"))
     with pytest.raises(FeatureMismatchError, match="fitted with --tta flip; pass that, not none"):
         origin.require(Origin("a/b", "one"))
+
+
+@pytest.mark.parametrize(
+    ("fitted", "given", "said"),
+    [("bf16", "fp32", True), ("fp32", "bf16", True), ("fp32", "fp32", False), ("", "bf16", False), ("bf16", "", False)],
+)
+def test_features_of_another_precision_are_said_and_taken(caplog, fitted, given, said):
+    Origin("a/b", "one", precision=fitted).require(Origin("a/b", "one", precision=given))
+    assert [f"features in {fitted}, and gets features in {given}" in text for text in caplog.messages] == [True] * said
+    assert all(f"pass --precision {fitted}" in text for text in caplog.messages)

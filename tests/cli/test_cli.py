@@ -150,7 +150,7 @@ def test_every_format_of_evaluation_and_prediction(flip, squares, photo, form):
         assert next(csv.DictReader(io.StringIO(evaluation)))["n"] == "24"
         assert [row["path"] for row in csv.DictReader(io.StringIO(predictions))] == [str(photo)] * 2
     else:
-        assert "top-1" in evaluation
+        assert "named right" in evaluation
         assert "95 % interval" in evaluation
         assert predictions.count(str(photo)) == 2
 
@@ -180,8 +180,10 @@ def test_run_folder_holds_what_it_takes_to_repeat_a_number(flip, squares, tmp_pa
 def test_embed_twice_embeds_once_and_writes_a_table_that_data_reads_back(flip, squares, tmp_path):
     first = json.loads(flip("embed", "--data", squares, "-o", tmp_path / "table").stdout)
     assert (first["n"], first["embedded"], first["cached"]) == (48, 48, 0)
+    assert first["device"] == "cpu"
     again = json.loads(flip("embed", "--data", squares).stdout)
     assert (again["embedded"], again["cached"]) == (0, 48)
+    assert again["device"] == "none", "nothing was encoded"
     evaluation = json.loads(flip("knn", "--data", tmp_path / "table", "-k", "3").stdout)
     assert evaluation["top1"] == json.loads(flip("knn", "--data", squares, "-k", "3").stdout)["top1"]
     assert "already holds files" in one_line(flip("embed", "--data", squares, "-o", tmp_path / "table"), 1)

@@ -35,7 +35,21 @@ def test_demo(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "step 9 of 9" in done.stderr
-    assert done.stderr.count("--data PHOTOS") == 3
+    assert "9 steps on 24 drawn species, 240 training and 720 test photos" in done.stderr.splitlines()[1]
+    assert re.search(r"^from \d+ % \(.*\) to \d+ % \(", done.stderr, re.M)
+    assert done.stderr.count("--data PHOTOS") == 2
+    _, _, advice = done.stderr.partition("The same by hand, without a network:\n")
+    offline = [line.strip() for line in advice.splitlines() if "--data sample" in line]
+    assert len(offline) == 2
+    for line in offline:
+        again = subprocess.run(
+            [*without_network(), "bash", "-euo", "pipefail", "-c", line],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert again.returncode == 0, again.stderr
     folder = tmp_path / "flip-demo"
     summary = json.loads((folder / "demo.json").read_text())
     printed = [json.loads(line) for line in done.stdout.splitlines()]

@@ -45,6 +45,18 @@ def test_a_class_list_is_for_photos_and_not_for_a_split(
     assert "--subset" in line
 
 
+@pytest.mark.parametrize("command", ["zeroshot", "knn", "hybrid"])
+def test_photos_are_not_named_among_one_class(
+    flip: Flip, squares: Path, photo: Path, tmp_path: Path, command: str
+) -> None:
+    shutil.copytree(squares / "train" / "red_fox", tmp_path / "one" / "red_fox")
+    line = one_line(flip(command, "--data", tmp_path / "one", photo), 1)
+    assert "one class, 'red fox'" in line or "1 of 1 classes" in line
+    (tmp_path / "classes.txt").write_text("bird\n")
+    if command == "zeroshot":
+        assert "there is one class, 'bird'" in one_line(flip(command, "--classes", "classes.txt", photo), 1)
+
+
 @pytest.mark.parametrize(("command", "split"), [("zeroshot", "test"), ("knn", "train"), ("hybrid", "test")])
 def test_classes_of_which_no_photo_can_be_read_are_said(
     flip: Flip, squares: Path, tmp_path: Path, command: str, split: str
@@ -88,3 +100,31 @@ def test_a_fine_tuned_folder_says_what_it_was_made_from(flip: Flip, squares: Pat
     config = json.loads((tmp_path / "tuned" / "config.json").read_text())
     assert (config["data"], config["layout"], config["crop"]) == (str(squares), "split-folders", "none")
     assert set(config) >= {"command", "format", "model", "epochs", "seed", "device"}
+
+
+@pytest.mark.parametrize("command", ["zeroshot", "knn", "finetune"])
+def test_copies_across_splits_are_said_wherever_test_photos_are_scored(
+    flip: Flip, squares: Path, tmp_path: Path, command: str
+) -> None:
+    shutil.copytree(squares, tmp_path / "squares")
+    place = tmp_path / "squares"
+    shutil.copy(place / "train" / "red_fox" / "0.png", place / "test" / "red_fox" / "copy.png")
+    (place / "test" / "blue_jay" / "hard.png").hardlink_to(place / "train" / "blue_jay" / "1.png")
+    (place / "test" / "blue_jay" / "soft.png").symlink_to(place / "train" / "blue_jay" / "0.png")
+    more = ("-o", "tuned", "--epochs", "1", "--batch-size", "8") if command == "finetune" else ()
+    result = flip(command, "--data", place, *more)
+    assert result.exit_code == 0, result.output
+    assert "3 photos that are held out are training photos as well" in result.stderr
+
+
+@pytest.mark.parametrize("names", [("red_fox",), ("red_fox", "blue_jay")])
+def test_classes_that_are_not_scored_are_said(
+    flip: Flip, squares: Path, tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    shutil.copytree(squares, tmp_path / "squares")
+    for name in names:
+        shutil.rmtree(tmp_path / "squares" / "test" / name)
+    have = "1 class has" if len(names) == 1 else "2 classes have"
+    for command in ("zeroshot", "knn"):
+        assert f"{have} no photo in split 'test'" in flip(command, "--data", tmp_path / "squares").stderr
+        assert "no photo in split" not in flip(command, "--data", squares).stderr

@@ -61,6 +61,23 @@ def test_an_answer_from_cached_embeddings_imports_no_network_library(folder, squ
     assert again == first
 
 
+def test_the_models_that_open_clip_lists_are_remembered(tmp_path):
+    code = (
+        "from pathlib import Path; from flip.clip.hub import known_models\n"
+        "result = [[row.name, row.hub, row.here] for row in known_models(Path(sys.argv[1]))]"
+    )
+    first, imported = in_a_new_process(code, tmp_path)
+    assert "open_clip" in imported
+    again, imported = in_a_new_process(code, tmp_path)
+    assert imported == []
+    assert again == first
+    memory = tmp_path / "models" / "registry.json"
+    memory.write_text(memory.read_text().replace('"version": "', '"version": "0.'))
+    other, imported = in_a_new_process(code, tmp_path)
+    assert "open_clip" in imported
+    assert other == first
+
+
 @pytest.mark.parametrize("change", ["weights", "config", "touched", "another file", "versions", "damaged memory"])
 def test_a_changed_model_is_loaded_again(folder, other_model, tmp_path, monkeypatch, change):
     cache = tmp_path / "c"

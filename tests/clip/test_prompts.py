@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from flip.clip.prompts import about_class, class_prompts, fold, read_class_list
+from flip.clip.prompts import about_class, class_prompts, fold
 from flip.errors import ConfigError, DataError
 
 NAMES = ("Black footed Albatross", "Blue Jay")
@@ -86,32 +86,6 @@ def test_bad_prompts_are_one_line_errors(tmp_path):
         bad.write_text(content)
         with pytest.raises(DataError, match=message):
             class_prompts(str(bad), NAMES)
-
-
-def test_class_list(tmp_path):
-    file = tmp_path / "classes.txt"
-    file.write_text("Blue Jay\n\nEmu\n")
-    assert read_class_list(file) == ("Blue Jay", "Emu")
-    file.write_text("Emu\nEmu\n")
-    with pytest.raises(DataError, match="names class 'Emu' twice"):
-        read_class_list(file)
-    with pytest.raises(DataError, match="cannot be read"):
-        read_class_list(tmp_path / "none.txt")
-
-
-def test_a_class_list_may_be_a_table(tmp_path):
-    file = tmp_path / "classes.csv"
-    file.write_text("id;label\n1;red wren\n2;gull\n3;red wren\n")
-    assert read_class_list(file) == ("red wren", "gull")
-    file.write_text("id,size\n1,2\n")
-    with pytest.raises(DataError, match="has no column 'label'; it has id, size"):
-        read_class_list(file)
-
-
-def test_a_long_class_list_is_read_in_seconds(tmp_path):
-    file = tmp_path / "classes.txt"
-    file.write_text("\n".join(f"species {i}" for i in range(450_000)))
-    assert len(read_class_list(file)) == 450_000
 
 
 def test_texts_longer_than_the_context_are_counted(tiny_model, tmp_path, caplog):

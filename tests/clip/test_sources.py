@@ -265,7 +265,7 @@ def test_a_clip_model_in_parts_and_its_preprocessing(tmp_path):
         ),
         ({"model_type": "clip_vision_model"}, "'clip_vision_model', which flip does not read; it is one tower of two"),
         ({"model_type": "bert", "architectures": ["BertModel"]}, "is transformers' BertModel, .*pass ARCH/TAG"),
-        ({}, "a model of type None, which flip does not read"),
+        ({}, "model of no type, which flip does not read"),
         ({"model_type": "clip", "text_config": {"hidden_act": "gelu_new"}}, "gelu_new, quick_gelu .* no counterpart"),
     ],
 )
@@ -441,5 +441,6 @@ def test_a_clip_model_with_clip_s_own_tokenizer_reads_texts_as_open_clip_does(tm
     (tmp_path / "m" / "tokenizer_config.json").write_text(json.dumps(settings))
     os.utime(tmp_path / "m" / "config.json", ns=(1, 1))
     model = load_model(str(tmp_path / "m"))
-    assert type(model.tokenize).__name__ == "HFTokenizer"
+    assert type(model.tokenize._tokenize).__name__ == "HFTokenizer"
+    assert model.tokenize.tokenizer is model.tokenize._tokenize.tokenizer
     assert model.encode_texts(TEXTS) == pytest.approx(without, abs=1e-6)

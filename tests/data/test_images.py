@@ -498,3 +498,20 @@ def test_a_box_may_leave_out_the_last_rows_of_any_photo(scene: Image.Image) -> N
     assert same(decode_image(data, (10, 5, float("inf"), 0)), scene.crop((10, 5, 60, 40)))
     with pytest.raises(DataError, match="empty box"):
         decode_image(data, (0, 0, float("inf"), -40))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"<!DOCTYPE html><html>", "it is a web page, which a server sent instead"),
+        (b"\n<html><body>404", "it is a web page, which a server sent instead"),
+        (b'{"error": "not found"}', "it is JSON, such as a server's error"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "it is a pointer of Git LFS"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "it is a drawing .SVG.; convert it to PNG"),
+        (b"%PDF-1.4", "it is a PDF"),
+    ],
+)
+def test_what_a_download_left_instead_of_a_photo_is_named(content, said, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(DataError, match=f"not an image: {said}"):
+        decode_image(tmp_path / "a.jpg")

@@ -291,3 +291,16 @@ def test_the_shared_birds_in_one_line(shared: Path) -> None:
     assert describe(birds) == "cub: 1,701 photos, 30 classes, train 900, test 801, captions for 543"
     clean = open_dataset(shared / "data" / "birds-clean.jsonl")
     assert describe(clean).startswith("manifest: 801 photos, 30 classes, train 396, test 405")
+
+
+def test_without_a_name_the_environment_or_the_usual_folder_is_meant(tmp_path, squares, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FLIP_DATA", raising=False)
+    with pytest.raises(ConfigError, match="there is no FLIP_DATA and no data/birds"):
+        open_dataset()
+    monkeypatch.setenv("FLIP_DATA", str(squares))
+    assert len(open_dataset()) == 48
+    monkeypatch.delenv("FLIP_DATA")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "birds").symlink_to(squares)
+    assert len(open_dataset()) == 48

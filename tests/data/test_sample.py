@@ -25,10 +25,17 @@ def test_it_is_drawn_once(small, tmp_path, caplog):
     assert len(caplog.messages) == 1
 
 
-def test_a_cache_that_cannot_be_written_is_one_line(small, tmp_path):
+@pytest.mark.parametrize("place", ["file", "file/below", "file/far/below"])
+def test_where_no_cache_can_be_written_it_is_drawn_for_this_run(small, tmp_path, caplog, place):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(DataError, match="pass --cache"):
-        open_dataset("sample", cache=tmp_path / "file")
+    reading._for_now.cache_clear()
+    dataset = open_dataset("sample", cache=tmp_path / place)
+    assert dataset.records == open_dataset("sample", cache=tmp_path / "good").records
+    assert all(dataset.file(record).is_file() for record in dataset.records)
+    assert open_dataset("sample", cache=tmp_path / place).root == dataset.root
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(said) == 1
+    assert "pass --cache DIR, or set FLIP_CACHE" in said[0]
 
 
 def test_a_folder_called_sample_is_read_as_a_folder(small, tmp_path, monkeypatch):

@@ -124,6 +124,6 @@ def test_a_broken_exif_block_does_not_cost_the_photo():
 
 
 def test_too_many_pixels_are_refused_before_they_are_scaled(monkeypatch):
-    monkeypatch.setattr("flip.data.images.MAX_PIXELS", 1000)
+    monkeypatch.setattr("flip.data.limits.MAX_PIXELS", 1000)
     with pytest.raises(DataError, match="too large"):
         decode_scaled(encoded(photo((400, 300))), None, least(2, 2))

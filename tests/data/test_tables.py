@@ -140,6 +140,25 @@ def test_of_several_columns_the_one_that_is_read_is_said(write: Write) -> None:
         ),
         ("m.csv", "path,label\nwren/1.jpg,a\n./wren/1.jpg,b\n", r"m.csv:3: './wren/1.jpg' is on line 2 already"),
         ("m.csv", "path,label,split\nwren/1.jpg,a,unlabeled\n", "has only rows without labels"),
+        # Labels that are none, or several.
+        ("m.csv", "path,label\nwren/1.jpg,wren\nwren/2.jpg,nan\n", r"m.csv:3: no label; every row needs one"),
+        ("m.csv", "path,label\nwren/1.jpg,wren\nwren/2.jpg,<NA>\n", r"m.csv:3: no label"),
+        ("m.jsonl", '{"path": "wren/1.jpg", "label": NaN}\n', r"m.jsonl:1: no label"),
+        (
+            "m.csv",
+            "path,label\nwren/1.jpg,\"['wren', 'gull']\"\n",
+            r"m.csv:2: the label is .*; write one class in each row",
+        ),
+        ("m.jsonl", '{"path": "wren/1.jpg", "label": ["a", "b"]}\n', r"m.jsonl:1: the label is .*; write one class"),
+        ("m.jsonl", '{"path": "wren/1.jpg", "label": {"id": 1}}\n', r"m.jsonl:1: the label is .*; write one class"),
+        # Paths that nearly are one.
+        ("m.csv", "path,label\nwren/1,wren\n", r"no file 'wren/1' .*; did you mean wren/1.jpg\?"),
+        ("m.csv", "path,label\nwren/1.JPG,wren\n", r"no file 'wren/1.JPG' .*; did you mean wren/1.jpg\?"),
+        ("m.csv", "path,label\nwren/1.png,wren\n", r"no file 'wren/1.png' .*; did you mean wren/1.jpg\?"),
+        # Files that are no tables.
+        ("m.csv", "PK\x03\x04 zip", "is a spreadsheet or an archive; save the spreadsheet as CSV"),
+        ("m.csv", "<!DOCTYPE html>\n<html>", "is a web page"),
+        ("m.parquet", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a pointer of Git LFS"),
     ],
 )
 def test_what_is_meant_otherwise_is_refused_with_its_line(write: Write, name: str, text: str, message: str) -> None:
@@ -211,6 +230,37 @@ def test_labels_that_may_be_something_else_are_said(write: Write, given: str, sa
     assert labels(dataset) == {"wren/1.jpg": given}
     assert [note for note in dataset.notes if said is None or said in note] == list(dataset.notes)
     assert bool(dataset.notes) == (said is not None)
+
+
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        (("1", "1.0"), "labels are whole numbers, some with a fraction of 0, which is left out: 1.0 is 1"),
+        (("gull", "wren|gull"), "labels that join several classes, such as 'wren|gull', are read as classes"),
+        (("gull", "gull; owl"), "labels that join several classes, such as 'gull; owl', are read as classes"),
+        (("gull", "None"), "the label 'None' is read as a class; take its rows out"),
+        (("gull", "NULL"), "the label 'NULL' is read as a class"),
+        (("gull", "unknown"), "the label 'unknown' is read as a class"),
+    ],
+)
+def test_labels_beside_others_are_said(write: Write, others: tuple[str, str], said: str) -> None:
+    rows = zip(("wren/1.jpg", "wren/2.jpg"), others, strict=True)
+    dataset = read_manifest(write("m.csv", "path,label\n" + "".join(f"{path},{label}\n" for path, label in rows)))
+    assert any(note.startswith(said) for note in dataset.notes)
+
+
+@pytest.mark.parametrize("column", ["is_train", "fold", "partition"])
+def test_a_column_that_says_the_split_otherwise_is_said(write: Write, column: str) -> None:
+    text = f"path,label,{column}\nwren/1.jpg,wren,1\ngull/3.jpg,gull,0\n"
+    said = f"the column '{column}' is there and is not read; a column 'split' with train and test decides"
+    assert said in read_manifest(write("m.csv", text)).notes
+    with_split = text.replace(column, f"split,{column}").replace(",1", ",train,1").replace("gull,0", "gull,test,0")
+    assert read_manifest(write("m.csv", with_split)).notes == ()
+
+
+def test_one_label_in_a_list_is_that_label(write: Write) -> None:
+    rows = '{"path": "wren/1.jpg", "label": ["wren"]}\n{"path": "gull/3.jpg", "label": ["gull"]}\n'
+    assert labels(read_manifest(write("m.jsonl", rows))) == PLAIN
 
 
 def test_labels_that_differ_from_the_folder_are_said(draw: Draw, write: Write) -> None:

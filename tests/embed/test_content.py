@@ -11,9 +11,10 @@ import pytest
 
 from flip.embed.cache import EmbeddingCache
 from flip.embed.keys import FileKey, Source, file_key
-from flip.embed.parts import FINGERPRINT_KEY, embedding_column
+from flip.embed.parts import FINGERPRINT_KEY
 from flip.embed.photo import read_photo
 from flip.embed.rows import NewRow
+from flip.embed.vectors import embedding_column
 from tests.embed.plain_encoder import (
     DIM,
     PlainEncoder,
@@ -84,7 +85,7 @@ def test_a_file_that_is_known_by_its_content_is_read_for_it_once(tmp_path, monke
     embed(tmp_path / "c", files)
     files = moved(tmp_path / "photos", files)
     opened = []
-    monkeypatch.setattr("flip.embed.photo._open", lambda file, real=open: opened.append(file) or real(file, "rb"))
+    monkeypatch.setattr("flip.embed.photo.open_plain", lambda file, real=open: opened.append(file) or real(file, "rb"))
     embed(tmp_path / "c", files)
     assert sorted(opened) == sorted(map(str, files))
     embed(tmp_path / "c", files)

@@ -80,7 +80,7 @@ def no_thread(*_):
 def test_what_may_be_gone_tomorrow_is_not_remembered(tmp_path, monkeypatch, fails):
     files = write_photos(tmp_path / "photos", 6)
     with monkeypatch.context() as patched:
-        patched.setattr("flip.embed.photo.decode_image", fails)
+        patched.setattr("flip.embed.decoding.decode_image", fails)
         _, errors, read = embed(tmp_path / "c", files)
         assert all(errors)
         assert read == 6
@@ -97,7 +97,7 @@ def test_a_file_that_cannot_be_opened_now_is_not_remembered(tmp_path, monkeypatc
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr("flip.embed.photo._open", fail)
+        patched.setattr("flip.embed.photo.open_plain", fail)
         _, errors, _ = embed(tmp_path / "c", files)
         assert all(errors)
     assert embed(tmp_path / "c", files)[1:] == ([None] * 6, 6)

@@ -159,7 +159,7 @@ def test_a_photo_that_failed_for_want_of_memory_is_tried_by_the_other_process(tm
         def fails(*_):
             raise DataError("image too large: out of memory") from MemoryError()
 
-        patched.setattr("flip.embed.photo.decode_image", fails)
+        patched.setattr("flip.embed.decoding.decode_image", fails)
         assert all(next(first).errors)
     # The first has not ended yet.
     assert next(extractor(tmp_path / "c").stream(files)).errors == [None] * 4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import logging
 import os
 import random
@@ -37,6 +36,8 @@ class Reader:
         How often a file's place is changed rather than its content.
     cost : int
         An input of this reader counts as so many: slow readers get fewer.
+    writes : bool
+        It writes into the folder, which is copied anew for every input.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Reader:
     files: str = "**/*"
     places: float = 0.1
     cost: int = 1
+    writes: bool = False
 
 
 @dataclass
@@ -71,7 +73,6 @@ class Tally:
 def run(reader: Reader, inputs: int, folder: Path, first_seed: int = 0) -> Tally:
     """Give a reader this many changed copies of its corpus."""
     logging.getLogger("flip").setLevel(logging.CRITICAL)
-    faulthandler.dump_traceback_later(900, exit=True)
     tally, guard = Tally(reader.name), Guard(folder)
     pristine, scratch = folder / "pristine", folder / "scratch"
     pristine.mkdir(parents=True)
@@ -88,7 +89,11 @@ def run(reader: Reader, inputs: int, folder: Path, first_seed: int = 0) -> Tally
             (change_place if rng.random() < reader.places else change_file)(scratch / file, rng)
             outcome = guard.run(reader.read, scratch)
             _judge(reader, scratch, outcome, usual, tally, seed)
-            _restore(pristine, scratch, file)
+            if reader.writes:
+                shutil.rmtree(scratch)
+                shutil.copytree(pristine, scratch, symlinks=True)
+            else:
+                _restore(pristine, scratch, file)
     return tally
 
 

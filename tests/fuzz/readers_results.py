@@ -16,8 +16,11 @@ from flip.diffusion.augment_folder import REJECTED_FILE, begin, finish
 from flip.diffusion.metadata import ImageMetadata
 from flip.diffusion.pictures import read_metadata, save_picture
 from flip.diffusion.slots import Slot
-from flip.embed.cache import EmbeddingCache, FileKey, TextCache
+from flip.embed.cache import EmbeddingCache
+from flip.embed.keys import FileKey
+from flip.embed.rows import NewRow
 from flip.embed.table import make_features, read_table_features, write_table
+from flip.embed.text_cache import TextCache
 from flip.errors import ConfigError
 from flip.features import Features
 from flip.files import write_json
@@ -60,16 +63,19 @@ def make_cache(folder: Path) -> None:
     """Two parts of photos and one of texts."""
     with EmbeddingCache(folder, FINGERPRINT, DIM, {"model": "x"}) as cache:
         for i, (key, row) in enumerate(zip(keys(), rows(), strict=True)):
-            cache.add(key, None if i == 3 else row, "truncated image" if i == 3 else None)
+            cache.add(NewRow(key, None if i == 3 else row, "truncated image" if i == 3 else None))
             if i == N // 2:
                 cache.flush()
-    TextCache(folder, FINGERPRINT, DIM).add(["a", "b", "c"], rows()[:3])
+    with TextCache(folder, FINGERPRINT, DIM) as texts:
+        texts.add(["a", "b", "c"], rows()[:3])
 
 
 def read_cache(folder: Path) -> Any:
     """Look up what is there."""
-    found = EmbeddingCache(folder, FINGERPRINT, DIM).look_up(keys())
-    texts, known = TextCache(folder, FINGERPRINT, DIM).look_up(["a", "b", "c"])
+    with EmbeddingCache(folder, FINGERPRINT, DIM) as cache:
+        found = cache.look_up(keys())
+    with TextCache(folder, FINGERPRINT, DIM) as kept:
+        texts, known = kept.look_up(["a", "b", "c"])
     return found, texts, known
 
 
@@ -188,7 +194,7 @@ def read_checkpoints(folder: Path) -> Any:
 
 
 READERS = (
-    Reader("cache", make_cache, read_cache, same_cache),
+    Reader("cache", make_cache, read_cache, same_cache, writes=True),
     Reader("embeddings", make_embeddings, read_embeddings, equal),
     Reader("heads", make_heads, read_heads, equal, cost=2),
     Reader("runs", make_runs, read_the_runs),

@@ -13,7 +13,8 @@ import typer
 from flip import names
 from flip.cli.config import CacheOptions, DataOptions, FileOutput, FolderOutput, ReadOptions
 from flip.cli.context import Context, progress
-from flip.cli.options import command, help_without_command
+from flip.cli.help import help_without_command
+from flip.cli.options import command
 from flip.cli.output import result_format, write_summary
 from flip.errors import ConfigError, ModelError
 from flip.results import FORMAT
@@ -76,17 +77,17 @@ class SampleOptions(FolderOutput):
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(
-        invoke_without_command=True,
-        callback=help_without_command,
-        rich_markup_mode=None,
-        help="Look at a dataset before anything is embedded.",
-    )
+    group = typer.Typer(invoke_without_command=True, callback=data, rich_markup_mode=None)
     command(group, "info", InfoOptions)(info)
     command(group, "check", CheckOptions)(check)
     command(group, "get", GetOptions)(get)
     command(group, "sample", SampleOptions)(sample)
     app.add_typer(group, name="data")
+
+
+def data(context: typer.Context) -> None:
+    """Look at a dataset before anything is embedded."""
+    help_without_command(context)
 
 
 def info(options: InfoOptions) -> None:

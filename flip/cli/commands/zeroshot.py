@@ -66,7 +66,8 @@ def zeroshot(options: ZeroShotOptions) -> None:
 
     Without IMAGES the split of --data is scored. With IMAGES each is named, among the classes of --classes or --data.
     """
-    from flip.clip.prompts import class_prompts, read_class_list
+    from flip.clip.class_list import read_class_list
+    from flip.clip.prompts import class_prompts
     from flip.studies.protocol import score
 
     context = Context(options)
@@ -95,6 +96,6 @@ def _protocol(prompts: ClassPrompts) -> dict[str, object]:
     counts = sorted({len(texts) for texts in prompts.texts})
     return {
         "prompts": prompts.source,
-        "prompts_per_class": counts[0] if len(counts) == 1 else f"{counts[0]} to {counts[-1]}",
+        "prompts_per_class": counts[0] if len(counts) == 1 else [counts[0], counts[-1]],
         "example": prompts.texts[0][0],
     }

@@ -13,6 +13,7 @@ from flip.data.dataset import Dataset, Record
 from flip.data.layout import Layout
 from flip.data.parquet import parquet_batches, parquet_files, read_parquet_schema
 from flip.data.settings import DEFAULTS, ReadSettings
+from flip.data.text import column_text
 from flip.errors import DataError, FeatureMismatchError
 from flip.files import JsonObject
 from flip.names import SPLITS
@@ -53,7 +54,7 @@ def read_embeddings(data: Path, settings: ReadSettings = DEFAULTS) -> Dataset:
     """
     files = [data] if data.is_file() else parquet_files(data)
     about = _same_of_all(data, files)
-    index = {name: i for i, name in enumerate(about["raw_names"])}
+    index = {column_text(name): i for i, name in enumerate(about["raw_names"])}
     records = tuple(record for file in files for record in _records(file, index))
     if not records:
         raise DataError(f"{data} has no rows; write it again with flip embed -o")

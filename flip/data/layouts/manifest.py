@@ -21,6 +21,9 @@ from flip.errors import DataError, near_names
 
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+#: Labels that programs write for none, and that may be a class all the same.
+_SAY_NOTHING = frozenset({"none", "null", "na", "n/a", "unknown", "-", "?"})
+_WHOLE = re.compile(r"\d+(\.0+)?")
 _FRACTION = re.compile(r"-?\d+\.\d*[1-9]\d*")
 
 
@@ -61,7 +64,7 @@ def read_manifest(data: Path, settings: ReadSettings = DEFAULTS) -> Dataset:
         ledger.note(sentence)
     root, (rows, splits) = file.parent, _splits(table, path_column, ledger)
     paths = _paths(root, path_column, rows, ledger)
-    given = [_required(row, label_column) for row in rows]
+    given = _whole_numbers([_label(row, label_column) for row in rows], ledger)
     raw_names, labels = label_indices(given)
     _say_labels(raw_names, paths, given, ledger)
     splits = splits or hash_splits(paths, labels, settings.test_fraction)
@@ -150,7 +153,9 @@ def _find(row: Row, given: str, root: Path, files: FileIndex, ledger: Ledger) ->
         if found is not None and _WINDOWS.match(given):
             ledger.notice("paths of another machine, found below the table's folder", f"{given} as {found}")
     if found is None:
-        raise DataError(f"{row.where}: no file {given!r} (paths are relative to {row.file.parent}, or absolute)")
+        near = files.near(_record_path(root, given))
+        hint = f"; did you mean {near}?" if near else ""
+        raise DataError(f"{row.where}: no file {given!r} (paths are relative to {row.file.parent}, or absolute){hint}")
     return found
 
 
@@ -167,6 +172,22 @@ def _required(row: Row, column: str) -> str:
     return value
 
 
+def _label(row: Row, column: str) -> str:
+    label = row.label(column)
+    if label is None:
+        raise DataError(f"{row.where}: no {column}; every row needs one")
+    return label
+
+
+def _whole_numbers(labels: list[str], ledger: Ledger) -> list[str]:
+    """Return labels that are whole numbers, some of them written with a fraction of 0, all without."""
+    forms = {bool(match[1]) for label in set(labels) if (match := _WHOLE.fullmatch(label))}
+    if len(forms) < 2 or not all(map(_WHOLE.fullmatch, set(labels))):
+        return labels
+    ledger.note("labels are whole numbers, some with a fraction of 0, which is left out: 1.0 is 1")
+    return [label.partition(".")[0] for label in labels]
+
+
 def _say_labels(names: Sequence[str], paths: Sequence[str], given: Sequence[str], ledger: Ledger) -> None:
     """Note labels that may be something else than the names of classes."""
     if any(map(_FRACTION.fullmatch, names)):
@@ -174,6 +195,14 @@ def _say_labels(names: Sequence[str], paths: Sequence[str], given: Sequence[str]
     listed = next((name for name in names if ", " in name), None)
     if listed is not None:
         ledger.note(f"class names with commas are taken whole, such as {listed!r}; --classnames gives each one name")
+    absent = next((name for name in names if name.casefold() in _SAY_NOTHING), None)
+    if absent is not None:
+        ledger.note(f"the label {absent!r} is read as a class; take its rows out if it means that there is none")
+    joined = next(
+        (name for name in names if len(parts := re.split(r"\s*[|;]\s*", name)) > 1 and {*parts} & {*names}), None
+    )
+    if joined is not None:
+        ledger.note(f"labels that join several classes, such as {joined!r}, are read as classes of their own")
     folders = [path.split("/")[-2] if "/" in path else None for path in paths]
     differ = [i for i, folder in enumerate(folders) if folder is not None and nfc(folder) != nfc(given[i])]
     known = set(names)

@@ -11,6 +11,7 @@ from flip.clip.learned import require_unlearned_by_model
 from flip.clip.model import load_model
 from flip.data.dataset import Dataset, rows_of_sources
 from flip.data.open import open_dataset
+from flip.data.same_photos import warn_of_copies
 from flip.device import resolve_device
 from flip.files import JsonObject, plain, write_json
 from flip.results import FORMAT
@@ -85,6 +86,8 @@ def finetune(
     name = model.name if isinstance(model, OpenClipEncoder) else model
     if name is not None and "test" in dataset.splits and not settings.no_scores:
         require_unlearned_by_model(name, dataset, "test")
+    if not settings.no_scores:
+        warn_of_copies(dataset)
     run = train_clip(
         model if isinstance(model, OpenClipEncoder) else starting_model(model, settings, cache, arch),
         split,

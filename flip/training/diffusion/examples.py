@@ -15,6 +15,7 @@ from flip.arrays import FloatArray
 from flip.clip.prompts import class_prompts
 from flip.data.dataset import Dataset, Photo
 from flip.data.images import decode_photo
+from flip.data.text import utf8
 from flip.diffusion.texts import caption_prompt
 from flip.errors import DataError
 from flip.settings import Progress
@@ -188,6 +189,7 @@ class TextBank:
 
     def _encode(self, texts: list[str]) -> torch.Tensor:
         length = self._tokenizer.model_max_length
+        texts = [utf8(text) for text in texts]
         tokens = self._tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         states: torch.Tensor = self._encoder(tokens.input_ids.to(self._encoder.device))[0]
         return states

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flip.data.files import list_files
+from flip.data.images import decode_image
 from flip.data.layouts.class_folders import read_class_folders
 from flip.data.layouts.images_folder import read_images_folder
 from flip.data.layouts.split_folders import read_split_folders
@@ -176,10 +177,13 @@ def test_files_are_listed_in_the_same_order_everywhere(draw: Draw, tmp_path: Pat
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
-def test_a_named_pipe_is_no_photo(draw: Draw, tmp_path: Path) -> None:
+def test_a_named_pipe_is_a_row_that_says_so_and_is_not_waited_for(draw: Draw, tmp_path: Path) -> None:
     draw("wren/1.jpg")
     os.mkfifo(tmp_path / "wren" / "2.jpg")
-    assert len(read_class_folders(tmp_path)) == 1
+    dataset = read_class_folders(tmp_path)
+    assert len(dataset) == 2
+    with pytest.raises(DataError, match="FIFO"):
+        decode_image(dataset.file(dataset.records[1]))
 
 
 def test_a_folder_without_photos_is_refused(tmp_path: Path) -> None:
