@@ -1,4 +1,4 @@
-"""The text side of a classifier: zero-shot logits of class names, and captions of photos.
+"""The text side of a classifier: zero-shot logits of class names, and a text feature for each photo.
 
 The arrays here are what the methods share: zero-shot, kNN with text, and the heads.
 """
@@ -61,7 +61,7 @@ class Inputs:
     ----------
     image : float32 array of shape (n, d), unit rows
     text : float32 array of shape (n, e), unit rows, or None
-        A text feature for each photo: its caption's.
+        A text feature for each photo: its caption's, or the softmax-weighted class embedding.
     zero_shot : float32 array of shape (n, c), or None
         Zero-shot logits: ``logit_scale · image @ class_embeddings.T``.
     """
@@ -147,8 +147,9 @@ def build_text_side(
     """Return the inputs of a head from features and texts.
 
     Image features alone are ``--text none``. With ``class_embeddings`` (``--text prompts``) the photo's zero-shot
-    logits join, and a new photo needs no text. With ``caption_features`` (``--text captions``) the photo's own caption
-    joins as a text feature.
+    logits join, and its text feature is the unit mean of the class embeddings weighted by their softmax, so that
+    nothing human-written is needed for a new photo. With ``caption_features`` (``--text captions``) the text feature is
+    the photo's own caption.
 
     Parameters
     ----------
@@ -174,4 +175,15 @@ def build_text_side(
     if class_embeddings is None:
         return Inputs(image_features, caption_features)
     zero_shot = zero_shot_logits(image_features, class_embeddings, logit_scale)
-    return Inputs(image_features, caption_features, zero_shot)
+    text = softmax_text_feature(zero_shot, class_embeddings) if caption_features is None else caption_features
+    return Inputs(image_features, text, zero_shot)
+
+
+def softmax_text_feature(zero_shot_logits: FloatArray, class_embeddings: FloatArray) -> FloatArray:
+    """Return the unit rows of ``softmax(zero_shot_logits) @ class_embeddings``, shape (n, d).
+
+    A photo that the text side is unsure about gets nearly the mean embedding, which carries no information; renaming
+    the classes among themselves changes no text feature, since the set of embeddings stays the same.
+    """
+    mixed = softmax(zero_shot_logits) @ class_embeddings  # (n, d)
+    return np.asarray(mixed / np.maximum(np.linalg.norm(mixed, axis=1, keepdims=True), 1e-12), dtype=np.float32)

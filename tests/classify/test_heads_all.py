@@ -220,7 +220,7 @@ def test_bad_input_is_one_line():
     refused(DataError, r"labels run from 0 to 3; with 3 classes pass 0 to 2", given=Inputs(inputs.image), classes=3)
     refused(ConfigError, r"labels have shape \(11,\) for 12 rows", of=labels[:-1])
     refused(ConfigError, "zero-shot logits have 4 columns for 5 classes", classes=5)
-    refused(ConfigError, "text features have shape", given=Inputs(inputs.image, inputs.image[:3]))
+    refused(ConfigError, "text features have shape", given=Inputs(inputs.image, inputs.text[:3]))
     refused(ConfigError, "real marks have shape", real=np.ones(3, bool))
     refused(ConfigError, "sample weights must be finite and not negative", weight=np.full(n, -1.0))
     refused(ConfigError, "image features have shape", given=Inputs(inputs.image[:, 0]))
@@ -232,7 +232,7 @@ def test_prediction_checks_at_the_door():
     with pytest.raises(ConfigError, match="not fitted"):
         head.logits(inputs)
     head.fit(inputs, labels)
-    with pytest.raises(FeatureMismatchError, match=rf"\[{WIDTH}, 0, 0\].*\[{WIDTH}, 0, {CLASSES}\]"):
+    with pytest.raises(FeatureMismatchError, match=rf"\[{WIDTH}, 0, 0\].*\[{WIDTH}, {WIDTH}, {CLASSES}\]"):
         head.logits(Inputs(inputs.image))
     bad = inputs.image.copy()
     bad[1, 1] = np.nan

@@ -26,6 +26,10 @@ def direct_scores(train, labels, test, noise, prior, test_prior, weight):
     return test_prior + kernel(q, x) @ inverse @ (np.eye(CLASSES)[labels] - prior)
 
 
+def beside(inputs):
+    return np.hstack([inputs.image, 0.5 * inputs.text])
+
+
 @pytest.mark.parametrize("per_class", [1, 2, 6])
 def test_scores_equal_the_float64_formula(per_class):
     (inputs, labels), (others, _) = birds(per_class), birds(5, seed=2)
@@ -36,8 +40,8 @@ def test_scores_equal_the_float64_formula(per_class):
         # In the fit a row says nothing about its own name; here nearly all names are trusted all the same.
         np.testing.assert_allclose(head.trust.names, 1, atol=0.1)
     prior = np.exp(trained.zero_shot.astype(np.float64))
-    expected = direct_scores(inputs.image, labels, others.image, head.noise, prior, np.exp(asked.zero_shot), weight)
-    got = head._prior(asked) + two_width_kernel(head._centre(others.image), head.keys) @ head.coefficients
+    expected = direct_scores(beside(inputs), labels, beside(others), head.noise, prior, np.exp(asked.zero_shot), weight)
+    got = head._prior(asked) + two_width_kernel(head._centre(head.view(asked).all()), head.keys) @ head.coefficients
     np.testing.assert_allclose(got, expected, atol=1e-4 if per_class == 1 else 0.02)
 
 
@@ -91,7 +95,7 @@ def test_few_photos_keep_the_order_of_the_scores(per_class):
     (inputs, labels), (others, _) = misnamed(per_class), misnamed(10, seed=2)
     head = build_head("ridge", CLASSES).fit(inputs, labels)
     asked = head._trusted(others)
-    scores = head._prior(asked) + two_width_kernel(head._centre(others.image), head.keys) @ head.coefficients
+    scores = head._prior(asked) + two_width_kernel(head._centre(head.view(asked).all()), head.keys) @ head.coefficients
     np.testing.assert_array_equal(head.predict(others), scores.argmax(axis=1))
 
 

@@ -10,17 +10,20 @@ import pytest
 from flip.classify.heads.checks import check_training
 from flip.classify.heads.folds import held_out_folds, stratified_subset, weight_without
 from flip.classify.heads.fused import choose_columns, text_evidence
-from flip.classify.text_side import build_text_side
+from flip.classify.text_side import build_text_side, softmax_text_feature
 from flip.errors import ConfigError, FeatureMismatchError
-from tests.classify.heads_data import CLASSES, birds, class_embeddings, misnamed, unit
+from tests.classify.heads_data import CLASSES, birds, class_embeddings, misnamed, photos, unit
 
 
-def test_prompts_give_logits():
+def test_prompts_give_logits_and_a_text_feature():
     image = np.eye(2, dtype=np.float32)
     names = np.array([[1.0, 0.0], [0.6, 0.8]], np.float32)
     inputs = build_text_side(image, names, logit_scale=5.0)
     np.testing.assert_allclose(inputs.zero_shot, [[5.0, 3.0], [0.0, 4.0]], atol=1e-6)
-    assert inputs.text is None
+    share = 1 / (1 + np.exp(-2.0))
+    mixed = share * names[0] + (1 - share) * names[1]
+    np.testing.assert_allclose(inputs.text[0], mixed / np.linalg.norm(mixed), atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(inputs.text, axis=1), 1, atol=1e-6)
 
 
 def test_none_and_captions():
@@ -35,6 +38,14 @@ def test_none_and_captions():
         build_text_side(image, caption_features=captions[:2])
     with pytest.raises(FeatureMismatchError, match="width"):
         build_text_side(image, np.eye(4, dtype=np.float32))
+
+
+def test_renaming_classes_among_themselves_changes_no_text_feature():
+    image, _ = photos(3, seed=1)
+    names = class_embeddings()
+    first = softmax_text_feature(10 * image @ names.T, names)
+    second = softmax_text_feature(10 * image @ names[::-1].T, names[::-1])
+    np.testing.assert_allclose(first, second, atol=1e-6)
 
 
 def test_evidence_tells_good_names_from_wrong_ones():

@@ -101,6 +101,9 @@ def choose_columns(training: TrainingRows, n_classes: int) -> ChosenColumns:
         return ChosenColumns(image, "image features")
     both = Columns(inputs.image, inputs.text)
     if not training.folds:
+        if training.trust is not None and not training.trust.counts:
+            why = "image features; zero-shot is at chance on the training photos, so the text feature is left out"
+            return ChosenColumns(image, why)
         return ChosenColumns(both, "image and text features (nothing to validate on)")
     left_out = [training.left_out(fold) for fold in training.folds]
     image_scores, text_scores = (
