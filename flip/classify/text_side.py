@@ -64,11 +64,14 @@ class Inputs:
         A text feature for each photo: its caption's, or the softmax-weighted class embedding.
     zero_shot : float32 array of shape (n, c), or None
         Zero-shot logits: ``logit_scale · image @ class_embeddings.T``.
+    has_captions : bool
+        Whether the text features are of captions, which say what the image features do not.
     """
 
     image: FloatArray
     text: FloatArray | None = None
     zero_shot: FloatArray | None = None
+    has_captions: bool = True
 
     def __len__(self) -> int:
         return len(self.image)
@@ -87,7 +90,7 @@ class Inputs:
         """Return the inputs of some photos."""
         text = None if self.text is None else self.text[rows]
         zero_shot = None if self.zero_shot is None else self.zero_shot[rows]
-        return Inputs(self.image[rows], text, zero_shot)
+        return Inputs(self.image[rows], text, zero_shot, self.has_captions)
 
 
 def mean_class_embeddings(text_features: FloatArray, class_of_text: IntArray) -> FloatArray:
@@ -175,8 +178,9 @@ def build_text_side(
     if class_embeddings is None:
         return Inputs(image_features, caption_features)
     zero_shot = zero_shot_logits(image_features, class_embeddings, logit_scale)
-    text = softmax_text_feature(zero_shot, class_embeddings) if caption_features is None else caption_features
-    return Inputs(image_features, text, zero_shot)
+    if caption_features is not None:
+        return Inputs(image_features, caption_features, zero_shot)
+    return Inputs(image_features, softmax_text_feature(zero_shot, class_embeddings), zero_shot, has_captions=False)
 
 
 def softmax_text_feature(zero_shot_logits: FloatArray, class_embeddings: FloatArray) -> FloatArray:

@@ -58,8 +58,9 @@ def test_evidence_tells_good_names_from_wrong_ones():
     assert text_evidence(None, labels) == (0.0, 1.0)
 
 
-def test_a_text_feature_that_hurts_is_left_out():
-    inputs, labels = birds(8, noise=0.5)
+def test_captions_that_hurt_are_left_out_and_embeddings_of_class_names_too():
+    named, labels = birds(8, noise=0.5)
+    inputs = replace(named, has_captions=True)
     good = class_embeddings()[labels]
     noise = 4 * unit(np.random.default_rng(6).normal(size=(len(labels), 12)))
     both, _ = choose_columns(check_training(replace(inputs, text=good), labels, None, None, CLASSES, 0), CLASSES)
@@ -67,6 +68,7 @@ def test_a_text_feature_that_hurts_is_left_out():
     alone, why = choose_columns(check_training(replace(inputs, text=noise), labels, None, None, CLASSES, 0), CLASSES)
     assert len(alone.blocks) == 1
     assert "image features alone" in why
+    assert len(choose_columns(check_training(named, labels, None, None, CLASSES, 0), CLASSES).columns.blocks) == 1
 
 
 def test_folds_are_stratified_disjoint_and_leave_every_class_a_row():

@@ -94,16 +94,13 @@ class ChosenColumns(NamedTuple):
 
 
 def choose_columns(training: TrainingRows, n_classes: int) -> ChosenColumns:
-    """Return image features, joined by the text feature unless it hurts the nearest class mean on held-out rows."""
+    """Return image features, joined by captions unless they hurt the nearest class mean on held-out rows."""
     inputs, labels = training.inputs, training.labels
     image = Columns(inputs.image)
-    if inputs.text is None:
+    if inputs.text is None or not inputs.has_captions:
         return ChosenColumns(image, "image features")
     both = Columns(inputs.image, inputs.text)
     if not training.folds:
-        if training.trust is not None and not training.trust.counts:
-            why = "image features; zero-shot is at chance on the training photos, so the text feature is left out"
-            return ChosenColumns(image, why)
         return ChosenColumns(both, "image and text features (nothing to validate on)")
     left_out = [training.left_out(fold) for fold in training.folds]
     image_scores, text_scores = (
@@ -122,7 +119,7 @@ def choose_columns(training: TrainingRows, n_classes: int) -> ChosenColumns:
 
 
 class FeatureHead(Head):
-    """A head over image features, joined by the text feature where it helps."""
+    """A head over image features, joined by captions where they help."""
 
     use_text: bool = False
 

@@ -109,7 +109,7 @@ class RidgeHead(FeatureHead):
                 "pass --head linear or gda"
             )
         self.use_text = training.inputs.text is not None
-        if training.is_thin:
+        if training.is_thin or not training.inputs.has_captions:
             self.protocol["features"] = "image and text features" if self.use_text else "image features"
         else:
             self.choose_view(training)
