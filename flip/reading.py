@@ -55,8 +55,8 @@ def require_stored(file: str | Path) -> None:
 
     Raises
     ------
-    OSError, ValueError
-        Also where it is no zip.
+    OSError
+        If it cannot be read, or is no zip.
     """
     import struct
     import zipfile
@@ -65,7 +65,7 @@ def require_stored(file: str | Path) -> None:
         with open_plain(file) as stream, zipfile.ZipFile(stream) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, struct.error) as error:
-        raise ValueError(f"it is no zip that can be read: {error}") from error
+        raise OSError(errno.EINVAL, f"no zip that can be read: {error}", str(file)) from error
     # TorchScript keeps the texts of its code, and nothing else, compressed; they are never read.
     packed = (m for m in members if m.compress_type != zipfile.ZIP_STORED)
     squeezed = next((m for m in packed if "/code/" not in m.filename or m.filename.endswith(".pkl")), None)
@@ -74,8 +74,8 @@ def require_stored(file: str | Path) -> None:
     huge = next((m for m in members if m.filename.endswith(".pkl") and m.file_size > MOST_PICKLE_BYTES), None)
     if huge is not None:
         raise ValueError(
-            f"{huge.filename[:80]!r} in it has {huge.file_size >> 20} MiB, and that of a model less than "
-            f"{MOST_PICKLE_BYTES >> 20}"
+            f"its {huge.filename.rpartition('/')[2][:80]} has {huge.file_size >> 20} MiB, and that of a model less "
+            f"than {MOST_PICKLE_BYTES >> 20}"
         )
 
 

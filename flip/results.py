@@ -511,16 +511,17 @@ class Run:
         DataError
             If they are absent or damaged.
         """
-        file = self.folder / ROWS_FILE
+        file, number = self.folder / ROWS_FILE, 0
         try:
             with open_plain(file) as stream:
-                for line in stream:
+                for number, line in enumerate(stream, 1):  # noqa: B007 - for the message below
                     row = parse_json(line)
                     if not isinstance(row, dict):
                         raise ValueError("a row is no object")
                     yield row
         except (OSError, ValueError) as e:
-            raise DataError(f"{file} cannot be read ({reason_of(e)}); run the command again with --run") from e
+            where = f"{file}:{number}" if number else str(file)
+            raise DataError(f"{where} cannot be read ({reason_of(e)}); run the command again with --run") from e
 
 
 #: Keys of ``environment.json`` that a run has under names of its own.

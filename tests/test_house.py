@@ -328,3 +328,25 @@ def test_the_top_level_holds_what_it_promises():
     ignored = {"build", "dist", "data", "augmented", "shared"}
     found = {p.name for p in ROOT.iterdir() if not p.name.startswith(".")} - ignored
     assert {name for name in found if not name.endswith(".egg-info")} <= allowed
+
+
+#: What opens files that flip or Python wrote itself.
+OWN_FILES = (
+    "flip/reading.py",
+    "flip/files.py",
+    "flip/machine.py",
+    "flip/report/page.py",
+    "flip/cli/lazy.py",
+    "flip/sample/",
+)
+
+
+@pytest.mark.parametrize("file", MODULES, ids=path_of)
+def test_files_of_others_are_opened_in_one_place(file):
+    """It waits for no FIFO, and JSON has no surprises there."""
+    if path_of(file).startswith(OWN_FILES):
+        return
+    found = re.findall(
+        r"\.open\((?:\"rb\"|encoding|\))|\.read_bytes\(|\.read_text\(|json\.loads?\(", file.read_text("utf-8")
+    )
+    assert not found, "use flip.reading"

@@ -65,7 +65,10 @@ class Rank:
         """
         membership = np.zeros((len(self.groups), len(self.names)))
         membership[np.arange(len(self.groups)), self.group_of] = 1
-        return np.asarray(probabilities.astype(np.float64) @ membership, np.float32)  # (n, g)
+        exact = probabilities.astype(np.float64)
+        # In half the digits the probabilities of a row sum to one only nearly, and a group of all classes is certain.
+        exact /= exact.sum(axis=1, keepdims=True)
+        return np.asarray(exact @ membership, np.float32)  # (n, g)
 
 
 class RankRow(TypedDict):
@@ -218,7 +221,8 @@ def from_ranks(ranks: Sequence[tuple[str, tuple[str, ...]]], classnames: Sequenc
 def read_groups(file: Path, classnames: Sequence[str], raw_names: Sequence[str] = ()) -> ClassGroups:
     """Read the groups of classes: columns class, group, and perhaps more ranks, separated by commas or tabs.
 
-    A first row that names no class and no group is taken for a header, and names the ranks.
+    A first row that names no class and no group is taken for a header, and names the ranks. Names that are no class, as
+    in the taxonomy of a region, are left out; a warning says how many.
 
     Parameters
     ----------
@@ -230,15 +234,19 @@ def read_groups(file: Path, classnames: Sequence[str], raw_names: Sequence[str] 
     Raises
     ------
     DataError
-        If the file cannot be read, misses a class, names an unknown one or one twice, or leaves a group empty.
+        If the file cannot be read, misses a class, names one twice, or leaves a group empty.
     """
     lines = _read_rows(file)
     row_of = _row_of(classnames, raw_names)
     header = lines.pop(0)[1] if _is_header([cells for _, cells in lines], row_of) else []
     width = max([len(header), *(len(cells) for _, cells in lines)])
     found: dict[int, tuple[str, ...]] = {}
+    unknown: list[tuple[int, str]] = []
     for line, cells in lines:
-        row = _class_row(file, line, cells[0], row_of, classnames)
+        row = row_of.get(cells[0], row_of.get(_key(cells[0])))
+        if row is None:
+            unknown.append((line, cells[0]))
+            continue
         if row in found:
             raise DataError(f"{file}:{line}: class {cells[0]!r} has a group already; name each class once")
         if len(cells) != width or not all(cells):
@@ -247,7 +255,11 @@ def read_groups(file: Path, classnames: Sequence[str], raw_names: Sequence[str] 
     absent = [name for i, name in enumerate(classnames) if i not in found]
     if absent:
         more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
-        raise DataError(f"{file} misses class {absent[0]!r}{more}; give each of the {len(classnames)} classes a group")
+        near = near_names(absent[0], [name for _, name in unknown])
+        raise DataError(
+            f"{file} misses class {absent[0]!r}{more}{near}; give each of the {len(classnames)} classes a group"
+        )
+    _say_unknown(file, unknown)
     ranks = [header[r] if header else _rank_name(r, width) for r in range(1, width)]
     columns = zip(*(found[i] for i in range(len(classnames))), strict=True)
     pairs = (Rank(name, groups) for name, groups in zip(ranks, columns, strict=True))
@@ -275,12 +287,7 @@ def read_candidates(file: Path, classnames: Sequence[str], raw_names: Sequence[s
             allowed[row] = True
         elif line > 1 or _key(name) not in _HEADERS:
             unknown.append((line, name))
-    if unknown:
-        line, name = unknown[0]
-        log.warning(
-            "%s: %d names are no class of the data and are left out, such as %r (line %d)",
-            *(file, len(unknown), name, line),
-        )
+    _say_unknown(file, unknown)
     if allowed.sum() < 2:
         raise DataError(f"{file} names {allowed.sum()} of {len(classnames)} classes; name two or more candidates")
     return Candidates(str(file), allowed)
@@ -311,6 +318,16 @@ def _cells(text: str) -> Iterator[tuple[int, list[str]]]:
             yield reader.line_num, cells
 
 
+def _say_unknown(file: Path, unknown: Sequence[tuple[int, str]]) -> None:
+    """Say how many names of a file, as of a whole region, are no class of the data."""
+    if unknown:
+        line, name = unknown[0]
+        log.warning(
+            "%s: %d names are no class of the data and are left out, such as %r (line %d)",
+            *(file, len(unknown), name, line),
+        )
+
+
 def _key(name: str) -> str:
     return " ".join(name.replace("_", " ").casefold().split())
 
@@ -322,16 +339,6 @@ def _row_of(classnames: Sequence[str], raw_names: Sequence[str]) -> dict[str, in
         counts = Counter(map(_key, names))
         row_of |= {_key(name): i for i, name in enumerate(names) if counts[_key(name)] == 1}
     return row_of | {name: i for names in (raw_names, classnames) for i, name in enumerate(names)}
-
-
-def _class_row(file: Path, line: int, name: str, row_of: dict[str, int], classnames: Sequence[str]) -> int:
-    row = row_of.get(name, row_of.get(_key(name)))
-    if row is None:
-        raise DataError(
-            f"{file}:{line}: {name!r} is none of the {len(classnames)} classes of the data"
-            f"{near_names(name, classnames)}"
-        )
-    return row
 
 
 def _is_header(rows: Sequence[Sequence[str]], row_of: dict[str, int]) -> bool:

@@ -13,9 +13,9 @@ from flip.arrays import FloatArray, IntArray
 from flip.classify.approximate import BLOCK, ApproximateIndex, IndexFile
 from flip.errors import ConfigError, DataError, FeatureMismatchError
 
-#: Up to this many comparisons (rows × queries) of one search ``auto`` is exact: from about here on building an index
-#: and searching it takes less time (docs/performance.md). Counted, not timed, so that results do not depend on it.
-EXACT_COMPARISONS = 10_000_000_000
+#: Up to this many comparisons (rows × queries) of one search ``auto`` is exact: among a million rows, building an index
+#: and searching it takes less time from about here on. Counted, not timed, so that results do not depend on the machine.
+EXACT_COMPARISONS = 4_000_000_000
 
 
 class Neighbors(NamedTuple):

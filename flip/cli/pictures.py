@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -35,6 +36,8 @@ def parse_plot(text: str | None) -> Picture | None:
     if text is None:
         return None
     kind, colon, name = text.partition(":")
+    if colon and kind not in PLOTS and re.fullmatch("[a-z-]{2,}", kind):
+        raise ConfigError(f"--plot {text}: {kind!r} is none of {', '.join(PLOTS)}; pass one of them before the colon")
     if kind not in PLOTS:
         kind, name = "", text
     elif not colon:

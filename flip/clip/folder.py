@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from flip.errors import ModelError
+from flip.reading import read_bytes
 
 CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
 TRANSFORMERS_CONFIG = "config.json"
@@ -169,7 +170,7 @@ def _no_model(folder: Path) -> str:
 def _snapshot(folder: Path) -> Path:
     """Return the snapshot that a repository's folder in the Hugging Face cache names as ``main``."""
     try:
-        return folder / "snapshots" / (folder / "refs" / "main").read_text(encoding="utf-8").strip()
+        return folder / "snapshots" / read_bytes(folder / "refs" / "main").decode().strip()
     except (OSError, ValueError):
         return folder
 

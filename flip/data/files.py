@@ -24,10 +24,16 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder, and no link to one that it lies in, such as the root of the disk."""
     try:
-        return entry.is_dir()
+        return entry.is_dir() and not (entry.is_symlink() and _leads_up(entry.path))
     except OSError:  # a link to itself
         return False
+
+
+def _leads_up(link: str) -> bool:
+    target, place = os.path.realpath(link), os.path.realpath(os.path.dirname(link))  # noqa: PTH120
+    return os.path.commonpath((target, place)) == target
 
 
 def list_files(folder: Path) -> Iterator[str]:
@@ -49,7 +55,7 @@ def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterat
     for entry in listed:
         if _is_folder(entry):
             yield from _walk(entry.path, f"{prefix}{entry.name}/", above | {here})
-        else:
+        elif not entry.is_symlink() or not os.path.isdir(entry.path):  # noqa: PTH112
             yield prefix + entry.name
 
 

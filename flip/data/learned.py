@@ -11,6 +11,7 @@ from pathlib import Path
 from flip.data.text import read_text
 from flip.errors import DataError, reason_of
 from flip.files import write_text
+from flip.reading import open_plain
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ def _key(file: str, sizes: set[str] | None = None) -> str | None:
         size = str(os.stat(file).st_size)  # noqa: PTH116 - a Path for each file costs seconds
         if sizes is not None and size not in sizes:
             return None
-        with Path(file).open("rb") as stream:
+        with open_plain(file) as stream:
             return f"{size}-{hashlib.file_digest(stream, 'sha256').hexdigest()[:_DIGITS]}"
     except OSError:
         return None

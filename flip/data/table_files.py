@@ -14,8 +14,8 @@ from flip.data.foreign import what_it_is
 from flip.data.parquet import open_parquet
 from flip.data.tables import COLUMNS, Row, Table
 from flip.data.text import nfc, read_text
-from flip.errors import DataError
-from flip.reading import parse_json
+from flip.errors import DataError, reason_of
+from flip.reading import open_plain, parse_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,8 +50,11 @@ def read_table(file: Path) -> Table:
 
 def _require_table(file: Path) -> None:
     """Raise a DataError for a file that is called a table and begins as something else."""
-    with file.open("rb") as stream:
-        head = stream.read(512)
+    try:
+        with open_plain(file) as stream:
+            head = stream.read(512)
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {reason_of(error)}") from error
     known = next((what for sign, what in _NO_TABLES.items() if head.startswith(sign)), None)
     what = known or what_it_is(head, of=("JSON", "XML"))
     if what is not None:

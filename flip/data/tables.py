@@ -52,6 +52,10 @@ _MISSING = frozenset({"nan", "NaN", "NAN", "<NA>", ""})
 _OTHER_SPLITS = ("is_train", "is_training", "is_training_img", "is_test", "fold", "partition", "train")
 
 
+#: Tables in which a text cannot run on into the next row.
+_WRITTEN_OUT = (".json", ".jsonl", ".ndjson", ".parquet")
+
+
 class Row(NamedTuple):
     """One row: ``line`` counts from 1 (the first of a CSV row that has several; of a Parquet file, the row)."""
 
@@ -78,15 +82,15 @@ class Row(NamedTuple):
         return text if value is not None and text else None
 
     def one_line(self, column: str) -> str | None:
-        """Return a cell as text of one line.
+        """Return a cell as text; of a table with separators it is one line.
 
         Raises
         ------
         DataError
-            If it has several, as when a quote is not closed.
+            If it has several there, as when a quote is not closed.
         """
         text = self.text(column)
-        if text is not None and "\n" in text:
+        if text is not None and "\n" in text and self.file.suffix.lower() not in _WRITTEN_OUT:
             begin = text.partition("\n")[0][:40]
             raise DataError(f"{self.where}: the {column} that begins with {begin!r} has several lines; close its quote")
         return text

@@ -6,7 +6,6 @@ without keeping more.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from flip.embed.trouble import say_not_kept
 from flip.embed.vectors import as_kept, as_used
 from flip.errors import ConfigError
 from flip.files import write_json
+from flip.reading import read_json
 
 #: A part is written when this many rows wait, or when the oldest has waited this many seconds: few for the first part,
 #: so that a run that is killed soon has kept something, and twice as many for each that follows, up to the most.
@@ -241,7 +241,7 @@ class EmbeddingCache:
 def _holds_json(file: Path) -> bool:
     """Return whether a file holds something; an empty one was left by a crash."""
     try:
-        return bool(json.loads(file.read_text(encoding="utf-8")))
+        return bool(read_json(file))
     except (OSError, ValueError):
         return False
 

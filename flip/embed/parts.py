@@ -15,7 +15,7 @@ import numpy as np
 from flip.arrays import FloatArray, IntArray
 from flip.embed.vectors import embedding_values
 from flip.files import written_aside
-from flip.reading import what_is
+from flip.reading import parse_json, what_is
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -98,7 +98,7 @@ class Part:
         """Names of the parts whose rows this one holds."""
         metadata = self._file.schema_arrow.metadata or {}
         try:
-            return tuple(map(str, json.loads(metadata.get(REPLACES_KEY, b"[]"))))
+            return tuple(map(str, parse_json(metadata.get(REPLACES_KEY, b"[]"))))
         except (ValueError, TypeError):
             return ()
 

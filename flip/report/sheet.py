@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,7 @@ from flip.errors import ConfigError, DataError
 from flip.files import written_aside
 from flip.report.plots import font_file
 from flip.results import Prediction
+from flip.shown import shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -64,13 +66,13 @@ def contact_sheet_of(
     kind = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}.get(file.suffix.lower())
     if kind is None:
         raise ConfigError(f"{file} is no picture file; pass a name that ends in .png, .jpg or .webp")
-    shown = rows[:most]
-    if not shown:
+    drawn = rows[:most]
+    if not drawn:
         raise ConfigError(f"no photo was named, so there is nothing to draw into {file}; pass photos")
-    sheet = _drawn(shown, root, frames or {}, min(columns, len(shown)))
+    sheet = _drawn(drawn, root, frames or {}, min(columns, len(drawn)))
     with written_aside(file, kind="image") as aside:
         sheet.save(aside, kind)
-    return len(shown)
+    return len(drawn)
 
 
 def _drawn(rows: Sequence[Prediction], root: Path, frames: Mapping[str, Box], columns: int) -> Image:
@@ -125,14 +127,19 @@ def _draw_cell(
         draw.rectangle((left, below - 3, left + SIDE, below - 1), fill=_RIGHT if row.label == row.truth else _WRONG)
     share = "" if math.isnan(row.score) else f" {100 * row.score:.0f} %"
     name = "" if row.error is not None else row.label or "(unsure)"
-    draw.text((left, below), _cut(name, font, SIDE - font.getlength(share)) + share, fill=_INK, font=font)
+    draw.text((left, below), _isolated(_cut(name, font, SIDE - font.getlength(share))) + share, fill=_INK, font=font)
     second = f"is {row.truth}" if row.truth not in (None, row.label) else Path(row.path).name
     draw.text((left, below + LINE), _cut(second, font, SIDE), fill=_MUTED, font=font)
 
 
+def _isolated(text: str) -> str:
+    """Return a text that turns the direction of nothing beside it, as a name in Hebrew would turn a number."""
+    return f"\u2068{text}\u2069" if any(unicodedata.bidirectional(c) in ("R", "AL") for c in text) else text
+
+
 def _cut(text: str, font: FreeTypeFont, width: float) -> str:
     """Return one line of a text that fits a width, with an ellipsis where it is cut."""
-    line = " ".join(text.split()).encode("utf-8", "replace").decode("utf-8")
+    line = shown(" ".join(text.split())).encode("utf-8", "replace").decode("utf-8")
     if font.getlength(line[:200]) <= width and len(line) <= 200:
         return line
     line = line[:200]

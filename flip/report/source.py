@@ -26,7 +26,8 @@ def features_of(run: Run) -> Features | None:
     Nothing is embedded here: what is not in the cache stays out of the page.
     """
     evaluation, options = run.evaluation, _options(run, (*_DATA, *_VIEW))
-    return _features(str(run.config.get("data") or evaluation.data), evaluation.model, evaluation.split, options)
+    data = str(run.config.get("data") or evaluation.data)
+    return _features(data, evaluation.model, evaluation.split, options, run.data_fingerprint)
 
 
 #: Options of a run by name, as a key of a cache.
@@ -34,7 +35,7 @@ _Options = tuple[tuple[str, Any], ...]
 
 
 @lru_cache(maxsize=4)
-def _features(data: str, model: str, split: str, options: _Options) -> Features | None:
+def _features(data: str, model: str, split: str, options: _Options, fingerprint: str) -> Features | None:
     from flip.clip.model import load_model
     from flip.embed.extractor import FeatureExtractor
     from flip.embed.settings import EmbedSettings
@@ -45,6 +46,9 @@ def _features(data: str, model: str, split: str, options: _Options) -> Features 
     cache = dict(options).get("cache")
     view = {name: value for name, value in options if name in _VIEW and name != "cache"}
     try:
+        if dataset.select(split).fingerprint() != fingerprint:
+            log.warning("%s is not what it was when the run was made; the page does without its embeddings", data)
+            return None
         extractor = FeatureExtractor(load_model(model, cache=cache), EmbedSettings(**view), cache)
         used = dataset.take(i for i, r in enumerate(dataset.records) if split == "all" or r.split in ("train", split))
         return extractor.features(used) if extractor.count_known(used) == len(used) else None
@@ -85,7 +89,9 @@ def root_of(run: Run) -> Path | None:
     if dataset is not None:
         return dataset.root.absolute()
     data = Path(str(run.config.get("data") or run.evaluation.data)).expanduser()
-    return data.absolute() if data.is_dir() else None
+    # A manifest of which a photo is gone is refused as data; the other photos are where they were.
+    folder = data if data.is_dir() else data.parent if data.is_file() else None
+    return None if folder is None else folder.absolute()
 
 
 def photos_of(run: Run, paths: Sequence[str], root: Path | None) -> list[Photo]:

@@ -62,6 +62,16 @@ def test_refused_before_anything_is_read(flip: Flip, tmp_path: Path, option: str
     assert message in one_line(flip("knn", "--data", "nowhere", option, name), 1)
 
 
+def test_what_belongs_to_an_evaluation_is_refused_where_photos_are_named(
+    flip: Flip, squares: Path, photo: Path
+) -> None:
+    for option in ("--predictions", "--run", "--plot"):
+        message = one_line(flip("knn", "--data", squares, photo, option, "x.png"), 2)
+        assert f"{option} belongs to an evaluation" in message
+    assert "pass --copy-to DIR with it" in one_line(flip("knn", "--data", squares, "--link"), 2)
+    assert "'foo' is none of" in one_line(flip("knn", "--data", squares, "--plot", "foo:x.png"), 2)
+
+
 def test_a_page_and_a_table_of_rows_are_refused_early_too(flip: Flip, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     for command in (("report", "nowhere"), ("compare", "nowhere"), ("reproduce", "--data", "nowhere")):

@@ -69,7 +69,7 @@ def test_the_models_that_open_clip_lists_are_remembered(tmp_path):
     first, imported = in_a_new_process(code, tmp_path)
     assert "open_clip" in imported
     again, imported = in_a_new_process(code, tmp_path)
-    assert imported == []
+    assert not {"torch", "open_clip"} & set(imported)
     assert again == first
     memory = tmp_path / "models" / "registry.json"
     memory.write_text(memory.read_text().replace('"version": "', '"version": "0.'))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -304,3 +305,12 @@ def test_without_a_name_the_environment_or_the_usual_folder_is_meant(tmp_path, s
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "birds").symlink_to(squares)
     assert len(open_dataset()) == 48
+
+
+def test_a_link_to_a_folder_that_it_lies_in_is_not_followed(squares: Path, tmp_path: Path) -> None:
+    shutil.copytree(squares, tmp_path / "birds")
+    before = open_dataset(tmp_path / "birds")
+    for name, target in (("up", ".."), ("here", "."), ("root", "/")):
+        (tmp_path / "birds" / "train" / "red_fox" / name).symlink_to(target)
+        (tmp_path / "birds" / "train" / name).symlink_to(target)
+    assert open_dataset(tmp_path / "birds").records == before.records

@@ -64,7 +64,7 @@ COMMANDS = (
     Command("embed", ("embed", "--data", "birds", "-o", "out", "--batch-size", "4"), table),
     Command("generate", ("generate", "a wren", "-n", "8", *_DRAW), pictures),
     Command("augment", ("augment", "--data", "birds", "--per-class", "3", "--filter", "none", *_DRAW), pictures),
-    Command("study", ("augment", "--study", "--data", "birds", *_STUDY, *_DRAW), study),
+    Command("study", ("augment", "--study", "--data", "birds", *_STUDY, *_DRAW, "--steps", "2"), study),
     Command("finetune", ("finetune", "--data", "birds", "--epochs", "3", "--batch-size", "8", "-o", "out"), weights),
     Command(
         "finetune diffusion",

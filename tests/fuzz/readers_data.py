@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from flip.classify.groups import read_candidates, read_groups
-from flip.clip.prompts import class_prompts, read_class_list
+from flip.clip.class_list import read_class_list
+from flip.clip.prompts import class_prompts
 from flip.data.dataset import Dataset
 from flip.data.images import decode_image, image_size
 from flip.data.open import open_dataset

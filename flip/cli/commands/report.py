@@ -22,8 +22,10 @@ class ReportConfig(MessageOptions):
 
     runs: list[str] | None = option(None, "Folders that --run wrote, of the same test photos.")
     output: Path = option(Path("report.html"), "The page to write.", writes="text")
-    groups: Path | None = option(
-        None, "Table of class and group, as other commands take it. [default: the names' last words, where shared]"
+    groups: str = option(
+        "auto",
+        "Table of class and group, as other commands take it; auto: the names' last words, where most share theirs.",
+        completes=("auto",),
     )
     photos: int = option(1000, "Most thumbnails on the page, the telling photos first; 0 for none.")
 
@@ -50,6 +52,7 @@ def report(config: ReportConfig) -> None:
     if not config.runs:
         raise typer.BadParameter("no RUN; pass folders that --run wrote")
     runs = [Run.open(folder) for folder in config.runs]
+    groups = None if config.groups == "auto" else Path(config.groups)
     with progress(config, "thumbnails", None) as advance:
-        write_report(runs, config.output, photos=config.photos, groups=config.groups, progress=advance)
+        write_report(runs, config.output, photos=config.photos, groups=groups, progress=advance)
     log.info("wrote %s", config.output)

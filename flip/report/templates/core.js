@@ -28,7 +28,7 @@ function href(number) {
 
 function fillPhoto(box, number) {
   const picture = data.thumbs[number];
-  if (picture === undefined) box.append(make("span", { class: "blank", "aria-hidden": "true" }, "no preview"));
+  if (picture === undefined) box.append(make("span", { class: "blank", "aria-hidden": "true" }));
   else box.append(make("img", { src: `data:${data.mime};base64,${picture}`, alt: "", decoding: "async" }));
 }
 

@@ -15,7 +15,7 @@ from flip.data.dataset import Dataset
 from flip.device import agree, keep_freed_memory, resolve_device, resolve_precision, training_accelerator
 from flip.diffusion.checkpoint import INDEX_FILE, Loaded
 from flip.files import JsonObject, plain, write_json, write_text
-from flip.reading import parse_json
+from flip.reading import parse_json, read_bytes
 from flip.results import FORMAT
 from flip.training.diffusion.examples import read_examples
 from flip.training.diffusion.output import LORA_FILE, draw_samples, write_model
@@ -193,9 +193,7 @@ def _train(trainer: DiffusionTrainer, folder: Path, listener: Listener) -> None:
 def _keep_log_until(file: Path, step: int) -> None:
     """Drop the rows of steps that are taken again."""
     if file.is_file():
-        kept = [
-            line for line in file.read_text(encoding="utf-8", errors="replace").split("\n") if _is_until(line, step)
-        ]
+        kept = [line for line in read_bytes(file).decode("utf-8", "replace").split("\n") if _is_until(line, step)]
         write_text(file, "".join(line + "\n" for line in kept))
 
 
