@@ -350,3 +350,14 @@ def test_files_of_others_are_opened_in_one_place(file):
         r"\.open\((?:\"rb\"|encoding|\))|\.read_bytes\(|\.read_text\(|json\.loads?\(", file.read_text("utf-8")
     )
     assert not found, "use flip.reading"
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "tests" / "bench").glob("*.py")), ids=lambda file: file.stem)
+def test_benchmarks_import_what_is_there(file):
+    """A benchmark is run by hand, long after the code that it measures has moved."""
+    for node in ast.walk(parse(file)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "flip":
+            module = importlib.import_module(node.module)
+            absent = [a.name for a in node.names if not hasattr(module, a.name)]
+            for name in absent:
+                importlib.import_module(f"{node.module}.{name}")

@@ -71,12 +71,9 @@ def bare(options: argparse.Namespace) -> float:
 
 def flip(options: argparse.Namespace) -> float:
     """Return the photos a second of flip's loop, which decodes and augments them."""
-    from flip.config import FinetuneConfig
-
-    from flip.clip.model import load_model
-    from flip.training.clip import finetune
-    from flip.training.clip.state import Listener, StepReport
-    from flip.training.clip.validation import Split
+    from flip.training.clip.finetune import finetune
+    from flip.training.listener import Listener, StepReport
+    from flip.training.settings import ClipSettings, Hardware
 
     times: list[float] = []
 
@@ -84,10 +81,10 @@ def flip(options: argparse.Namespace) -> float:
         times.append(time.perf_counter())
 
     dataset = subset(options.data, options.batch * options.steps)
-    config = FinetuneConfig(epochs=1, batch_size=options.batch, save_every=10**6, precision="fp32")
+    settings = ClipSettings(epochs=1, batch_size=options.batch, save_every=10**6, val_fraction=0, no_scores=True)
     with tempfile.TemporaryDirectory() as folder:
-        split = Split(dataset, dataset.take([]))
-        finetune(load_model(options.model), split, config, Path(folder) / "run", listener=Listener(on_step))
+        run, hardware = Path(folder) / "run", Hardware(precision="fp32")
+        finetune(dataset, options.model, run, settings, hardware=hardware, listener=Listener(on_step))
     return (len(times) - 1) * options.batch / (times[-1] - times[0])
 
 

@@ -17,19 +17,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-from flip.device import place
-from flip.diffusion.generate import generate, plan_pictures
-from flip.diffusion.painter import DrawSettings, Painter
+from flip.device import resolve_device
+from flip.diffusion.checkpoint import Loaded
+from flip.diffusion.generate import generate
+from flip.diffusion.settings import SamplerSettings
 from tests.diffusion.tiny import make_pipeline
 
 
 def with_flip(pipeline: Any, a: argparse.Namespace, folder: Path) -> float:
     """Return the seconds that flip takes for all pictures, files included."""
-    settings = DrawSettings("ddim", a.steps, 7.5, a.size, a.size)
-    painter = Painter(pipeline, place("auto"), settings, batch_size=a.batch)
-    planned = plan_pictures(["a bird"], a.pictures, folder, seed=0, settings=settings, fingerprint="bench")
+    settings = SamplerSettings(sampler="ddim", steps=a.steps, guidance=7.5, size=str(a.size))
+    loaded = Loaded(pipeline, "tiny", "bench")
     start = time.perf_counter()
-    generate(painter, planned, {}, lambda *_: None)
+    generate(["a bird"], loaded, folder, n=a.pictures, settings=settings, batch_size=a.batch)
     return time.perf_counter() - start
 
 
@@ -38,7 +38,7 @@ def with_a_loop(pipeline: Any, a: argparse.Namespace, folder: Path) -> float:
     import torch
 
     folder.mkdir(parents=True)
-    pipeline.to(place("auto").device)
+    pipeline.to(resolve_device().device)
     start = time.perf_counter()
     for first in range(0, a.pictures, a.batch):
         images = pipeline(

@@ -10,24 +10,25 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from flip.config import ReadConfig
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from flip.classify.heads import make_head
-from flip.classify.knn import fit_knn
-from flip.classify.text_side import build_text_side
+from flip.classify.classifier import make_head
+from flip.classify.knn import KnnClassifier
 from flip.clip.model import load_model
 from flip.clip.prompts import class_prompts
 from flip.data.open import open_dataset
-from flip.device import place
+from flip.device import resolve_device
 from flip.diffusion.checkpoint import load_pipeline
-from flip.diffusion.painter import DrawSettings, Painter, Picture, picture_seed
+from flip.diffusion.painter import Painter, Picture, picture_seed
 from flip.diffusion.pictures import contact_sheet, save_sheet
+from flip.diffusion.settings import DrawSettings
 from flip.diffusion.texts import drawing_prompts
-from flip.embed.extractor import make_extractor
+from flip.embed.extractor import FeatureExtractor
+from flip.embed.texts import build_zero_shot_classifier
+from flip.features import Features
 from flip.metrics import wilson_interval
 from flip.sample.fieldguide import sample_guide, write_guide
 
@@ -45,8 +46,7 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path, help="contact sheet of the generated birds, unfiltered")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as cache:
-        config = ReadConfig(model=given.model, cache=Path(cache))
-        extractor = make_extractor(load_model(given.model, cache=Path(cache)), config)
+        extractor = FeatureExtractor(load_model(given.model, cache=Path(cache)), cache=Path(cache))
         print("| seed | method | top-1, % | 95 % |\n|---|---|---|---|")
         for seed in map(int, given.seeds.split(",")):
             folder = Path(cache) / f"birds-{seed}"
@@ -67,22 +67,25 @@ def scores(dataset, extractor):
     features = extractor.features(dataset)
     train, test = features.split("train"), features.split("test")
     for prompts in ("paper", "plain", "bird", "clip"):
-        texts = extractor.class_embeddings(class_prompts(prompts, dataset.classnames, dataset.raw_names))
-        yield f"zero-shot, {prompts}", (test.image_features @ texts.T).argmax(axis=1) == test.labels
-    knn = fit_knn(train.image_features, train.labels, len(dataset.classnames))
-    yield f"kNN, k = {knn.k}", knn.predict_proba(test.image_features).argmax(axis=1) == test.labels
-    names = extractor.class_embeddings(class_prompts("plain", dataset.classnames))
-    scale = extractor.model.logit_scale
+        texts = class_prompts(prompts, dataset.classnames, dataset.raw_names)
+        names = build_zero_shot_classifier(texts, extractor.model, cache=extractor.cache)
+        yield f"zero-shot, {prompts}", right(names, test)
+    knn = KnnClassifier().fit(train)
+    yield f"kNN, k = {knn.k}", right(knn, test)
+    texts = class_prompts("plain", dataset.classnames, dataset.raw_names)
+    names = build_zero_shot_classifier(texts, extractor.model, cache=extractor.cache)
     for kind in ("linear", "gda", "auto"):
-        head = make_head(kind, len(dataset.classnames), 0)
-        head.fit(build_text_side(train.image_features, names, scale), train.labels)
-        yield f"head {kind}", head.predict(build_text_side(test.image_features, names, scale)) == test.labels
+        yield f"head {kind}", right(make_head(kind, text="prompts", zero_shot=names, seed=0).fit(train), test)
     for probe, view in (("colour histogram", histogram), ("raw pixels", raw)):
         x = {part: np.stack([view(f) for f in files(dataset, part)]) for part in ("train", "test")}
         fitted = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000)).fit(
             x["train"], train.labels
         )
         yield f"logistic regression on {probe}", fitted.predict(x["test"]) == test.labels
+
+
+def right(classifier, features) -> np.ndarray:
+    return classifier.predict_proba(features).argmax(axis=1) == features.labels
 
 
 def files(dataset, part):
@@ -104,12 +107,9 @@ def raw(file: Path) -> np.ndarray:
 def generated(dataset, extractor, given) -> None:
     train = dataset.select("train")
     features = extractor.features(train)
-    head = make_head("linear", len(train.classnames), 0).fit(
-        build_text_side(features.image_features, None, 1.0), train.labels
-    )
-    painter = Painter(
-        load_pipeline(given.ckpt).pipeline, place("auto"), DrawSettings("dpm++", 25, given.guidance), batch_size=24
-    )
+    head = make_head("linear", text="none", seed=0).fit(features)
+    settings = DrawSettings(sampler="dpm++", steps=25, guidance=given.guidance)
+    painter = Painter(load_pipeline(given.ckpt).pipeline, resolve_device(), settings, batch_size=24)
     prompts = drawing_prompts(train, given.prompts)
     asked = [(label, texts[i % len(texts)], i) for label, texts in enumerate(prompts) for i in range(given.pictures)]
     pictures = [Picture(text, picture_seed(0, text, i)) for _, text, i in asked]
@@ -122,10 +122,13 @@ def generated(dataset, extractor, given) -> None:
         )
     encoder = extractor.encoder
     embedded = np.concatenate(
-        [encoder.encode([encoder.prepare(i) for i in drawn[s : s + 32]]) for s in range(0, len(drawn), 32)]
+        [encoder.encode_images([encoder.prepare(i) for i in drawn[s : s + 32]]) for s in range(0, len(drawn), 32)]
     )
+    n, none = len(drawn), ((),) * len(drawn)
     labels = np.array([label for label, _, _ in asked])
-    row("–", f"generated as asked ({given.prompts})", head.predict(build_text_side(embedded, None, 1.0)) == labels)
+    named, names = tuple(map(str, range(n))), features.classnames
+    made = Features(embedded, labels, named, ("test",) * n, none, (None,) * n, names, names, features.fingerprint)
+    row("–", f"generated as asked ({given.prompts})", right(head, made))
 
 
 if __name__ == "__main__":
