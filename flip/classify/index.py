@@ -13,8 +13,8 @@ from flip.arrays import FloatArray, IntArray
 from flip.classify.approximate import BLOCK, ApproximateIndex, IndexFile
 from flip.errors import ConfigError, DataError, FeatureMismatchError
 
-#: Up to this many comparisons (rows × queries) of one search ``auto`` is exact: among a million rows, building an index
-#: and searching it takes less time from about here on. Counted, not timed, so that results do not depend on the machine.
+#: Up to this many comparisons (rows × queries) of one search ``auto`` is exact: among a million rows, building an
+#: index and searching it takes less time from about here on. Counted, not timed, so that every machine answers alike.
 EXACT_COMPARISONS = 4_000_000_000
 
 

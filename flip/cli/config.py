@@ -143,9 +143,7 @@ class PredictOptions(ReadOptions, FileOutput):
         if self.images and given:
             raise ConfigError(f"--{given[0]} belongs to an evaluation, and photos are named; leave one of them out")
         if self.link and self.copy_to is None:
-            raise ConfigError(
-                "--link links the photos of --copy-to and copies none; pass --copy-to DIR with it"
-            )
+            raise ConfigError("--link links the photos of --copy-to and copies none; pass --copy-to DIR with it")
         picture = parse_plot(self.plot)
         if picture is not None and picture.kind == "few-shot" and not getattr(self, "shots", None):
             raise ConfigError("--plot few-shot draws the curve of --shots; pass --shots 1,2,4,all with it")

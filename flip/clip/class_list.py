@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 #: ``1 001.Black_footed_Albatross``, as CUB's and NABirds' ``classes.txt`` have it.
 _IDENTIFIED = re.compile(r"(\d+) (\S.*)")
 
+#: ``1,jay``, as a table without a header has it.
+_LISTED = re.compile(r"\d+\s*[,;]\s*\S")
+
 
 def read_class_list(file: Path) -> tuple[str, ...]:
     """Read class names: one per line of a text file, the label column of a table, or a JSON list.
@@ -50,6 +53,10 @@ def _names_of_lines(file: Path) -> tuple[str, ...]:
     if tabbed is not None:
         raise DataError(
             f"{file} has columns, such as {tabbed!r}; give the names alone, or name the file .tsv and its column label"
+        )
+    if len(lines) > 1 and all(map(_LISTED.match, lines)):
+        raise DataError(
+            f"{file} has columns, such as {lines[0]!r}; give the names alone, or a .csv file with a column label"
         )
     identified = [_IDENTIFIED.fullmatch(line) for line in lines]
     numbers = [int(match[1]) for match in identified if match]

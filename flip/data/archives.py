@@ -118,6 +118,7 @@ def _dataset_of(
     frame: Box | None,
 ) -> Dataset:
     keys = _used(classes, listed, ledger)
+    _note_other_folders(classes, listed, ledger)
     label = {key: i for i, key in enumerate(keys)}
     below = "" if archive.base == archive.root else f"{archive.base.relative_to(archive.root).as_posix()}/"
     raw_names = tuple(nfc(classes[key]) for key in keys)
@@ -131,6 +132,15 @@ def _dataset_of(
         left_out=ledger.left_out,
         notes=ledger.notes,
     )
+
+
+def _note_other_folders(classes: Mapping[str, str], entries: Sequence[Entry], ledger: Ledger) -> None:
+    """Say which photos lie in the folder of another class than the index files give them."""
+    names = {nfc(name) for name in classes.values()}
+    for entry in entries:
+        folder = nfc(entry.path.rpartition("/")[0].rpartition("/")[2])
+        if folder in names and folder != nfc(classes[entry.key]):
+            ledger.notice("labels that differ from the photo's folder", f"{entry.path}: {classes[entry.key]}")
 
 
 def _used(classes: Mapping[str, str], entries: Sequence[Entry], ledger: Ledger) -> list[str]:

@@ -252,6 +252,8 @@ def _to_eight_bits(image: Image.Image, largest: object = None) -> Image.Image:
     (``largest``), else the smallest of 8, 10, 12, 14 and 16 bits that holds the brightest; floats up to 1 are 0..1;
     what is wider is scaled by its brightest.
     """
+    if image.mode == "F" and not any(np.isfinite(np.asarray(image.crop(strip))).any() for strip in _strips(image)):
+        raise DataError("no image: none of its pixels is a number")
     peak = max(float(_floats(image, strip).max()) for strip in _strips(image))
     if isinstance(largest, tuple):
         largest = largest[0] if largest else None

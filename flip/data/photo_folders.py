@@ -151,13 +151,9 @@ def labelled(photos: Sequence[Photo], settings: ReadSettings, ledger: Ledger) ->
     Where a level is asked for, photos above it are left out; else photos without a class stay.
     """
     classes = class_of_folders([photo.below for photo in photos], settings.class_level, ledger)
-    agree, differ = 0, []
+    known = {nfc(photo.label) for photo in photos if photo.label is not None}
     for photo, folder in zip(photos, classes, strict=True):
-        if photo.label is not None and folder is not None:
-            agree += nfc(photo.label) == nfc(folder)
-            differ += [photo] if nfc(photo.label) != nfc(folder) else []
-    if agree >= len(differ):
-        for photo in differ:
+        if photo.label is not None and folder is not None and nfc(folder) in known and nfc(photo.label) != nfc(folder):
             ledger.notice("labels of the metadata that differ from the photo's folder", f"{photo.path}: {photo.label}")
     kept = [
         photo if photo.label is not None else photo._replace(label=folder)

@@ -92,7 +92,8 @@ class Row(NamedTuple):
         text = self.text(column)
         if text is not None and "\n" in text and self.file.suffix.lower() not in _WRITTEN_OUT:
             begin = text.partition("\n")[0][:40]
-            raise DataError(f"{self.where}: the {column} that begins with {begin!r} has several lines; close its quote")
+            advice = "close its quote, or write it in one line"
+            raise DataError(f"{self.where}: the {column} that begins with {begin!r} has several lines; {advice}")
         return text
 
     def label(self, column: str | None) -> str | None:

@@ -82,6 +82,10 @@ def path_lines(stream: BinaryIO, *, null: bool = False) -> Iterator[str]:
                 text = decode_text(chunk + stream.read(), "the list of paths")
                 yield from (line for line in text.split("\n") if line)
                 return
+            if not null and b"\0" in chunk:
+                raise DataError(
+                    "the list of paths holds zero bytes; pass -0 for paths that end in NUL, or write it as UTF-8"
+                )
             chunk, first = chunk.removeprefix(codecs.BOM_UTF8), False
         *lines, rest = (rest + chunk).split(end)
         if not chunk:

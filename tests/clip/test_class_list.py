@@ -77,3 +77,10 @@ def test_equal_names_are_two_classes_and_said(tmp_path: Path, content: str, capl
 def test_a_long_list_is_read_in_seconds(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("\n".join(f"species {i}" for i in range(450_000)))
     assert len(read_class_list(tmp_path / "a.txt")) == 450_000
+
+
+@pytest.mark.parametrize("text", ["1,jay\n2,wren\n", "0; jay\n1; wren\n", "10 , jay\n11 , wren\n"])
+def test_numbers_and_names_in_columns_are_no_names(tmp_path, text):
+    (tmp_path / "classes.txt").write_text(text)
+    with pytest.raises(DataError, match="has columns, such as"):
+        read_class_list(tmp_path / "classes.txt")

@@ -515,3 +515,9 @@ def test_what_a_download_left_instead_of_a_photo_is_named(content, said, tmp_pat
     (tmp_path / "a.jpg").write_bytes(content)
     with pytest.raises(DataError, match=f"not an image: {said}"):
         decode_image(tmp_path / "a.jpg")
+
+
+def test_a_photo_without_a_number_is_no_photo(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), np.nan, np.float32)).save(tmp_path / "nan.tif")
+    with pytest.raises(DataError, match="none of its pixels is a number"):
+        decode_image(tmp_path / "nan.tif")

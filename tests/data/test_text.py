@@ -9,6 +9,7 @@ import os
 import pytest
 
 from flip.data.text import path_lines, read_text
+from flip.errors import DataError
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,12 @@ from flip.data.text import path_lines, read_text
 )
 def test_lists_of_paths(data: bytes, null: bool, paths: list[str]) -> None:
     assert list(path_lines(io.BytesIO(data), null=null)) == paths
+
+
+@pytest.mark.parametrize("data", ["a.jpg\nb.jpg\n".encode("utf-16-le"), "a.jpg\n".encode("utf-16-be"), b"a\0b\0"])
+def test_zero_bytes_are_no_names(data: bytes) -> None:
+    with pytest.raises(DataError, match="holds zero bytes; pass -0"):
+        list(path_lines(io.BytesIO(data)))
 
 
 def test_paths_come_while_the_pipe_is_open() -> None:

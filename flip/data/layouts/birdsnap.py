@@ -38,17 +38,27 @@ def read_birdsnap(root: Path, settings: ReadSettings = DEFAULTS) -> Dataset:
     """
     base = require_base(find_birdsnap(root), root, "Birdsnap", ", ".join(_NEEDED))
     species = list(_rows(base / "species.txt", "id", "common", "dir"))
-    tests = {path for _, path in numbered_lines(base / "test_images.txt")} - {"path"}
+    rows = list(_rows(base / "images.txt", "path", "species_id"))
+    tests = _test_paths(base, {row["path"] for _, row in rows})
     below = next(name for name in _PHOTOS if (base / name).is_dir())
     entries = [
         Entry(where, below + row["path"], row["species_id"], "test" if row["path"] in tests else "train", _box(row))
-        for where, row in _rows(base / "images.txt", "path", "species_id")
+        for where, row in rows
     ]
     classes = {row["id"]: row["dir"] for _, row in species}
     said = {row["id"]: row["common"] for _, row in species}
     ranks = {"scientific": {row["id"]: row.get("scientific", "") for _, row in species}}
     archive = Archive(root, base, LAYOUT.name)
     return archive_dataset(archive, classes, entries, Ledger(), classnames=said, ranks=ranks, fetched=True)
+
+
+def _test_paths(base: Path, known: set[str]) -> set[str]:
+    """Return the paths of the test photos; one that is none of the photos would be trained on under another name."""
+    paths = {path: where for where, path in numbered_lines(base / "test_images.txt") if path != "path"}
+    for path, where in paths.items():
+        if path not in known:
+            raise DataError(f"{where}: {path} is no path of images.txt; write it as there, or take the line out")
+    return set(paths)
 
 
 def _rows(file: Path, *needed: str) -> Iterator[tuple[str, dict[str, str]]]:

@@ -204,12 +204,10 @@ def _say_labels(names: Sequence[str], paths: Sequence[str], given: Sequence[str]
     if joined is not None:
         ledger.note(f"labels that join several classes, such as {joined!r}, are read as classes of their own")
     folders = [path.split("/")[-2] if "/" in path else None for path in paths]
-    differ = [i for i, folder in enumerate(folders) if folder is not None and nfc(folder) != nfc(given[i])]
     known = set(names)
-    if len(differ) * 2 < len(given):
-        for i in differ:
-            if nfc(folders[i] or "") in known:
-                ledger.notice("labels that differ from the photo's folder", f"{paths[i]}: {given[i]}")
+    for i, folder in enumerate(folders):
+        if folder is not None and nfc(folder) in known and nfc(folder) != nfc(given[i]):
+            ledger.notice("labels that differ from the photo's folder", f"{paths[i]}: {given[i]}")
 
 
 LAYOUT = Layout("manifest", is_manifest, read_manifest, f"a manifest file ({', '.join(READERS)})", files=True)

@@ -516,6 +516,27 @@ def test_birdsnap(draw: Draw, write: Write, tmp_path: Path, below: str) -> None:
     }
 
 
+@pytest.mark.parametrize("path", ["images/Acadian_Flycatcher/101.jpg", "Acadian_Flycatcher/101.JPG", "none.jpg"])
+def test_a_test_photo_of_birdsnap_under_another_name_is_refused(
+    draw: Draw, write: Write, tmp_path: Path, path: str
+) -> None:
+    birdsnap(draw, write, "images/")
+    write("test_images.txt", f"path\n{path}\n")
+    with pytest.raises(DataError, match=f"test_images.txt:2: {path} is no path of images.txt"):
+        open_dataset(tmp_path)
+
+
+def test_labels_that_differ_from_the_folders_of_an_archive_are_said(
+    draw: Draw, write: Write, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "flip")
+    birdsnap(draw, write, "images/")
+    text = (tmp_path / "images.txt").read_text()
+    write("images.txt", text.replace("Annas_Hummingbird/7.jpg\t2", "Annas_Hummingbird/7.jpg\t1"))
+    open_dataset(tmp_path)
+    assert any("labels that differ from the photo's folder (1), the first images/Annas_H" in m for m in caplog.messages)
+
+
 def test_birdsnap_before_anything_was_fetched(draw: Draw, write: Write, tmp_path: Path) -> None:
     birdsnap(draw, write, "elsewhere/")
     with pytest.raises(DataError, match="holds none of the photos that its index files list"):
