@@ -111,7 +111,7 @@ def test_a_damaged_run_is_one_line(tmp_path, evaluation, name, content, message)
 def test_damaged_rows_are_one_line(tmp_path, evaluation):
     run = write_run(tmp_path / "run", evaluation, [], {}, "d", "m")
     (tmp_path / "run" / "predictions.jsonl").write_text('{"path": "a"}\n[1]\n')
-    with pytest.raises(DataError, match="predictions.jsonl cannot be read"):
+    with pytest.raises(DataError, match="predictions.jsonl:[12] cannot be read"):
         list(run.rows())
 
 

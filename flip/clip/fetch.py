@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 #: Seconds that may pass before a network that does not answer is taken as absent.
@@ -144,17 +145,36 @@ def offline() -> Iterator[None]:
         constants.HF_HUB_OFFLINE = before
 
 
+@dataclass
+class _Quiet:
+    """How many threads are inside :func:`quiet`, and the level that the first of them found."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    inside: int = 0
+    before: int = 0
+
+
+_quiet = _Quiet()
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep notes and warnings of libraries off the user's stderr."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
+    with _quiet.lock:
+        if not _quiet.inside:
+            _quiet.before = logging.root.manager.disable
+        _quiet.inside += 1
+        logging.disable(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(before)
+        with _quiet.lock:
+            _quiet.inside -= 1
+            # Of several threads the last one out restores what the first one found.
+            if not _quiet.inside:
+                logging.disable(_quiet.before)
 
 
 def first_line(error: Exception) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from flip.clip.fetch import AbsentError, cache_place, cached_file, first_line, h
 from flip.clip.folder import CONFIG_FILE
 from flip.errors import ConfigError, ModelError, near_names
 from flip.files import JsonObject, cache_folder, write_json
+from flip.reading import read_json
 from flip.sample import weights as sample
 
 #: Where open_clip puts weights that are not on the hub.
@@ -52,7 +52,7 @@ def _listed(memory: Path) -> Sequence[tuple[str, tuple[str, Sequence[str]], Json
     """Return the name of each model that open_clip lists, what its weights are called on the hub, and its entry."""
     version = importlib.metadata.version("open_clip_torch")
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        known = json.loads(memory.read_text(encoding="utf-8"))
+        known = read_json(memory)
         if known["version"] == version:
             return [(str(name), (str(place), names), dict(entry)) for name, (place, names), entry in known["models"]]
     import open_clip

@@ -18,7 +18,7 @@ from flip.settings import option
 log = logging.getLogger("flip.cli")
 
 _FIRST = (
-    "%d steps on %d drawn species, %d training and %d test photos: every method of flip once, without a network, in "
+    "%d steps on %d drawn species, %d training and %d test photos: each method once, without a network, in "
     "about two minutes on two idle cores; all of it goes into %s"
 )
 
@@ -72,4 +72,5 @@ def demo(options: DemoOptions) -> None:
         "from %.0f %% (%s) to %.0f %% (%s, %s)",
         *(names_alone["top1"], names_alone["method"], best["top1"], best["method"], best["sees"]),
     )
-    log.info(_NEXT.format(folder=folder))
+    for line in _NEXT.format(folder=folder).splitlines():
+        log.info("%s", line)
