@@ -72,13 +72,12 @@ class Tally:
 
 def run(reader: Reader, inputs: int, folder: Path, first_seed: int = 0) -> Tally:
     """Give a reader this many changed copies of its corpus."""
-    logging.getLogger("flip").setLevel(logging.CRITICAL)
     tally, guard = Tally(reader.name), Guard(folder)
     pristine, scratch = folder / "pristine", folder / "scratch"
     pristine.mkdir(parents=True)
     reader.make(pristine)
     files = sorted(f.relative_to(pristine) for f in pristine.glob(reader.files) if f.is_file())
-    with guard.watching(), _inside(folder):
+    with guard.watching(), _inside(folder), _silent():
         shutil.copytree(pristine, scratch, symlinks=True)
         usual = guard.run(reader.read, scratch)
         assert not usual.wrong, (reader.name, usual.wrong)
@@ -95,6 +94,18 @@ def run(reader: Reader, inputs: int, folder: Path, first_seed: int = 0) -> Tally
             else:
                 _restore(pristine, scratch, file)
     return tally
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Let flip's notes go nowhere."""
+    logger = logging.getLogger("flip")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _judge(reader: Reader, scratch: Path, outcome: Outcome, usual: Outcome, tally: Tally, seed: int) -> None:
