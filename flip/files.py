@@ -403,7 +403,7 @@ def sync(path: Path) -> None:
 
 
 def _keep_names(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Return what is written in place of characters that an encoding lacks, and where to go on."""
+    """Codec error handler: keep a name's original bytes in UTF-8, escape characters in other encodings."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     utf8 = codecs.lookup(error.encoding).name == "utf-8"

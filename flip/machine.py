@@ -1,4 +1,4 @@
-"""What a number was made with: the versions of packages, the machine, and the command as it was typed."""
+"""Provenance of a result: package versions, machine, and the command line."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ PROMPTS = ("plain", "paper", "bird", "clip")
 VOTES = ("uniform", "softmax")
 INDEXES = ("auto", "flat", "ivf", "hnsw")
 SAMPLERS = ("ddim", "dpm++", "euler")
-#: What ``--plot`` draws of an evaluation.
+#: Kinds of ``--plot``.
 PLOTS = ("confusion", "calibration", "coverage", "few-shot")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")

@@ -98,7 +98,7 @@ def read_bytes(file: str | Path) -> bytes:
 
 
 def what_is(file: str | Path) -> str:
-    """Return what lies at a path where it is neither a file nor a folder: "a FIFO", "a link to itself"; else ""."""
+    """Return the kind of a special file, such as "a FIFO" or "a link to itself"; "" for files and folders."""
     try:
         mode = Path(file).stat().st_mode
     except OSError as error:

@@ -120,7 +120,7 @@ def _is_class_accuracy(row: object) -> bool:
     )
 
 
-#: What each value of an evaluation must be.
+#: Type check of each value of an evaluation.
 _TYPES: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("command", "data", "model", "split"), lambda value: isinstance(value, str)),
     **dict.fromkeys(("n", "classes", "unreadable"), _is_count),
@@ -358,7 +358,7 @@ def predict_row(
     return Prediction(path, named, score, ranked, truth, None, neighbors, surest)
 
 
-#: How a text begins that a spreadsheet takes for a formula.
+#: First characters of a text that a spreadsheet evaluates as a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 

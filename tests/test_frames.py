@@ -1,4 +1,4 @@
-"""What is no part of a photo, such as a banner below it, is cut wherever photos are decoded."""
+"""Frames: a banner below a photo is cut wherever photos are decoded."""
 
 from __future__ import annotations
 

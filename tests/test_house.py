@@ -330,7 +330,7 @@ def test_the_top_level_holds_what_it_promises():
     assert {name for name in found if not name.endswith(".egg-info")} <= allowed
 
 
-#: What opens files that flip or Python wrote itself.
+#: Calls that open files written by flip or Python itself.
 OWN_FILES = (
     "flip/reading.py",
     "flip/files.py",

@@ -39,7 +39,7 @@ _STALE = 0.3
 
 
 class IndexFile(NamedTuple):
-    """Where an index is kept, and what tells its rows from others: a function that returns int64 keys (n,)."""
+    """File of a saved index, and a function that returns the int64 keys (n,) its rows are identified by."""
 
     file: Path
     keys: Callable[[], IntArray]
@@ -141,7 +141,7 @@ class ApproximateIndex:
         for start in range(0, n, BLOCK):
             here = slice(start, start + BLOCK)
             block = np.ascontiguousarray(queries[here], np.float32)
-            # What was not found is −1, and has to stand last.
+            # FAISS marks missing neighbours with −1; its ranking needs them at the end of each row.
             candidates = -np.sort(-self._rows_of(self._index.search(block, m)[1]), axis=1)  # (b, m)
             arrays = block, self.features, candidates, similarities[here], rows[here]
             x, y, subset, values, found = map(faiss.swig_ptr, arrays)

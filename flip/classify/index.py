@@ -68,7 +68,7 @@ class NeighborIndex:
 
     @property
     def kind(self) -> str:
-        """How neighbours were found so far: "flat" for exactly, else the approximate index that was used."""
+        """Kind of index used so far: "flat" (exact), "ivf" or "hnsw"."""
         return self._asked if self._asked != "auto" else "ivf" if "_approximate" in self.__dict__ else "flat"
 
     @cached_property
@@ -138,7 +138,7 @@ class NeighborIndex:
         return Neighbors(np.concatenate([b.similarities for b in blocks]), np.concatenate([b.rows for b in blocks]))
 
     def blocks_of_others(self, k: int, group: IntArray | None = None) -> Iterator[tuple[slice, Neighbors]]:
-        """Yield what :meth:`search_others` returns a block of rows at a time, with the rows it is of."""
+        """Yield (rows, neighbours) of :meth:`search_others`, one block of rows at a time."""
         own = np.arange(len(self)) if group is None else group
         largest = 1 if group is None else int(np.unique(group, return_counts=True)[1].max())
         for start in range(0, len(self), BLOCK):

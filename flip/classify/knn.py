@@ -226,7 +226,7 @@ class KnnClassifier(Classifier):
 
 
 def _index_file(folder: Path, kind: str, features: Features) -> IndexFile:
-    """Return where the index of a model's photos of these classes is kept; more photos find it again."""
+    """Return the index file of a model and a set of classes; photos added later use the same file."""
     of = hashlib.sha256("\n".join([features.fingerprint, *features.raw_names]).encode("utf-8", "surrogatepass"))
     name = "hnsw" if kind == "hnsw" else "ivf"
     return IndexFile(folder / f"{name}-{of.hexdigest()[:16]}.faiss", lambda: row_keys(features))

@@ -19,7 +19,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 
 def evaluation_tables(e: Evaluation, *, verbose: bool) -> list[RenderableType]:
-    """Return what is printed, one below the other."""
+    """Return the renderables of an evaluation, in print order."""
     tables: list[RenderableType] = [_headline(e).append("\n").append(pairs("", dict(_short(e))))]
     if "shots" in e.details:
         tables.append(grid("few shots", list(map(_shot_row, e.details["shots"]))))
@@ -61,7 +61,7 @@ def _short(e: Evaluation) -> Iterator[tuple[str, object]]:
 
 
 def _choice(e: Evaluation) -> Iterator[tuple[str, str]]:
-    """Yield what was chosen, and by what; a sweep over k as one line of bars."""
+    """Yield rows on the chosen head, prompts and k; a sweep over k is one line of bars."""
     protocol = e.protocol
     if "head" in protocol:
         yield "head", cell(protocol["head"])

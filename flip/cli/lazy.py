@@ -46,7 +46,7 @@ class LazyCommands(MutableMapping[str, Any]):
         return len(self._commands)
 
     def sentence(self, name: str) -> str:
-        """Return what the list of commands says of one, from its source where that is not imported."""
+        """Return a command's summary for the command list, parsed from its source unless it is imported."""
         if self._commands[name] is not None:
             return str(self._commands[name].get_short_help_str(200))
         return _sentence(name) or str(self[name].get_short_help_str(200))

@@ -143,7 +143,7 @@ def _parameter(f: _Field) -> object:
 
 
 def _completion(words: tuple[str, ...]) -> Callable[[str], list[str]]:
-    """Return what a shell asks for the words that begin as the one being typed."""
+    """Return a shell completion callback: the words that start with the text typed so far."""
 
     def begun(incomplete: str) -> list[str]:
         return [word for word in words if word.startswith(incomplete)]

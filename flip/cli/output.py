@@ -86,7 +86,7 @@ def _csv_rows(evaluation: Evaluation) -> Iterator[JsonObject]:
     """Yield the evaluation as csv has it; of a few-shot run one row for each number of shots, with means over draws."""
     row = evaluation.to_dict()
     for own in row.get("shots", [row]):
-        # What the run reports of the one draw whose rows it shows is no mean over draws.
+        # Top-level numbers belong to one named draw; rows with several draws hold means, so these stay empty.
         shared = {k: v for k, v in row.items() if own is row or k not in ("top5", "mean_per_class", "seconds")}
         low, high = own["ci95"] or (None, None)
         yield {**shared, **own, "ci95_low": low, "ci95_high": high}
@@ -105,7 +105,7 @@ def write_summary(options: FormatOptions, title: str, summary: Mapping[str, obje
 
 
 def _told(summary: Mapping[str, object]) -> dict[str, object]:
-    """Return what a person wants of a summary: not what the title says, and nothing that is empty."""
+    """Drop the keys that the title repeats, and empty values, from a summary."""
     said = ("command", "format")
     return {k.replace("_", " "): v for k, v in summary.items() if k not in said and v not in (None, "", [], {})}
 

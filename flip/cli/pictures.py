@@ -26,7 +26,7 @@ class Picture(NamedTuple):
 
 
 def parse_plot(text: str | None) -> Picture | None:
-    """Return what ``--plot`` asks for: FILE, KIND (drawn into KIND.png here), or KIND:FILE.
+    """Parse ``--plot``: FILE, KIND (drawn into KIND.png in the current folder), or KIND:FILE.
 
     Raises
     ------

@@ -181,7 +181,7 @@ class OpenClipEncoder:
 
     @cached_property
     def geometry(self) -> Geometry | None:
-        """How photos are resized and cropped, by which scaled ones are too; None where it is done in another way."""
+        """Resize and crop of the preprocessing, for scaled decoding; None if scaled decoding does not support it."""
         return Geometry.of(self.facts.config["preprocess_cfg"])
 
     @property

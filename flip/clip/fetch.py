@@ -147,7 +147,7 @@ def offline() -> Iterator[None]:
 
 @dataclass
 class _Quiet:
-    """How many threads are inside :func:`quiet`, and the level that the first of them found."""
+    """State of :func:`quiet`: number of threads inside it, and the logging level to restore."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     inside: int = 0

@@ -16,7 +16,7 @@ PIXELS_KEPT = 2
 
 
 class Geometry(NamedTuple):
-    """How a photo becomes the pixels that a network sees.
+    """Resize and crop from a photo to the input of a network.
 
     Attributes
     ----------
@@ -59,12 +59,12 @@ class Geometry(NamedTuple):
         return max(1, round(width / ratio)), max(1, round(height / ratio))
 
     def least(self, width: int, height: int) -> tuple[int, int]:
-        """Return how small a region of a photo may be decoded."""
+        """Return the smallest (width, height) at which a region may be decoded."""
         resized = self.resized(width, height)
         return PIXELS_KEPT * resized[0], PIXELS_KEPT * resized[1]
 
     def view(self, photo: ScaledPhoto) -> Image:
-        """Return what the network sees of a photo's region."""
+        """Return the network's input image of a photo's region: resized, then cropped."""
         width, height = self.resized(*photo.size)
         seen = photo.image.resize((width, height), self._resample, box=photo.region)
         # Pillow fills what is cropped beyond the edge with black.
@@ -79,5 +79,5 @@ class Geometry(NamedTuple):
 
 
 def _offset(resized: int, seen: int) -> int:
-    """Return where the centre begins along one side, rounded as open_clip does."""
+    """Return the offset of the centre crop along one side, rounded as open_clip does."""
     return round((resized - seen) / 2) if resized >= seen else -((seen - resized) // 2)

@@ -19,7 +19,7 @@ from flip.sample import weights as sample
 #: Where open_clip puts weights that are not on the hub.
 _URL_FOLDER = Path("~/.cache/clip")
 
-#: What open_clip lists, remembered.
+#: Cached list of open_clip's pretrained models.
 _REGISTRY = "registry.json"
 
 

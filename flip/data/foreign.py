@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-#: What a file is, and what to do, by its first bytes in lower case.
+#: First bytes of a file, in lower case, to its kind and the advice to the user.
 _SIGNS = {
     b"version https://": "a pointer of Git LFS; fetch the file itself with git lfs pull",
     b"<!doctype": "a web page, which a server sent instead; download the file again",
@@ -17,7 +17,7 @@ _SIGNS = {
 
 
 def what_it_is(head: bytes, *, of: tuple[str, ...] = ()) -> str | None:
-    """Return what a file that begins like this is instead of a photo, a table or weights, and what to do; else None.
+    """Identify a file that is no photo, table or weights by its first bytes; None if it is not recognised.
 
     Parameters
     ----------

@@ -80,7 +80,7 @@ def read_image(
 
 
 def decode_photo(photo: Photo) -> Image.Image:
-    """Return what a photo shows, as :func:`decode_image` does."""
+    """Decode a photo, cut to its region; see :func:`decode_image`."""
     return decode_image(photo.file, photo.region)
 
 

@@ -38,7 +38,7 @@ def write_learned(folder: Path, files: Iterable[str], before: Iterable[str] = ()
 
 
 def read_learned(folder: Path) -> frozenset[str]:
-    """Return what :func:`write_learned` wrote into a folder; nothing where there is no such file.
+    """Read the photos that :func:`write_learned` recorded in a folder; empty if there is no such file.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def read_learned(folder: Path) -> frozenset[str]:
 
 
 def count_learned(learned: frozenset[str], files: Sequence[str]) -> int:
-    """Return how many of these files are among those that were learned from, wherever they lie now.
+    """Return the number of files that were learned from, compared by content.
 
     Only files of a size that is among theirs are read.
     """

@@ -1,4 +1,4 @@
-"""What decoding one photo may take, whatever its file declares: memory, passes over its pixels, and seconds."""
+"""Limits of decoding one photo: memory, passes over its pixels, and CPU seconds."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def bytes_per_pixel(image: Image.Image) -> int:
 
 
 def _count_scans(image: Image.Image, file: BinaryIO) -> int:
-    """Return how often a JPEG goes over its pixels; of a TIFF, whose strips are JPEGs, on average."""
+    """Return the number of scans of a JPEG; the mean over strips for a TIFF of JPEG strips."""
     tags: Any = getattr(image, "tag_v2", {})
     if image.format == "TIFF" and tags.get(_COMPRESSION) != _JPEG:
         return 1

@@ -50,7 +50,7 @@ def read_parquet(file: Path, columns: Sequence[str]) -> pa.Table:
 
 
 def parquet_batches(file: Path, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
-    """Yield what :func:`read_parquet` returns, some rows at a time."""
+    """Yield the columns as record batches of at most ``rows`` rows; checks are those of :func:`read_parquet`."""
     with open_parquet(file) as opened:
         _require_columns(file, opened, columns)
         yield from opened.iter_batches(rows, columns=list(columns))

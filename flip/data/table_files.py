@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-#: What files that are called tables may be besides what :mod:`flip.data.foreign` knows, by how they begin.
+#: First bytes of other files that are named like tables, beside those of :mod:`flip.data.foreign`, and the advice.
 _NO_TABLES = {
     b"PK\x03\x04": "a spreadsheet or an archive; save the spreadsheet as CSV, or unpack the archive",
     b"\xd0\xcf\x11\xe0": "a spreadsheet; save it as CSV",

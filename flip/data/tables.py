@@ -45,7 +45,7 @@ _BYTES = re.compile(r"""b(['"]).*\1""", re.DOTALL)
 #: A list as Python or JSON writes it.
 _LIST = re.compile(r"\[.*\]", re.DOTALL)
 
-#: What libraries write for a cell without a value.
+#: Spellings of a missing value.
 _MISSING = frozenset({"nan", "NaN", "NAN", "<NA>", ""})
 
 #: Columns that say a split in a way that is not read.

@@ -31,7 +31,7 @@ from flip.reading import read_json
 ROWS_A_PART = 4096
 FIRST_SECONDS, MOST_SECONDS = 2.0, 20.0
 
-#: Where nothing can be written, this many rows wait for better times.
+#: Most rows kept in memory while the cache cannot be written.
 _MOST_WAITING = 16 * ROWS_A_PART
 
 #: Times a look-up begins again because parts were merged, removed or damaged meanwhile.
@@ -117,7 +117,7 @@ class EmbeddingCache:
         return found
 
     def look_up_contents(self, keys: Sequence[FileKey], contents: Sequence[str]) -> Found:
-        """Return what is known of files by what they hold; they are found by their keys from now on."""
+        """Look files up by content hash; a hit is also indexed under the file's key."""
         found = Found.nothing(len(keys), self.dim)
         for decoding in self.decodings:
             for _ in range(_TRIES):
@@ -165,7 +165,7 @@ class EmbeddingCache:
                 del self._pending[key]
 
     def claim(self, keys: Sequence[FileKey]) -> set[FileKey]:
-        """Return which of these files this process embeds; the others are being embedded by another."""
+        """Claim files for this process; return those granted, the others are claimed by another process."""
         numbers = {key_number(key, self.decodings[0]): key for key in keys}
         granted = self.store.again(lambda: self.store.claims.take(numbers))
         return {numbers[n] for n in granted}
@@ -200,7 +200,7 @@ class EmbeddingCache:
                     found.embeddings[i] = as_used(as_kept(row.embedding))
 
     def _settled(self, keys: Sequence[FileKey], decoding: str) -> tuple[list[int], list[Place]]:
-        """Return which keys have a row that counts, and where it is."""
+        """Return the indices of keys that have a valid row, and the rows' places."""
         by_number: dict[int, list[int]] = {}
         for i, key in enumerate(keys):
             by_number.setdefault(key_number(key, decoding), []).append(i)

@@ -19,10 +19,10 @@ log = logging.getLogger(__name__)
 #: Seconds to wait for another process's transaction.
 _PATIENCE = 30.0
 
-#: What SQLite says where a file is sound and cannot be written.
+#: SQLite error names for an intact file that cannot be written.
 _UNWRITABLE = tuple(f"SQLITE_{word}" for word in ("READONLY", "CANTOPEN", "FULL", "BUSY", "LOCKED", "PERM", "AUTH"))
 
-#: What SQLite and Python say of a damaged file, besides what they say of one that cannot be written.
+#: Exceptions of a damaged file; those of ``_UNWRITABLE`` are sorted out first.
 _DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
 
 
@@ -93,7 +93,7 @@ class Database:
     def _open(self) -> sqlite3.Connection:
         db = _connect(self.file, "rwc")
         try:
-            # What it holds can be made again, so that nobody has to wait for the disk.
+            # The index can be rebuilt from the parts, so durability is not needed.
             db.execute("PRAGMA synchronous = OFF")
             db.execute("PRAGMA journal_mode = TRUNCATE")
             self._prepare(db)

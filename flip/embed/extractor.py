@@ -102,7 +102,7 @@ class FeatureExtractor:
 
     @property
     def photos_read(self) -> int:
-        """How many photos were not in the cache, and so were read and embedded, or found to be broken."""
+        """Number of cache misses: photos that were embedded or found to be broken."""
         return self._read[0]
 
     @cached_property
@@ -203,7 +203,7 @@ class FeatureExtractor:
             self._embed_rows(missing[self.placement.share(len(missing))], sources, cache, found, progress)
             cache.flush()
             self.placement.wait_for_everyone()
-            # What the others embedded; where no cache can be written, each embeds all.
+            # Read the other processes' embeddings; without a writable cache each process embeds all.
             self._embed_rows(np.flatnonzero(~found.known), sources, cache, found, None)
             self._read[0] = len(missing)
         return found

@@ -32,7 +32,7 @@ CREATE TABLE claims(key INTEGER PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT
 
 
 class IndexRow(NamedTuple):
-    """What the index knows of one row of a part.
+    """Index entry of one row of a part.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class IndexRow(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a row is: the name of the part and the row in it, and what the index knows of it."""
+    """Place of a row: part name, row number in it, and its index entry."""
 
     part: str
     row: int

@@ -1,4 +1,4 @@
-"""What photos and texts are found by in the cache: numbers of 64 bits, which an index compares at once."""
+"""Cache keys of photos and texts: 64-bit hashes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from flip.data.dataset import Box
 from flip.data.text import column_text
 
-#: How a photo was decoded: every pixel of it, or a JPEG at a smaller scale. Each has rows of its own.
+#: Decodings of a photo, cached separately: at full size, or a JPEG at reduced scale.
 EXACT, FAST = "exact", "fast"
 
 
@@ -22,7 +22,7 @@ class Source(NamedTuple):
 
     @property
     def view(self) -> str:
-        """What is appended to the path and to the content of a photo of which a box is seen."""
+        """Suffix of path and content keys for a photo cut to its box; "" for the whole photo."""
         return "" if self.box is None else "#xywh=" + ",".join(f"{v:g}" for v in self.box)
 
 
@@ -75,5 +75,5 @@ def number(text: str, decoding: str = EXACT) -> int:
 
 
 def text_hash(text: str) -> str:
-    """Return what the embedding of a text is kept under."""
+    """Return the cache key of a text, 32 hex digits."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]

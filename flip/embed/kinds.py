@@ -1,4 +1,4 @@
-"""What the rows of a folder of parts are of, and whether they are as they were written."""
+"""The two kinds of cached rows, photos and texts: their columns, index entries and check sums."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Kind(NamedTuple):
-    """What the rows of a folder are of.
+    """Kind of the rows in a folder of parts.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Kind(NamedTuple):
     rows: Callable[[pa.Table], list[IndexRow]]
 
     def rows_of(self, table: pa.Table) -> list[IndexRow]:
-        """Return what the index holds of each row.
+        """Return the index entry of each row.
 
         Raises
         ------
@@ -56,7 +56,7 @@ class Kind(NamedTuple):
         return table.append_column("check", pa.array(sums, pa.int64()))
 
     def sound(self, table: pa.Table, values: FloatArray, identities: Sequence[int]) -> BoolArray:
-        """Return which rows are as they were written, and what they are said to be (n,)."""
+        """Return a mask (n,) of rows that match their check sum and their expected key."""
         if "check" in table.column_names:
             stored: IntArray = table["check"].to_numpy()
             sound: BoolArray = stored == check_sums(values, _with_errors(identities, table))

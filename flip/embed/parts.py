@@ -127,7 +127,7 @@ class Part:
             listed = tuple(groups.tolist())
             table, values = self._groups(listed)
             sizes = self._starts[groups + 1] - self._starts[groups]
-            # Where each group begins in what was read.
+            # Start of each row group in the rows read.
             moved = np.cumsum([0, *sizes[:-1]]) - self._starts[groups]
             local = rows + moved[np.searchsorted(self._starts[groups], rows, side="right") - 1]
             return Rows(asked, values[local], table.take(local), listed, local)

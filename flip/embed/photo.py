@@ -20,7 +20,7 @@ _MOST_IN_MEMORY = 256 << 20
 
 
 class PhotoRead(NamedTuple):
-    """What came of reading a photo.
+    """Result of reading a photo.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ def read_photo(
             content = digest + source.view
             if knows_content(key, content):
                 return PhotoRead(content, is_known=True)
-            # What these raise is no fault of the photo, and ends the run.
+            # Errors of the encoder are not the photo's: they end the run.
             made = encoder()
             _ = made.prepare
             read = _decoded(held, source, made, fast)
@@ -92,7 +92,7 @@ class _NamedBytes(io.BytesIO):
 
 
 def _hashed(file: BinaryIO, name: str) -> tuple[BinaryIO, str]:
-    """Return what a photo is decoded from, and the hash of it."""
+    """Return a stream to decode a photo from, and the sha256 of its bytes."""
     if os.fstat(file.fileno()).st_size > _MOST_IN_MEMORY:
         digest = hashlib.sha256()
         while chunk := file.read(1 << 20):

@@ -116,7 +116,7 @@ def _kept(extractor: FeatureExtractor, keys: Sequence[str], make: Callable[[], F
 
 
 def _described(key: FileKey | NoPhoto) -> str:
-    """Return what of a file decides its embedding; files of earlier caches are named by it."""
+    """Return the text of a file key; its form is fixed, because existing cache files are named by its hash."""
     if isinstance(key, NoPhoto):
         return "None"
     return f"FileKey(path={key.path!r}, size={key.size}, mtime_ns={key.mtime_ns})"

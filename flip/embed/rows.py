@@ -63,12 +63,12 @@ def photo_table(rows: Sequence[NewRow], dim: int) -> pa.Table:
 
 
 def key_number(key: FileKey, decoding: str) -> int:
-    """Return what the row of a file, decoded this way, is found by."""
+    """Return the index key of a file and a decoding."""
     return number(key.path, decoding)
 
 
 def index_row(key: FileKey, content: str, decoding: str, made_by: int) -> IndexRow:
-    """Return what the index holds of a file whose content is known."""
+    """Return the index entry of a file with a known content hash."""
     ours = key_number(key, decoding), key.size, key.mtime_ns
     return IndexRow(*ours, key.ctime_ns, number(content, decoding), made_by)
 

@@ -84,7 +84,7 @@ class PartStore:
         self._seen = None
 
     def again(self, work: Callable[[], Result]) -> Result:
-        """Return what work with the index returns, which begins again where the index had to be replaced."""
+        """Run work on the index, and run it again if the index had to be replaced meanwhile."""
         for _ in range(_TRIES):
             try:
                 return work()
@@ -114,7 +114,7 @@ class PartStore:
             self.again(self._look)
 
     def read(self, places: Sequence[Place]) -> Iterator[Read]:
-        """Yield what lies at these places, some rows at a time; what is lost or damaged is left out and forgotten."""
+        """Yield the rows at these places in batches; lost or damaged rows are left out and dropped from the index."""
         by_part = defaultdict[str, list[int]](list)
         for i, place in enumerate(places):
             by_part[place.part].append(i)
@@ -179,7 +179,7 @@ class PartStore:
         except DamagedPartError as e:
             self.set_part_aside(name, e)
         except (OSError, MemoryError) as e:
-            # What the system refuses today it may allow tomorrow.
+            # A system error may be temporary: the part stays, and is ignored for this run only.
             log.warning("cache part %s cannot be read now (%s)", self.folder / name, e)
             self._ignored.add(name)
             self._open.pop(name, None)

@@ -1,4 +1,4 @@
-"""What users are told of a cache that cannot be written."""
+"""Warnings about a cache that cannot be written."""
 
 from __future__ import annotations
 

@@ -73,11 +73,11 @@ def check_sums(values: FloatArray, identities: Sequence[int] | IntArray) -> IntA
 
 
 def is_unit(values: FloatArray) -> BoolArray:
-    """Return which rows are finite and of unit length, as far as half precision keeps it, or zero."""
+    """Return a mask of rows that are zero, or finite and of unit length within half precision."""
     return is_unit_length(np.linalg.norm(values.astype(np.float32), axis=1))
 
 
 def is_unit_length(norms: FloatArray) -> BoolArray:
-    """Return which norms (n,) are 1, as far as half precision keeps it, or 0."""
+    """Return a mask of norms (n,) that are 0, or 1 within half precision."""
     unit: BoolArray = (np.abs(norms - 1) < 0.02) | (norms == 0)
     return unit

@@ -92,7 +92,7 @@ class Outcome:
     groups: ClassGroups | None = None
 
     def confusions(self) -> IntArray:
-        """Return how many photos of each class (rows) were given each class (columns), shape (c, c)."""
+        """Return the confusion matrix (c, c): photos of each class (rows) by predicted class (columns)."""
         c = len(self.features.classnames)
         counts = np.zeros((c, c), np.int64)
         read = ~np.isnan(self.probabilities).any(axis=1)

@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def parts(options: Namespace) -> dict[str, Callable[[], list[dict[str, Any]]]]:
-    """Return what is measured, by name."""
+    """Return the benchmarks by name."""
     model, data = options.model, options.data
     return {
         "start": lambda: bench_start.measure(model, data),

@@ -52,7 +52,7 @@ def measure(root: Path, rows: int, photos: int, runs: int) -> dict[str, object]:
     full, empty = root / "full", root / "empty"
     figures: dict[str, object] = {"rows": rows, "photos": photos}
     figures["rows written and indexed per second"] = round(rows / seconds(lambda: fill(full, model, rows)))
-    # What a run remembers of a model and a text is remembered in both.
+    # Model and text caches are warm in both.
     for cache in (full, empty):
         name_photos(model, cache, files[:1])
     kept = {cache: shutil.copytree(cache, cache.with_name(f"{cache.name}-kept")) for cache in (empty,)}

@@ -1,4 +1,4 @@
-"""What scaled JPEG decoding costs in exactness and gains in time, and what other decoders would give.
+"""Accuracy and speed of scaled JPEG decoding, beside other decoders.
 
     python tests/bench/bench_decode.py --model MODEL --data FOLDER [--photos 24] [--megapixels 2 12 48]
 
@@ -89,7 +89,7 @@ def enlarged(file: Path, megapixels: float, seed: int) -> bytes:
 
 
 def decoders(model: object) -> dict[str, Callable[[bytes], object]]:
-    """Return what decodes and resizes a JPEG, by name."""
+    """Return the JPEG decoders with resizing, by name."""
     found: dict[str, Callable[[bytes], object]] = {
         "flip exact": lambda data: read_pixels(data, None, model, fast=False),
         "flip fast": lambda data: read_pixels(data, None, model, fast=True),

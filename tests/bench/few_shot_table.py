@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def _order(classes: int, names: str) -> np.ndarray:
-    """Return whose name each class gets."""
+    """Return the class whose name each class gets, (c,)."""
     rng = np.random.default_rng(0)
     if names == "shuffled":
         return rng.permutation(classes)

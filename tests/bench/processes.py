@@ -53,5 +53,5 @@ def measured(command: Sequence[str], cache: Path | None = None, stdin: bytes = b
 
 
 def load() -> str:
-    """Return how busy the machine was in the last minute: the length of its run queue, and its CPUs."""
+    """Return the load average of the last minute and the number of CPUs."""
     return f"{os.getloadavg()[0]:.1f} of {os.cpu_count()}"

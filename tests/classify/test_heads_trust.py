@@ -1,4 +1,4 @@
-"""How far class names are trusted."""
+"""Trust in class names."""
 
 from __future__ import annotations
 

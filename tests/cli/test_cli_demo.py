@@ -20,20 +20,21 @@ def without_network():
     return []
 
 
+def run_offline(line, folder, environment):
+    """Run a line of shell without a network; it must succeed."""
+    words = [*without_network(), "bash", "-euo", "pipefail", "-c", line]
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 @pytest.mark.timeout(1200)
 def test_demo(tmp_path):
     (command,) = re.findall(r"^```bash\n(flip demo.*?)\n```", (ROOT / "README.md").read_text(), re.M | re.S)
     binaries = str(Path(sys.executable).parent)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FLIP_")}
     environment |= {"FLIP_CACHE": str(tmp_path / "cache"), "PATH": binaries + os.pathsep + os.environ["PATH"]}
-    done = subprocess.run(
-        [*without_network(), "bash", "-euo", "pipefail", "-c", command],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    done = run_offline(command, tmp_path, environment)
     assert "step 9 of 9" in done.stderr
     assert "9 steps on 24 drawn species, 240 training and 720 test photos" in done.stderr.splitlines()[1]
     assert re.search(r"^from \d+ % \(.*\) to \d+ % \(", done.stderr, re.M)
@@ -42,14 +43,7 @@ def test_demo(tmp_path):
     offline = [line.strip() for line in advice.splitlines() if "--data sample" in line]
     assert len(offline) == 2
     for line in offline:
-        again = subprocess.run(
-            [*without_network(), "bash", "-euo", "pipefail", "-c", line],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        assert again.returncode == 0, again.stderr
+        run_offline(line, tmp_path, environment)
     folder = tmp_path / "flip-demo"
     summary = json.loads((folder / "demo.json").read_text())
     printed = [json.loads(line) for line in done.stdout.splitlines()]

@@ -1,4 +1,4 @@
-"""What is given wrongly is refused by name, and what is left out is said, on the command line."""
+"""Bad input on the command line: one-line errors, and notes on everything left out."""
 
 from __future__ import annotations
 

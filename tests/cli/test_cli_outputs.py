@@ -1,4 +1,4 @@
-"""What an output may be is checked before the work: nothing of the user's is replaced, no hour ends in a refusal."""
+"""Output paths are checked before any work: no user file is replaced, no long run ends in a refusal."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import pytest
 from flip import names
 from tests.cli.conftest import Flip, one_line
 
-#: What is typed, a word that must be offered, and one that must not.
+#: Text typed, a completion that must be offered, and one that must not.
 TYPED = (
     ("flip kn", "knn", "zeroshot"),
     ("flip data c", "check", "info"),
@@ -37,7 +37,7 @@ _flip_completion flip; printf '%s\n' "${COMPREPLY[@]}"
 ZSH = r"""
 autoload -U compinit; compinit -u -d "$HOME/.zcompdump"
 source "$COMPLETION/_flip"
-# What the completion function hands to the shell, which completes on a terminal only.
+# Stubs print the completions: zsh's own functions work in its line editor only.
 _arguments() { print -l -- "$@" }; _describe() { print -l -- ${(P)2} ${(P)4} }; compadd() { print -l -- "$@" }
 words=(${(z)1}); [[ "$1" == *" " ]] && words+=(""); CURRENT=${#words}
 _flip_completion

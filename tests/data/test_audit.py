@@ -143,7 +143,7 @@ def test_files_with_the_same_bytes(photos: Path) -> None:
     assert found.dropped == {path for _, path in pairs(found)}
 
 
-#: What a near copy may be: smaller, cut, mirrored, brighter.
+#: Near copies: smaller, cut, mirrored, brighter.
 NEAR: tuple[Change, ...] = (
     lambda image: image.resize((100, 75)),
     ImageOps.mirror,

@@ -1,4 +1,4 @@
-"""What decoding one photo may take."""
+"""Limits of decoding one photo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What makes a photo known: its path, size and times, or what it holds."""
+"""Cache keys of a photo: path, size and times, or content."""
 
 import os
 import shutil

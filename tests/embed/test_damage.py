@@ -1,4 +1,4 @@
-"""What is damaged is set aside with one line, and never believed."""
+"""Damaged cache parts are set aside with one line, and none of their rows is used."""
 
 import logging
 import shutil

@@ -99,7 +99,7 @@ def test_the_claims_of_a_process_that_stands_still_are_taken_over(tmp_path, monk
     time.sleep(0.7)
     process.send_signal(signal.SIGSTOP)
     try:
-        # What it renewed last holds for a time that this process takes for long over.
+        # Its last renewal counts as expired for this process.
         real = time.time
         monkeypatch.setattr(claims.time, "time", lambda: real() + claims.LEASE + 1)
         rows, errors, read = embed(tmp_path / "c", files)

@@ -14,7 +14,7 @@ READERS: tuple[Reader, ...] = (*readers_data.READERS, *readers_results.READERS, 
 
 
 def share(inputs: int, readers: tuple[Reader, ...] = READERS) -> dict[Reader, int]:
-    """Return how many inputs each reader gets: fewer where each costs more."""
+    """Return the number of inputs per reader; slow readers get fewer."""
     weights = {reader: 1 / reader.cost for reader in readers}
     total = sum(weights.values())
     return {reader: max(1, round(inputs * weight / total)) for reader, weight in weights.items()}

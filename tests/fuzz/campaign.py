@@ -52,7 +52,7 @@ class Reader:
 
 @dataclass
 class Tally:
-    """What came of a reader's inputs."""
+    """Counts of a reader's outcomes."""
 
     reader: str
     inputs: int = 0

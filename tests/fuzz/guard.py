@@ -1,4 +1,4 @@
-"""What no input may do: connect, ask, run code, take long, fill the memory, or fail with more than one line."""
+"""Guards around a reader: no connection, prompt, code execution, timeout, memory excess or multi-line error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST_SECONDS, MOST_MEGABYTES, HANGS = 10.0, 2048, 60
 
 @dataclass
 class Outcome:
-    """What came of one input: what was read, or the error; and what should not have happened."""
+    """Outcome of one input: the value read or the error, and any violations."""
 
     value: Any = None
     error: str | None = None

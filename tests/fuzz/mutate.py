@@ -216,7 +216,7 @@ def _pickle(data: bytes, rng: random.Random) -> bytes:
     return data[:i] + call + (b"0" if rng.random() < 0.7 else b"") + data[i:]
 
 
-#: How a file is changed, by its suffix; without one of these bytes are.
+#: Mutations by file suffix; other files are mutated as bytes.
 BY_SUFFIX: dict[str, Change] = {
     **dict.fromkeys((".json",), any_json),
     **dict.fromkeys((".jsonl",), any_json),

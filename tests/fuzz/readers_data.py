@@ -125,7 +125,7 @@ def make_table(suffix: str) -> Callable[[Path], None]:
 
 
 def summary(dataset: Dataset) -> dict[str, Any]:
-    """What a dataset says, to be compared."""
+    """Comparable summary of a dataset."""
     return {
         "classes": dataset.classnames,
         "rows": [(r.path, dataset.classnames[r.label], r.split, r.captions, r.box) for r in dataset.records],
@@ -175,7 +175,7 @@ def text_lines(file: Path) -> list[str]:
 
 
 def equal(folder: Path, value: Any, usual: Any) -> str | None:
-    """What is read is what was written."""
+    """Values read equal those written."""
     return None if value == usual else f"{str(value)[:60]} instead of {str(usual)[:60]}"
 
 

@@ -80,7 +80,7 @@ def read_cache(folder: Path) -> Any:
 
 
 def same_cache(folder: Path, value: Any, usual: Any) -> str | None:
-    """What is known is what was written; what is not known is embedded again."""
+    """Cached rows equal those written; unknown rows are embedded again."""
     found, texts, known = value
     was, were, _ = usual
     if not np.array_equal(found.embeddings[found.known], was.embeddings[found.known]):
@@ -93,7 +93,7 @@ def same_cache(folder: Path, value: Any, usual: Any) -> str | None:
 
 
 def make_embeddings(folder: Path) -> None:
-    """What ``flip embed -o`` writes."""
+    """Tables of ``flip embed -o``."""
     write_table(folder, features(), dataset(Path("/photos")), "some/model")
 
 

@@ -27,7 +27,7 @@ class TrainingRows(NamedTuple):
         Row numbers that are held out together while the others are fitted; empty when there is nothing to hold out.
     group : int array of shape (n,) or None
     trust : TextTrust or None
-        How far the class names are trusted; None where zero-shot logits are taken as they are.
+        Fitted trust in the class names; None where zero-shot logits are used unchanged.
     """
 
     inputs: Inputs

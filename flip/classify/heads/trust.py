@@ -1,4 +1,4 @@
-"""How far class names deserve trust, one by one, from the likelihood that zero-shot gives to labelled photos."""
+"""Per-class trust in the text: posterior probability that a class name is right, from labelled photos."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ FLOOR, CHUNK = 1e-9, 4_000_000
 
 
 class TextTrust(NamedTuple):
-    """How far the class names are trusted.
+    """Fitted trust in the class names.
 
     Attributes
     ----------
     scale : float
-        What multiplies the zero-shot logits; 0 where they are at chance on the training photos.
+        Factor of the zero-shot logits; 0 where they are at chance on the training photos.
     share : float
         Estimated share of right names.
     names : float64 array of shape (c,)
         Probability that each class's name is right, given its training photos.
     weight : float
-        Weight of the probabilities that come of it against uniform ones, 0 to 1.
+        Mixing weight of the trusted probabilities against uniform ones, 0 to 1.
     """
 
     scale: float
@@ -53,14 +53,14 @@ class OwnTrust(NamedTuple):
 
 
 class TrustedText(NamedTuple):
-    """How far the class names are trusted, and the logits (n, c) of training rows that this leaves, None for none."""
+    """Fitted trust, and the trusted logits (n, c) of the training rows; None where the text carries no weight."""
 
     trust: TextTrust
     logits: FloatArray | None
 
 
 def trust_names(zero_shot: Array, labels: IntArray, evidence: BoolArray, group: IntArray | None) -> TrustedText:
-    """Return how far class names are trusted on training rows, and the rows' trusted logits.
+    """Fit the trust in each class name on training rows, and return it with the rows' trusted logits.
 
     Parameters
     ----------
@@ -196,7 +196,7 @@ def log_gains(zero_shot: Array, labels: IntArray, scale: float) -> Float64Array:
 
 
 def _some(rows: IntArray, classes: int) -> IntArray:
-    """Return every so manieth row, so that they hold about ``MOST_LOGITS`` logits at most."""
+    """Return evenly spaced rows that hold about ``MOST_LOGITS`` logits at most."""
     most = max(1, MOST_LOGITS // classes)
     return rows[:: -(-len(rows) // most)] if len(rows) > most else rows
 

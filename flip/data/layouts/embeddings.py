@@ -91,7 +91,7 @@ def _records(file: Path, index: Mapping[str, int]) -> Iterator[Record]:
 
 
 def read_about(file: Path) -> JsonObject | None:
-    """Return what a table says of itself, or None when it is not one of flip's.
+    """Return flip's metadata of a Parquet table, or None for a table of another origin.
 
     Raises
     ------
