@@ -121,7 +121,7 @@ def require_new_folder(folder: Path, flag: str) -> None:
         _require_free(folder, flag)
         _require_place(folder if folder.is_dir() else folder.parent)
     except OSError as e:
-        raise ConfigError(f"{flag} {folder} cannot be made ({e.strerror or e}); pass a folder that can") from e
+        raise ConfigError(f"{flag} {folder} cannot be made ({reason_of(e)}); pass a folder that can") from e
 
 
 def _require_place(folder: Path) -> None:

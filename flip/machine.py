@@ -8,6 +8,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from flip.device import cpu_count
 from flip.files import JsonObject
 
 #: The packages whose versions decide a number.
@@ -41,7 +42,7 @@ def surroundings() -> JsonObject:
         "host": platform.node(),
         "system": platform.platform(),
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cpu_count(),
         **_torch(),
     }
 

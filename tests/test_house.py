@@ -30,7 +30,7 @@ ALLOWED = {
     "settings": {"errors"},
     "files": {"errors", "arrays", "reading"},
     "metrics": {"errors", "arrays"},
-    "machine": FILES,
+    "machine": FILES | {"device"},
     "results": FILES | {"machine", "metrics"},
     "features": {"errors", "arrays"},
     "device": WORDS,

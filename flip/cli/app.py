@@ -179,7 +179,12 @@ def _print_details() -> None:
 @app.command("help")
 def _help(
     context: typer.Context,
-    words: Annotated[list[str] | None, typer.Argument(metavar="COMMAND", show_default=False)] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="COMMAND", help="A command; below data also the one in it: data check.", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Print the help of a command."""
     root = context.parent

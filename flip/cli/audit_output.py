@@ -102,11 +102,11 @@ def draw_findings(file: Path, audit: Audit) -> int:
     """Draw the photos that were found into one picture, the other of a pair beside it; return how many are on it."""
     from flip.report.sheet import contact_sheet_of
 
-    rows = [row for finding in audit.findings if finding.path is not None for row in _cells(finding, audit)]
+    rows = [row for finding in audit.findings if finding.path is not None for row in _cells(finding)]
     return contact_sheet_of(rows, audit.dataset.root, file, frames=audit.dataset.frames) if rows else 0
 
 
-def _cells(finding: Finding, audit: Audit) -> list[Prediction]:
+def _cells(finding: Finding) -> list[Prediction]:
     from flip.results import Prediction
 
     path = str(finding.path)

@@ -69,9 +69,7 @@ def progress(options: MessageOptions, what: str, total: int | None) -> Iterator[
 
 
 @contextmanager
-def bar(
-    options: MessageOptions, what: str, total: int | None
-) -> Iterator[Callable[[int, str, int | None], None] | None]:
+def bar(options: MessageOptions, what: str, total: int | None) -> Iterator[BarUpdate | None]:
     """Show a bar as :func:`progress` does, with a callback that takes more."""
     if options.quiet or not sys.stderr.isatty() or not is_main_process():
         yield None

@@ -61,7 +61,7 @@ def _load(name: str) -> Any:
 
 
 def _sentence(name: str) -> str:
-    """Return the first paragraph of the docstring of the function that a command is, or a group's ``help``."""
+    """Return the first paragraph of the docstring of the function that a command is."""
     file = Path(__file__).parent / "commands" / f"{name}.py"
     try:
         tree = ast.parse(file.read_text(encoding="utf-8"))
@@ -70,6 +70,4 @@ def _sentence(name: str) -> str:
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
             return " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
-    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "typer.Typer")
-    given = (keyword.value for call in calls for keyword in call.keywords if keyword.arg == "help")
-    return next((str(value.value) for value in given if isinstance(value, ast.Constant)), "")
+    return ""

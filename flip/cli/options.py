@@ -89,15 +89,20 @@ def require_outputs(options: Any) -> None:
     if isinstance(plot := getattr(options, "plot", None), str) and (picture := parse_plot(plot)):
         paths["plot"], writes["plot"] = picture.file, "image"
     for name, kind in writes.items():
-        path, option_name = paths[name], FLAGS.get(name, (flag(name),))[0]
+        path, option_name = paths[name], _flags(name)[0]
         if kind == "folder":
             require_new_folder(path, option_name)
         else:
             require_writable(path, kind, option_name)
         for other, place in paths.items():
             if other != name and _is_same(path, place, written=other in writes):
-                other_name = ARGUMENTS.get(other) or FLAGS.get(other, (flag(other),))[0]
+                other_name = ARGUMENTS.get(other) or _flags(other)[0]
                 raise ConfigError(f"{option_name} {path} is what {other_name} names too; pass another name")
+
+
+def _flags(name: str) -> tuple[str, ...]:
+    """Return a field's option as the command line spells it."""
+    return FLAGS.get(name, (flag(name),))
 
 
 def _is_same(path: Path, place: Path, *, written: bool) -> bool:
@@ -134,7 +139,7 @@ def _parameter(f: _Field) -> object:
     shown = f.default is not None and f.default is not False
     words = f.metadata.get("completes")
     return typer.Option(
-        *FLAGS.get(f.name, (flag(f.name),)),
+        *_flags(f.name),
         help=text,
         envvar=envvar,
         show_default=shown,

@@ -79,7 +79,7 @@ def write_evaluation(options: FormatOptions, evaluation: Evaluation) -> None:
         text = _csv_text(list(_csv_rows(evaluation)), columns, safe=options.csv_safe)
     else:
         text = _json_text(evaluation.to_dict(), form)
-    _write(file, text)
+    write_result(file, text)
 
 
 def _csv_rows(evaluation: Evaluation) -> Iterator[JsonObject]:
@@ -101,7 +101,7 @@ def write_summary(options: FormatOptions, title: str, summary: Mapping[str, obje
         text = _csv_text([summary], tuple(summary), safe=options.csv_safe)
     else:
         text = _json_text(summary, form)
-    _write(file, text)
+    write_result(file, text)
 
 
 def _told(summary: Mapping[str, object]) -> dict[str, object]:
@@ -121,7 +121,7 @@ def write_rows(options: FormatOptions, title: str, rows: Sequence[Mapping[str, o
         text = _json_text(list(rows), form)
     else:
         text = "".join(_json_text(row, form) for row in rows)
-    _write(file, text)
+    write_result(file, text)
 
 
 def report_outcome(
@@ -218,7 +218,8 @@ def _stream(file: Path | None) -> Iterator[TextIO]:
         raise interrupted
 
 
-def _write(file: Path | None, text: str) -> None:
+def write_result(file: Path | None, text: str) -> None:
+    """Write a result to a file, or to stdout where there is none."""
     if file is not None:
         write_text(file, text)
     else:

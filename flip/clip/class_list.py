@@ -10,7 +10,7 @@ from pathlib import Path
 from flip.data.classnames import clean_class_names
 from flip.data.table_files import READERS, read_table
 from flip.data.text import nfc, read_text
-from flip.errors import DataError, reason_of
+from flip.errors import DataError
 from flip.reading import parse_json
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def read_class_list(file: Path) -> tuple[str, ...]:
 
 
 def _names_of_lines(file: Path) -> tuple[str, ...]:
-    lines = [nfc(line.strip()) for line in _read(file).split("\n") if line.strip()]
+    lines = [nfc(line.strip()) for line in read_text(file).split("\n") if line.strip()]
     tabbed = next((line for line in lines if "\t" in line), None)
     if tabbed is not None:
         raise DataError(
@@ -70,7 +70,7 @@ def _names_of_lines(file: Path) -> tuple[str, ...]:
 def _names_of_json(file: Path) -> tuple[str, ...]:
     """Return the names of a list, or of an object of number → name, or number → [id, name] as ImageNet has it."""
     try:
-        content = parse_json(_read(file))
+        content = parse_json(read_text(file))
     except ValueError as error:
         raise DataError(f"{file} is not JSON: {error}") from error
     if isinstance(content, dict) and all(key.isdigit() for key in content):
@@ -91,10 +91,3 @@ def _names_of_table(file: Path) -> tuple[str, ...]:
         there = ", ".join(table.columns)
         raise DataError(f"{file} has no column 'label'; it has {there}; rename the one that holds the class names")
     return tuple(dict.fromkeys(nfc(name) for row in table.rows if (name := row.text(column))))
-
-
-def _read(file: Path) -> str:
-    try:
-        return read_text(file)
-    except OSError as error:
-        raise DataError(f"{file} cannot be read ({reason_of(error)}); pass a UTF-8 text file") from error

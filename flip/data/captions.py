@@ -77,7 +77,7 @@ def read_captions_json(file: Path, paths: Sequence[str], *, every_key: bool) -> 
 def _object(file: Path) -> dict[str, object]:
     try:
         given = parse_json(read_text(file))
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         raise DataError(f"{file} is not JSON: {error}") from error
     if not isinstance(given, dict):
         raise DataError(f"{file} holds a JSON {type(given).__name__}; it must be an object of file name to captions")

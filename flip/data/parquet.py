@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flip.data.files import is_hidden
 from flip.errors import DataError
 from flip.reading import open_plain
 
@@ -21,7 +22,7 @@ _BYTES, _BYTES_PER_BYTE = 1 << 28, 100
 
 def parquet_files(folder: Path) -> list[Path]:
     """Return the Parquet files in a folder, by name, without hidden ones and without what is no plain file."""
-    return sorted(f for f in folder.glob("*.parquet") if not f.name.startswith(".") and f.is_file())
+    return sorted(f for f in folder.glob("*.parquet") if not is_hidden(f.name) and f.is_file())
 
 
 def read_parquet_schema(file: Path) -> pa.Schema:
@@ -36,30 +37,20 @@ def read_parquet_schema(file: Path) -> pa.Schema:
         return opened.schema_arrow
 
 
-def read_parquet(file: Path, columns: Sequence[str]) -> pa.Table:
-    """Return columns of a Parquet file whose checksums are right.
+def parquet_batches(file: Path, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield columns of a Parquet file as record batches of at most ``rows`` rows.
 
     Raises
     ------
     DataError
-        If it is none, lacks a column, or declares more than a file of its size holds.
+        If it is none, is damaged, lacks a column, or declares more than a file of its size holds.
     """
     with open_parquet(file) as opened:
-        _require_columns(file, opened, columns)
-        return opened.read(columns=list(columns))
-
-
-def parquet_batches(file: Path, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
-    """Yield the columns as record batches of at most ``rows`` rows; checks are those of :func:`read_parquet`."""
-    with open_parquet(file) as opened:
-        _require_columns(file, opened, columns)
+        names = opened.schema_arrow.names
+        absent = [name for name in columns if name not in names]
+        if absent:
+            raise DataError(f"{file} has no column {absent[0]!r}; it has {', '.join(names)}")
         yield from opened.iter_batches(rows, columns=list(columns))
-
-
-def _require_columns(file: Path, opened: pq.ParquetFile, columns: Sequence[str]) -> None:
-    absent = [name for name in columns if name not in opened.schema_arrow.names]
-    if absent:
-        raise DataError(f"{file} has no column {absent[0]!r}; it has {', '.join(opened.schema_arrow.names)}")
 
 
 @contextmanager

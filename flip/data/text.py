@@ -11,7 +11,7 @@ from typing import BinaryIO
 from unicodedata import normalize
 from urllib.parse import quote_from_bytes
 
-from flip.errors import DataError
+from flip.errors import DataError, reason_of
 from flip.reading import read_bytes
 
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
@@ -106,4 +106,4 @@ def read_text(file: Path) -> str:
     try:
         return decode_text(read_bytes(file), file)
     except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror or error}") from error
+        raise DataError(f"{file} cannot be read: {reason_of(error)}") from error

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flip.data.formats import FORMATS
+from flip.data.text import utf8
 from flip.diffusion.metadata import ImageMetadata
 from flip.errors import ConfigError, DataError, reason_of
 from flip.files import json_text, written_aside
@@ -38,7 +39,7 @@ def save_picture(image: Image, file: Path, metadata: ImageMetadata) -> None:
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
-    info.add_itxt("prompt", metadata.prompt.encode("utf-8", "replace").decode())
+    info.add_itxt("prompt", utf8(metadata.prompt))
     info.add_itxt("flip", json_text(metadata.to_dict()))
     with written_aside(file, "pass -o with a folder that can", kind="image") as aside:
         image.save(aside, format="PNG", pnginfo=info)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flip.data.dataset import Box
+from flip.data.text import utf8
 from flip.errors import ConfigError, DataError
 from flip.files import written_aside
 from flip.report.plots import font_file
@@ -139,7 +140,7 @@ def _isolated(text: str) -> str:
 
 def _cut(text: str, font: FreeTypeFont, width: float) -> str:
     """Return one line of a text that fits a width, with an ellipsis where it is cut."""
-    line = shown(" ".join(text.split())).encode("utf-8", "replace").decode("utf-8")
+    line = utf8(shown(" ".join(text.split())))
     if font.getlength(line[:200]) <= width and len(line) <= 200:
         return line
     line = line[:200]

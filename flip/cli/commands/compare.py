@@ -60,8 +60,8 @@ def compare(config: CompareConfig) -> None:
 
 
 def _write(config: CompareConfig, comparisons: Sequence[Comparison]) -> None:
-    from flip.cli.output import result_format, stdout, write_rows
-    from flip.files import json_text, write_text
+    from flip.cli.output import result_format, write_result, write_rows
+    from flip.files import json_text
 
     form = result_format(config, "json")
     if form in ("table", "csv"):
@@ -71,10 +71,7 @@ def _write(config: CompareConfig, comparisons: Sequence[Comparison]) -> None:
     rows = [row.to_dict() for row in comparisons]
     result = {"command": "compare", "format": 1, "pairs": config.pairs, "comparisons": rows}
     text = json_text(result, indent=2 if form == "json" else None) + "\n"
-    if config.output is not None:
-        write_text(config.output, text)
-    else:
-        stdout().write(text)
+    write_result(config.output, text)
 
 
 def _flat(row: Comparison) -> Mapping[str, object]:

@@ -103,8 +103,8 @@ def _write_table(
     from flip.report.embedding_map import map_columns
 
     columns = map_columns(features, seed=options.seed) if options.map else None
-    about = {"model": extractor.model.name, "precision": extractor.precision}
-    file = write_table(folder, features, dataset, **about, map_columns=columns, overwrite=True)
+    model, precision = extractor.model.name, extractor.precision
+    file = write_table(folder, features, dataset, model, precision=precision, map_columns=columns, overwrite=True)
     log.info("wrote %s", file)
     if columns:
         log.info("look at it: embedding-atlas %s --x x --y y --neighbors neighbors", file)

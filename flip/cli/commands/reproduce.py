@@ -17,7 +17,7 @@ from flip.cli.context import Context, finish, implied_model, progress
 from flip.cli.options import command
 from flip.diffusion.settings import CheckpointSettings
 from flip.errors import ConfigError
-from flip.files import json_text, plain, write_text
+from flip.files import json_text, plain
 from flip.settings import option, settings_from
 from flip.studies.settings import ReproduceSettings
 
@@ -132,7 +132,7 @@ def _write_plan(options: ReproduceOptions, lines: list[dict[str, Any]]) -> None:
 
 
 def _write(options: ReproduceOptions, table: dict[str, Any]) -> None:
-    from flip.cli.output import stdout, write_rows
+    from flip.cli.output import write_result, write_rows
     from flip.studies.reproduce import csv_text, flat, markdown
 
     form = options.format or _by_suffix(options.output)
@@ -143,10 +143,7 @@ def _write(options: ReproduceOptions, table: dict[str, Any]) -> None:
         return
     texts = {"csv": csv_text, "markdown": markdown}
     text = texts[form](table) if form in texts else json_text(table, indent=2) + "\n"
-    if options.output is not None:
-        write_text(options.output, text)
-    else:
-        stdout().write(text)
+    write_result(options.output, text)
 
 
 def _by_suffix(output: Path | None) -> str:

@@ -43,7 +43,7 @@ def read_parquet_images(data: Path, settings: ReadSettings = DEFAULTS) -> Datase
     """
     ledger = Ledger()
     files = _files(data, ledger)
-    names = _class_names(data, files)
+    names = _class_names(files)
     folder = unpacked(files, data, settings.cache)
     rows = read_rows(folder)
     raw_labels = [_label(row["label"], names) for row in rows]
@@ -109,7 +109,7 @@ def _files(data: Path, ledger: Ledger) -> list[PhotoTable]:
     return files
 
 
-def _class_names(data: Path, files: list[PhotoTable]) -> list[str] | None:
+def _class_names(files: list[PhotoTable]) -> list[str] | None:
     """Return the names of numbered classes as the files, or the card beside them, have them."""
     first = files[0]
     names = _described_names(first)
