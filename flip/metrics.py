@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flip.arrays import Array
+from flip.arrays import Array, IntArray
 
 #: Two-sided 95 % quantile of the standard normal distribution.
 Z95 = 1.959963984540054
@@ -211,6 +211,20 @@ def coverage_curve(
         kept = order[: max(1, round(coverage * len(order)))]
         curve.append((float(coverage), 100.0 * float(correct[kept].mean()), float(confidence[kept[-1]])))
     return curve
+
+
+def confusion_matrix(predicted: IntArray, labels: IntArray, classes: int) -> IntArray:
+    """Return the confusion matrix (c, c): photos of each class (rows) by predicted class (columns).
+
+    Parameters
+    ----------
+    predicted, labels : int arrays of shape (n,)
+    classes : int
+        Number of classes c.
+    """
+    counts = np.zeros((classes, classes), np.int64)
+    np.add.at(counts, (labels, predicted), 1)
+    return counts
 
 
 def confused_pairs(predicted: Array, labels: Array, most: int = 10) -> list[Confusion]:

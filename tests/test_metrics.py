@@ -97,3 +97,9 @@ def test_confused_pairs_come_most_frequent_first():
     truth = np.array([0, 0, 0, 1, 2])
     predicted = np.array([1, 1, 0, 2, 2])
     assert metrics.confused_pairs(predicted, truth) == [(0, 1, 2), (1, 2, 1)]
+
+
+def test_confusion_matrix_by_hand():
+    labels, predicted = np.array([0, 0, 1, 2, 2, 2]), np.array([0, 1, 1, 0, 2, 2])
+    counts = [[1, 1, 0, 0], [0, 1, 0, 0], [1, 0, 2, 0], [0, 0, 0, 0]]
+    assert metrics.confusion_matrix(predicted, labels, 4).tolist() == counts

@@ -81,7 +81,7 @@ class EmbeddingCache:
         self._pending: dict[FileKey, NewRow] = {}
         self._due, self._patience = 0.0, FIRST_SECONDS
         try:
-            (self.folder / "images").mkdir(parents=True, exist_ok=True)
+            self.store.folder.mkdir(parents=True, exist_ok=True)
             if description is not None and not _holds_json(self.folder / "model.json"):
                 write_json(self.folder / "model.json", {"fingerprint": fingerprint, **description})
         except (OSError, ConfigError) as e:

@@ -91,14 +91,12 @@ class _NamedBytes(io.BytesIO):
     name = ""
 
 
-def _hashed(file: BinaryIO, name: str) -> tuple[BinaryIO, str]:
+def _hashed(file: io.BufferedReader, name: str) -> tuple[BinaryIO, str]:
     """Return a stream to decode a photo from, and the sha256 of its bytes."""
     if os.fstat(file.fileno()).st_size > _MOST_IN_MEMORY:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
-        return file, digest.hexdigest()
+        return file, digest
     data = file.read()
     held = _NamedBytes(data)
     held.name = name

@@ -56,7 +56,7 @@ def raw_image_features(
         )
     encoder = _unnormalized(extractor)
     crop = extractor.settings.crop == "boxes"
-    sources = [Source(str(dataset.root / r.path), r.region(crop)) for r in dataset.records]
+    sources = [Source(file, r.region(crop)) for file, r in zip(dataset.files, dataset.records, strict=True)]
     readable = [i for i, error in enumerate(features.errors) if error is None]
 
     make = partial(_rows, sources, readable, encoder, extractor.settings, progress)

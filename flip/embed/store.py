@@ -31,7 +31,7 @@ Result = TypeVar("Result")
 #: Parts that are kept open.
 _OPEN = 64
 
-#: Times a look-up begins again because another process merged or removed parts meanwhile.
+#: Times that work with the index is tried, again after the index was replaced.
 _TRIES = 5
 
 

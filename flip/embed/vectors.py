@@ -44,10 +44,10 @@ def as_kept(rows: Array) -> FloatArray:
 def as_used(kept: FloatArray) -> FloatArray:
     """Return rows, or one row, as whoever asks for features gets them: float32 of unit length again."""
     rows = kept.astype(np.float32)
-    return unit_again(rows) if rows.ndim == 2 else unit_again(rows[None])[0]
+    return _unit_again(rows) if rows.ndim == 2 else _unit_again(rows[None])[0]
 
 
-def unit_again(matrix: FloatArray) -> FloatArray:
+def _unit_again(matrix: FloatArray) -> FloatArray:
     """Bring rows that went through half precision, which keeps a norm to three digits, back to unit length."""
     norms = np.linalg.norm(matrix, axis=1, keepdims=True)
     np.divide(matrix, norms, out=matrix, where=norms > 0)

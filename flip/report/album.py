@@ -13,6 +13,7 @@ import numpy as np
 from flip.arrays import BoolArray, FloatArray, IntArray
 from flip.classify.groups import last_words, read_groups
 from flip.features import Features
+from flip.metrics import confusion_matrix
 from flip.report.rows import ScoredPhoto, ScoredRun
 
 
@@ -114,10 +115,8 @@ class Content:
 
     def confusions(self, run: int) -> IntArray:
         """Return how many photos of each class (rows) a run gave each class (columns), shape (c, c)."""
-        counts = np.zeros((len(self.classes),) * 2, dtype=np.int64)
         read = self.guesses[run] >= 0
-        np.add.at(counts, (self.truth[read], self.guesses[run][read]), 1)
-        return counts
+        return confusion_matrix(self.guesses[run][read], self.truth[read], len(self.classes))
 
 
 def make_content(

@@ -12,6 +12,7 @@ from functools import partial
 
 import numpy as np
 
+from flip import metrics
 from flip.arrays import FloatArray, IntArray
 from flip.classify.base import Classifier
 from flip.classify.groups import Candidates, ClassGroups
@@ -93,11 +94,9 @@ class Outcome:
 
     def confusions(self) -> IntArray:
         """Return the confusion matrix (c, c): photos of each class (rows) by predicted class (columns)."""
-        c = len(self.features.classnames)
-        counts = np.zeros((c, c), np.int64)
         read = ~np.isnan(self.probabilities).any(axis=1)
-        np.add.at(counts, (self.features.labels[read], self.probabilities[read].argmax(axis=1)), 1)
-        return counts
+        guesses, labels = self.probabilities[read].argmax(axis=1), self.features.labels[read]
+        return metrics.confusion_matrix(guesses, labels, len(self.features.classnames))
 
     def rows(self, *, top: int = 5, reject: float | None = None) -> list[Prediction]:
         """Return the prediction row of each photo of the split, in its order; see :func:`prediction_rows`."""

@@ -143,20 +143,20 @@ def fit_trust(zero_shot: Array, labels: IntArray, evidence: BoolArray) -> TextTr
     spread = float(np.std(logits - logits.mean(axis=1, keepdims=True))) or 1.0
     best = _Mixture(0.0, 0.5, -np.inf)
     for scale in np.array(SCALES) / spread:
-        gains = sums_by(log_gains(logits, own, scale), own, classes)[np.unique(own)]
+        gains = _sums_by(log_gains(logits, own, scale), own, classes)[np.unique(own)]
         best = max(best, _fit_share(gains, float(scale)), key=lambda mixture: mixture.gain)
     if best.gain <= 2.0:
         return TextTrust(0.0, 0.0, np.zeros(classes))
-    gains = sums_by(log_gains(zero_shot[rows], labels[rows], best.scale), labels[rows], classes)
+    gains = _sums_by(log_gains(zero_shot[rows], labels[rows], best.scale), labels[rows], classes)
     return TextTrust(best.scale, best.share, _posterior(gains, best.share))
 
 
 def own_trust(zero_shot: Array, labels: IntArray, evidence: BoolArray, group: IntArray, trust: TextTrust) -> OwnTrust:
     """Return the trust in each row's own name by the rows of other groups, for choices on held-out rows."""
     gains = np.where(evidence, log_gains(zero_shot, labels, trust.scale), 0.0)
-    of_class = sums_by(gains, labels, zero_shot.shape[1])[labels]
+    of_class = _sums_by(gains, labels, zero_shot.shape[1])[labels]
     _, number = np.unique(group, return_inverse=True)
-    of_group = sums_by(gains, number, len(gains))[number]
+    of_group = _sums_by(gains, number, len(gains))[number]
     return OwnTrust(labels, _posterior(of_class - of_group, trust.share))
 
 
@@ -201,7 +201,7 @@ def _some(rows: IntArray, classes: int) -> IntArray:
     return rows[:: -(-len(rows) // most)] if len(rows) > most else rows
 
 
-def sums_by(values: Float64Array, numbers: IntArray, length: int) -> Float64Array:
+def _sums_by(values: Float64Array, numbers: IntArray, length: int) -> Float64Array:
     """Return the sum of the values of each number, (length,)."""
     return np.bincount(numbers, weights=values, minlength=length).astype(np.float64)
 
