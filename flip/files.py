@@ -229,6 +229,17 @@ def move_files(source: Path, target: Path, *, last: str) -> None:
     sync(target)
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a folder at once for whoever looks: it is renamed first, and what is left of it counts as stale."""
+    import shutil
+    import tempfile
+
+    aside = Path(tempfile.mkdtemp(prefix=_aside_prefix(), suffix=f"-{folder.name}", dir=folder.parent))
+    folder.replace(aside)
+    sync(folder.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 def is_special(file: Path) -> bool:
     """Return whether a file is there and is neither a plain file nor a folder: a FIFO, a device, a socket."""
     try:
@@ -324,7 +335,8 @@ def claim_folder(folder: Path, mark: str | None = None, *, overwrite: bool = Fal
     ----------
     folder : Path
     mark : str, optional
-        The file that work of this kind leaves in its folder. Without it every folder that holds something is refused.
+        The file or folder that work of this kind leaves in its folder. Without it every folder that holds something is
+        refused.
     overwrite : bool
         Write also into a folder that holds other work.
     flag : str
@@ -336,7 +348,7 @@ def claim_folder(folder: Path, mark: str | None = None, *, overwrite: bool = Fal
         If it is a file, holds other work and ``overwrite`` is false, or cannot be made.
     """
     try:
-        ours = mark is not None and (folder / mark).is_file()
+        ours = mark is not None and (folder / mark).exists()
         _require_free(folder, flag, others=ours or overwrite)
         folder.mkdir(parents=True, exist_ok=True)
         remove_stale_asides(folder)

@@ -155,6 +155,8 @@ def run_fit(
     if not options.images:
         require_meaning(context, options.split)
     splits = {"train"} if options.images else {"train", options.split}
+    if options.images or options.augmented is not None:
+        context.require_model()
     with_model = with_model or options.augmented is not None or not context.needs_no_model
     features = context.features(take_splits(dataset, splits), with_model=with_model)
     if not context.is_main:
