@@ -28,6 +28,7 @@ ALLOWED = {
     "names": set(),
     "arrays": set(),
     "settings": {"errors"},
+    "bars": {"settings"},
     "files": {"errors", "arrays", "reading"},
     "metrics": {"errors", "arrays"},
     "machine": FILES | {"device"},
