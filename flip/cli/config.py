@@ -11,8 +11,7 @@ from flip.cli.pictures import SUFFIXES, parse_plot
 from flip.data.settings import DataSettings
 from flip.embed.settings import EmbedSettings
 from flip.errors import ConfigError
-from flip.settings import at_least, option
-from flip.studies.settings import parse_shots
+from flip.settings import at_least, option, parse_shots
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flip.errors import ConfigError
 from flip.names import HEADS
-from flip.settings import at_least, flag, option
+from flip.settings import at_least, flag, option, parse_shots
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,22 +81,3 @@ def parse_weights(text: str) -> tuple[float, ...]:
             raise ConfigError(f"--weights {text!r}: {item.strip()!r} is no positive number; pass for example 0.1,0.3,1")
         weights.append(weight)
     return tuple(dict.fromkeys(weights))
-
-
-def parse_shots(text: str | None) -> tuple[int | None, ...]:
-    """Return the numbers of training photos per class that ``--shots`` names, None for ``all``; () without it.
-
-    Raises
-    ------
-    ConfigError
-        If an item is neither a positive number nor ``all``.
-    """
-    if text is None:
-        return ()
-    shots: list[int | None] = []
-    for item in text.split(","):
-        item = item.strip()
-        if item != "all" and not (item.isdigit() and int(item) > 0):
-            raise ConfigError(f"--shots {text!r}: {item!r} is no number of photos; pass for example 1,2,4,8,16,all")
-        shots.append(None if item == "all" else int(item))
-    return tuple(shots)

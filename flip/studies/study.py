@@ -14,6 +14,7 @@ from flip.arrays import FloatArray
 from flip.classify.heads import build_head
 from flip.clip.learned import require_unlearned_by_model
 from flip.data.dataset import Dataset
+from flip.data.few_shot import warn_of_short_classes
 from flip.data.same_photos import warn_of_copies
 from flip.diffusion.augment_folder import resume_key
 from flip.diffusion.checkpoint import Loaded
@@ -27,11 +28,10 @@ from flip.errors import DataError
 from flip.features import Features
 from flip.files import claim_folder, write_json
 from flip.results import FORMAT
-from flip.settings import Progress
+from flip.settings import Progress, parse_shots
 from flip.studies import extras
 from flip.studies.augmentation import CONTROL, IMAGE, PROTOCOL, TEXT, GainRow, TrainingPool, compare, plan
-from flip.studies.few_shot import warn_of_short_classes
-from flip.studies.settings import StudySettings, parse_shots, parse_weights
+from flip.studies.settings import StudySettings, parse_weights
 from flip.studies.training_data import read_features, take_splits
 
 log = logging.getLogger(__name__)

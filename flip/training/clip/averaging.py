@@ -57,7 +57,7 @@ class Scorer:
             image, readable = embed_photos(self.model, sources, self.placement, size, self.workers)
             return image, examples.labels[readable]
 
-        head = None if self.settings.lora is not None else trained_head(self.model.network.visual)
+        head = None if self.settings.rank is not None else trained_head(self.model.network.visual)
         return embed if head is None or not len(examples) else _embed_by_head(head, embed)
 
     def examples(self, dataset: Dataset, prompts: ClassPrompts) -> Examples:

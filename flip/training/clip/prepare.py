@@ -78,9 +78,9 @@ def make_validation(scorer: Scorer, photos: Dataset) -> Validation:
 
 def choose_trained(model: OpenClipEncoder, settings: ClipSettings) -> LoraModel | None:
     """Let the trained parameters require gradients; returns peft's model where there are low-rank additions."""
-    if settings.from_scratch is not None and (settings.train != "full" or settings.lora or settings.wise):
+    if settings.from_scratch is not None and (settings.part != "full" or settings.lora or settings.wise):
         raise ConfigError("--from-scratch trains all of random weights; leave out --train, --lora and --wise")
-    choose_parameters(model.network, settings.train)
+    choose_parameters(model.network, settings.part)
     if settings.grad_checkpointing:
         model.network.set_grad_checkpointing(True)
-    return add_lora(model.network, settings.lora, settings.train, settings.seed) if settings.lora else None
+    return add_lora(model.network, settings.rank, settings.part, settings.seed) if settings.rank else None
