@@ -10,6 +10,9 @@ from flip.errors import ConfigError
 from flip.names import HEADS
 from flip.settings import at_least, flag, option, parse_shots
 
+#: Kinds of extra images of a study.
+ARMS = ("views", "text-to-image", "image-to-image", "shuffled")
+
 
 @dataclass(frozen=True, kw_only=True)
 class StudySettings:
@@ -19,7 +22,18 @@ class StudySettings:
     seeds: int = option(3, "Study only: draws for each number of --shots.")
     weights: str = option("0.1,0.3,1", "Study only: weight of an extra image against a photo.")
     per_photo: int = option(2, "Study only: extra images of each training photo, as many of each kind.")
+    learner: str = option(
+        "head",
+        "Study only: what learns from the photos and images: a head on frozen features, or finetune: CLIP itself, "
+        "as flip finetune --shots does.",
+        choices=("head", "finetune"),
+    )
     head: str = option("linear", "Study only: the head fitted on the photos' features.", choices=HEADS)
+    arms: str = option(
+        "views,text-to-image,image-to-image",
+        "Study only: kinds of extra images, separated by commas; shuffled is text-to-image with captions of photos of "
+        "other classes.",
+    )
     plot: Path | None = option(
         None,
         "Study only: draw the curves into this .png, .svg or .pdf file. [default: study.svg in the folder]",
@@ -31,6 +45,7 @@ class StudySettings:
         at_least("--per-photo", self.per_photo, 1)
         parse_shots(self.shots)
         parse_weights(self.weights)
+        parse_arms(self.arms)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +76,21 @@ class ReproduceSettings:
             at_least("--tune-epochs", self.tune_epochs, 1)
         if self.tune_lr is not None and self.tune_lr <= 0:
             raise ConfigError(f"--tune-lr {self.tune_lr:g} is not positive; pass for example 1e-5")
+
+
+def parse_arms(text: str) -> tuple[str, ...]:
+    """Return the kinds of extra images that ``--arms`` names.
+
+    Raises
+    ------
+    ConfigError
+        If one is none of them.
+    """
+    arms = tuple(dict.fromkeys(item.strip() for item in text.split(",")))
+    for arm in arms:
+        if arm not in ARMS:
+            raise ConfigError(f"--arms {text!r}: {arm!r} is no kind of extra images; pass some of {', '.join(ARMS)}")
+    return arms
 
 
 def parse_weights(text: str) -> tuple[float, ...]:

@@ -1,10 +1,10 @@
 """Few-shot fine-tuning against heads on frozen features, on the same draws, as a table.
 
-    python tests/bench/few_shot_finetune.py --model MODEL --data DATA [--shots 1,2,4,8,16] [--seeds 3] [--how projection,lora]
+    python tests/bench/few_shot_finetune.py --model MODEL --data DATA [--shots 1,2,4] [--seeds 3] [--how lora]
 
-Each run trains on a draw of the train split alone (``flip finetune --shots K --seed S``); zero-shot and the head ``auto``
-of the same draw are then scored on the test split with the model before and after. ``--choose`` divides the train split
-into four photos per class to draw from and the rest to score, for choosing settings without a test photo.
+Each run trains on a draw of the train split alone (``flip finetune --shots K --seed S``); zero-shot and the head
+``auto`` of the same draw are then scored on the test split with the model before and after. ``--choose`` divides the
+train split into four photos per class to draw from and the rest to score, for choosing settings without a test photo.
 """
 
 from __future__ import annotations

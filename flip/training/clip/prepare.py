@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flip.clip.encoder import OpenClipEncoder
-from flip.clip.prompts import class_prompts
+from flip.clip.prompts import data_prompts
 from flip.data.dataset import Dataset
 from flip.device import resolve_device, resolve_precision
 from flip.errors import ConfigError, DataError
@@ -55,7 +55,7 @@ def prepare_examples(
     augmented: Dataset | None,
 ) -> tuple[Examples, Scorer]:
     """Return the training examples, and a scorer of the weights by zero-shot."""
-    prompts = class_prompts(settings.prompts, photos.classnames, photos.raw_names)
+    prompts = data_prompts(settings.prompts, photos)
     boxes = crop == "boxes"
     examples = make_examples(photos, prompts, model.tokenize, crop=boxes, augmented=augmented)
     return examples, Scorer(model, prompts, resolve_device(hardware.device), settings, boxes, hardware.workers)

@@ -14,7 +14,7 @@ from flip.device import Placement
 from flip.errors import DataError
 from flip.training.clip.averaging import Scorer
 from flip.training.clip.examples import Examples
-from flip.training.clip.projection import find_projection, fit_projection
+from flip.training.clip.projection import STRENGTH, find_projection, fit_projection
 from flip.training.clip.state import TrainingState
 from flip.training.clip.validation import Validation, class_embeddings, embed_photos
 
@@ -35,7 +35,7 @@ class ProjectionTrainer:
     validation : Validation
         Without photos.
     shots : int or None
-        λ is its inverse; None stands for the mean number of photos per class.
+        λ is in inverse proportion to it; None stands for the mean number of photos per class.
     """
 
     #: A fit to convergence is one step, and has no learning rate.
@@ -48,7 +48,7 @@ class ProjectionTrainer:
         self.unreadable: dict[int, str] = {}
         self._scorer, self._examples = scorer, examples
         classes = len(set(examples.labels[~examples.generated].tolist()))
-        self.strength = 1.0 / (shots or examples.real / classes)
+        self.strength = STRENGTH / (shots or examples.real / classes)
         if any(examples.captions):
             log.info("captions are not read: the projection learns from class prompts")
 

@@ -226,7 +226,7 @@ def _describe(folder: Path, trainer: Trainer, precision: str, examples: Examples
     """Log how the run is trained, and return its description before averaging."""
     parameters = sum(p.numel() for _, p in trained(trainer.model.network))
     generated = f" and {int(examples.generated.sum())} generated" if examples.generated.any() else ""
-    log.info(f"{examples.real}{generated} photos; {parameters:,} parameters in {precision}; {trainer.how()}")
+    log.info(f"{examples.real}{generated} photos, {trainer.how()}; {parameters:,} parameters in {precision}")
     if examples.cut:
         log.info(f"{examples.cut} texts are longer than the model's {examples.tokens.shape[1]} tokens and are cut")
     photos, validation_photos = examples.real, len(trainer.validation)

@@ -14,7 +14,7 @@ from flip.clip.model import load_model
 from flip.data.open import open_dataset
 from flip.errors import ConfigError
 from flip.studies.few_shot import draws
-from flip.training.clip.projection import find_projection, fit_projection, projection_loss
+from flip.training.clip.projection import find_projection, fit_projection, projection_loss, relative_length
 from flip.training.clip.run import train_clip
 from flip.training.clip.validation import split_few_shot
 from flip.training.settings import ClipSettings, Hardware
@@ -31,7 +31,7 @@ def network(**vision):
     return open_clip.CLIP(**TINY_CONFIG["model_cfg"] | ({"vision_cfg": vision} if vision else {})).eval()
 
 
-def problem(n=7, p=5, d=4, c=3):
+def problem(n=7, p=24, d=12, c=3):
     rng = np.random.default_rng(0)
     texts = rng.normal(size=(c, d))
     return {
@@ -64,14 +64,25 @@ def test_the_objective_is_the_equation(scale, strength):
     assert float(ours) == pytest.approx(direct(weight, *arrays.values(), scale, strength), rel=1e-12)
 
 
-@pytest.mark.parametrize("strength", [0.05, 0.5, 5.0])
+@pytest.mark.parametrize("strength", [0.2, 1.0, 5.0])
 def test_the_fit_is_a_minimum(strength):
     arrays = {name: torch.tensor(a) for name, a in problem().items()}
     weight, loss = fit_projection(**arrays, scale=10.0, strength=strength)
-    moved = weight.clone().requires_grad_()
-    projection_loss(moved, **arrays, scale=10.0, strength=strength).backward()
-    assert float(moved.grad.abs().max()) < 1e-4
+    length = relative_length(arrays["start"], arrays["bias"], arrays["entering"])
+    moved, strength = weight.clone().requires_grad_(), strength * length**2
+    reached = projection_loss(moved, **arrays, scale=10.0, strength=strength)
+    reached.backward()
+    assert float(moved.grad.abs().max()) < 1e-3
+    assert loss == pytest.approx(float(reached.detach()))
     assert loss < float(projection_loss(arrays["start"], **arrays, scale=10.0, strength=strength))
+
+
+@pytest.mark.parametrize("factor", [0.01, 3.0, 100.0])
+def test_the_units_of_the_features_do_not_matter(factor):
+    arrays = {name: torch.tensor(a) for name, a in problem().items()}
+    other = arrays | {"entering": factor * arrays["entering"], "start": arrays["start"] / factor}
+    ours, theirs = (fit_projection(**a, scale=10.0, strength=1.0)[0] for a in (arrays, other))
+    assert torch.allclose(ours, factor * theirs, atol=1e-4)
 
 
 def test_a_great_strength_changes_nothing():
