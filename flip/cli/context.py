@@ -18,7 +18,7 @@ import typer
 from flip.cli.config import DataOptions, MessageOptions, ModelOptions, ReadOptions
 from flip.device import has_siblings
 from flip.errors import ConfigError, ModelError
-from flip.names import DEFAULT_MODEL, SAMPLE, SAMPLE_DATA
+from flip.names import AUTO_PROMPTS, DEFAULT_MODEL, SAMPLE, SAMPLE_DATA
 from flip.settings import Progress, settings_from
 from flip.shown import shown
 
@@ -299,9 +299,28 @@ class Context:
 
     def zero_shot_of_data(self, prompts: str) -> ZeroShotClassifier:
         """Return the zero-shot classifier of the data's classes, with prompts as ``--prompts`` takes them."""
-        from flip.clip.prompts import class_prompts
+        return self.zero_shot(self.prompts_of_data(prompts))
 
-        return self.zero_shot(class_prompts(prompts, self.dataset.classnames, self.dataset.raw_names))
+    def prompts_of_data(self, prompts: str) -> ClassPrompts:
+        """Return the prompts of the data's classes; ``auto`` chooses them on the training photos.
+
+        Raises
+        ------
+        ConfigError
+            If ``auto`` is asked for with few-shot draws, which it would see beyond.
+        """
+        from flip.clip.prompts import candidate_prompts, data_prompts
+        from flip.embed.texts import choose_prompts
+
+        if prompts != AUTO_PROMPTS:
+            return data_prompts(prompts, self.dataset)
+        if getattr(self.options, "shots", None):
+            raise ConfigError(
+                "--prompts auto chooses on all training photos, and --shots learns from a few; pass for example "
+                "--prompts plain"
+            )
+        train = self.features(self.dataset.select("train")).require_readable("train")
+        return choose_prompts(candidate_prompts(self.dataset), self.extractor, train)
 
     @property
     def model_fingerprint(self) -> str:

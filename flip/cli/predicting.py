@@ -15,8 +15,7 @@ from flip.cli.context import Context, finish, input_paths, is_there, progress, w
 from flip.cli.output import prediction_writer, report_outcome, show_photos
 from flip.cli.pictures import draw
 from flip.errors import DataError
-from flip.settings import Progress
-from flip.studies.settings import parse_shots
+from flip.settings import Progress, parse_shots
 
 if TYPE_CHECKING:
     from flip.classify.base import Classifier
