@@ -18,6 +18,7 @@ from flip.data.layout import Layout, layouts
 from flip.data.official import missing_files, unused_splits
 from flip.data.renaming import rename_classes
 from flip.data.sample import read_sample
+from flip.data.samples import is_pattern
 from flip.data.settings import DEFAULT_TEST_FRACTION, ReadSettings
 from flip.data.table_files import READERS
 from flip.errors import ConfigError, DataError, near_names, reason_of
@@ -51,7 +52,8 @@ def open_dataset(
     Parameters
     ----------
     data : str or Path, optional
-        A folder, a manifest, or a word of ``flip.names.SAMPLE_DATA`` for drawn birds; see :func:`default_data`.
+        A folder, a manifest, a tar or a pattern of tars (``birds-{0000..0003}.tar``), or a word of
+        ``flip.names.SAMPLE_DATA`` for drawn birds; see :func:`default_data`.
     layout : str, optional
         One of ``flip.names.LAYOUTS``, to read the data as that.
     test_fraction : float
@@ -175,7 +177,7 @@ def _accepted() -> str:
 
 
 def _require_something(root: Path) -> None:
-    if root.is_file():
+    if root.is_file() or is_pattern(root):
         return
     if not root.is_dir():
         if kind := what_is(root):
@@ -191,13 +193,15 @@ def _require_something(root: Path) -> None:
 
 def _recognise(root: Path) -> Layout:
     """Return the layout of what is there: the first that knows it."""
+    if is_pattern(root):
+        return layouts()["webdataset"]
     for layout in layouts().values():
         if (layout.files or root.is_dir()) and layout.recognise(root):
             return layout
     if root.is_file():
         advice = suffix_advice(root.suffix.lower())
         raise DataError(
-            f"{root} is no manifest; its name must end in one of {', '.join(READERS)}, or give a folder"
+            f"{root} is no manifest; its name must end in one of {', '.join(READERS)}, .tar, or give a folder"
             + (f" ({advice})" if advice else "")
         )
     raise DataError(_unrecognised(root))
