@@ -7,6 +7,7 @@ and decoders need not know where a photo lies.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -46,7 +47,15 @@ class Place(NamedTuple):
 
 
 class Mount(Protocol):
-    """The files below one path. Methods raise an OSError for what is not there, and may be called in any thread."""
+    """The files below one path. Methods raise an OSError for what is not there, and may be called in any thread.
+
+    Attributes
+    ----------
+    waits : bool
+        Whether reading waits for a network, so that more threads than cores are of use.
+    """
+
+    waits: bool
 
     def state(self, below: str) -> FileState:
         """Return the state of a file."""
@@ -56,6 +65,9 @@ class Mount(Protocol):
 
     def read(self, below: str, start: int, size: int) -> bytes:
         """Return some of its bytes; fewer only where it ends."""
+
+    def ask(self, below: Sequence[str]) -> None:
+        """Learn the states of many files at once, so that the next question for each is answered without waiting."""
 
 
 _MOUNTS: dict[str, Mount] = {}
@@ -70,11 +82,26 @@ def mounted(file: str | Path) -> tuple[Mount, str] | None:
     """Return the mount that serves a path, and the path below it; None where there is none."""
     if not _MOUNTS:
         return None
-    # Not normalised: ".." must not lead from one file to another.
     path = os.path.join(os.getcwd(), file)  # noqa: PTH109, PTH118
     above = path.rpartition("/")[0]
     while above:
-        if (found := _MOUNTS.get(above)) is not None:
-            return found, path[len(above) + 1 :]
+        if (found := _MOUNTS.get(os.path.normpath(above) if ".." in above else above)) is not None:
+            return found, path[len(above) :].lstrip("/")
         above = above.rpartition("/")[0]
     return None
+
+
+def ask_ahead(files: Sequence[str | Path]) -> None:
+    """Learn the states of many files together, of those that a mount serves."""
+    wanted: dict[int, tuple[Mount, list[str]]] = {}
+    for file in files:
+        if (served := mounted(file)) is not None:
+            wanted.setdefault(id(served[0]), (served[0], []))[1].append(served[1])
+    for one, below in wanted.values():
+        one.ask(below)
+
+
+def waits_for_network(file: str | Path) -> bool:
+    """Return whether reading a file waits for a network."""
+    served = mounted(file)
+    return served is not None and served[0].waits

@@ -24,6 +24,7 @@ LOW = FILES | {"machine", "metrics", "results", "features", "device"}
 ALLOWED = {
     "shown": set(),
     "mounts": set(),
+    "remote": {"errors", "mounts"},
     "reading": {"mounts"},
     "errors": {"shown"},
     "names": set(),
@@ -37,9 +38,9 @@ ALLOWED = {
     "device": WORDS,
     "sample": FILES,
     "classify": LOW,
-    "data": LOW | {"sample"},
+    "data": LOW | {"sample", "remote"},
     "clip": LOW | {"sample", "data", "classify"},
-    "embed": LOW | {"sample", "data", "classify", "clip"},
+    "embed": LOW | {"remote", "sample", "data", "classify", "clip"},
     "diffusion": LOW | {"sample", "data", "classify", "clip", "embed"},
     "training": LOW | {"sample", "data", "classify", "clip", "embed", "diffusion"},
     "studies": LOW | {"sample", "data", "classify", "clip", "embed", "diffusion", "training"},
@@ -52,6 +53,7 @@ ALLOWED["__main__"] = {"cli"}
 #: Libraries that change often, and the only file or folder that knows each.
 ONLY_IMPORTERS = {
     "open_clip": ("flip/clip/",),
+    "fsspec": ("flip/remote.py",),
     "faiss": ("flip/classify/index.py", "flip/classify/approximate.py"),
     "diffusers": ("flip/diffusion/",),
     "accelerate": ("flip/device.py",),

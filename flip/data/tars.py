@@ -13,7 +13,7 @@ import numpy as np
 
 from flip.data.ledger import Ledger
 from flip.errors import DataError, reason_of
-from flip.mounts import FileState, Place
+from flip.mounts import FileState, Place, waits_for_network
 from flip.reading import open_plain, read_range, state_of
 
 #: How compressed files begin, and what made them.
@@ -134,6 +134,7 @@ class TarMount:
 
     def __init__(self, file: Path, members: Mapping[str, Member]) -> None:
         self._file = file
+        self.waits = waits_for_network(file)
         self._state = state_of(file)
         # A hundred bytes for each photo, of which there may be millions.
         self._rows = {name: i for i, name in enumerate(members)}
@@ -161,6 +162,9 @@ class TarMount:
         if len(data) < wanted:
             raise OSError(errno.EIO, f"{self._file.name} ends within it", str(self._file))
         return data
+
+    def ask(self, below: Sequence[str]) -> None:
+        """Do nothing: all is known."""
 
     def _row(self, below: str) -> int:
         row = self._rows.get(below)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from flip.data.dataset import Box
 from flip.data.text import column_text
+from flip.errors import reason_of
 from flip.reading import state_of
 
 #: Decodings of a photo, cached separately: at full size, or a JPEG at reduced scale.
@@ -56,7 +57,8 @@ def file_key(source: Source) -> FileKey | NoPhoto:
     try:
         found = state_of(source.file)
     except OSError as error:
-        return NoPhoto("not a plain file" if error.errno == errno.EINVAL else "no such file")
+        known = {errno.EINVAL: "not a plain file", errno.EIO: f"cannot be read: {reason_of(error)}"}
+        return NoPhoto(known.get(error.errno or 0, "no such file"))
     return FileKey(found.name + source.view, found.size, found.mtime_ns, found.ctime_ns)
 
 

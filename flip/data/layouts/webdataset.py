@@ -23,6 +23,7 @@ from flip.data.splits import hash_splits, named_split
 from flip.data.tables import Row, Table
 from flip.data.text import nfc, read_text
 from flip.errors import DataError
+from flip.reading import is_file
 
 #: The names of numbered classes, one per line, beside the tars or one folder above.
 _NAMES_FILE = "classnames.txt"
@@ -98,7 +99,7 @@ def _tars(data: Path) -> tuple[Path, list[str]]:
     if not is_pattern(data):
         return data.parent, [data.name]
     paths = list(dict.fromkeys(expand(str(data))))
-    absent = next((path for path in paths if not os.path.isfile(path)), None)  # noqa: PTH113
+    absent = next((path for path in paths if not is_file(path)), None)
     if absent is not None:
         raise DataError(
             f"no file {absent}, one of the {len(paths):,} that {data} stands for; name those that are there"
