@@ -244,9 +244,7 @@ def require_free(remote: Remote, *, folder: bool, overwrite: bool | None) -> Non
             if protocol in _BUCKETS:
                 remote.files.info(bucket)
         except FileNotFoundError as error:
-            raise DataError(
-                f"{remote.url} cannot be written: the bucket {bucket} is not there; make it first"
-            ) from error
+            raise DataError(f"{remote.url} cannot be written: the bucket {bucket} is not there; make it") from error
         holds = folder and not overwrite and bool(remote.files.find(remote.path, maxdepth=2))
     if holds:
         advice = "another folder" if overwrite is None else "another folder, or --overwrite"
