@@ -217,6 +217,33 @@ def folder_aside(folder: Path, *, durable: bool = False) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def outgoing_folder(cache: Path | None) -> Iterator[Path]:
+    """Yield an empty folder in the cache for what is uploaded afterwards; it is kept where the block fails.
+
+    Raises
+    ------
+    ConfigError
+        If the cache cannot be written.
+    """
+    import shutil
+    import tempfile
+
+    place = cache_folder(cache) / "outgoing"
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="upload-", dir=place))
+    except OSError as e:
+        raise ConfigError(f"{place} cannot be written ({reason_of(e)}); pass --cache DIR") from e
+    try:
+        yield folder
+    except BaseException:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # as long as nothing is in it
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def move_files(source: Path, target: Path, *, last: str) -> None:
     """Move every file of a folder to the same place in another, replacing what is there; the file ``last`` last.
 

@@ -35,6 +35,7 @@ LAYOUTS = (
     "stanford-dogs",
     "food-101",
     "birdsnap",
+    "webdataset",
     "split-folders",
     "images-folder",
     "manifest",
