@@ -2,6 +2,7 @@
 
 import pytest
 
+from flip import files
 from flip.data import sample as reading
 from flip.data.open import open_dataset
 from flip.errors import DataError
