@@ -18,8 +18,8 @@ README = (ROOT / "README.md").read_text()
 CONTRIBUTING = (ROOT / "docs" / "contributing.md").read_text()
 
 
-def blocks(language, section):
-    text = re.search(rf"^## {section}$(.*?)^## ", README, re.M | re.S).group(1)
+def blocks(language, section, page=README):
+    text = re.search(rf"^## {section}$(.*?)^## ", page, re.M | re.S).group(1)
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
 
 
@@ -52,6 +52,17 @@ def test_readme_commands_run_as_they_stand(folder, environment):
     assert done.returncode == 0, done.stderr
     assert (folder / "named.jsonl").read_text().count("\n") == 48
     assert (folder / "runs" / "knn" / "result.json").is_file()
+
+
+def test_the_slurm_array_of_the_scale_page_runs_on_one_machine(folder, environment):
+    script, commands = blocks("bash", "Shards", (ROOT / "docs" / "scale.md").read_text())
+    (folder / "shards.sbatch").write_text(script)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert [file.name for file in (folder / "embedded").iterdir()] == ["embeddings.parquet"]
+    assert '"top1"' in done.stdout
 
 
 #: Runs the blocks of a page one after the other; a traceback names the section.

@@ -125,6 +125,29 @@ def test_processes_of_a_launcher_share_a_shard(flip, squares, tmp_path):
     assert pq.read_table(tmp_path / "t").equals(pq.read_table(tmp_path / "local"))
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_real_photos_give_one_table_by_every_way(flip, shared, tmp_path):
+    """Each way has a cache of its own, so that all photos are embedded anew."""
+    model = shared / "models" / "flip-lit-b0"
+    given = ["--data", shared / "data" / "birds", "--model", model, "--precision", "fp32", "--device", "cpu"]
+    read_json(flip("embed", *given, "-o", tmp_path / "local", "--cache", tmp_path / "a"))
+    for i in (3, 0, 2, 1):
+        read_json(flip("embed", *given, "-o", tmp_path / "t", "--shard", f"{i}/4", "--cache", tmp_path / f"b{i}"))
+    read_json(flip("embed", "--join", tmp_path / "t"))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "flip"]
+    call = [*launch, "embed", *given, "-o", tmp_path / "two", "--cache", tmp_path / "c"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(list(map(str, call)), cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    local = pq.read_table(tmp_path / "local")
+    for other in (pq.read_table(tmp_path / name) for name in ("t", "two")):
+        assert other.drop_columns(["embedding"]).equals(local.drop_columns(["embedding"]))
+        rows = [np.stack(t["embedding"].to_numpy(zero_copy_only=False)).astype(np.float32) for t in (local, other)]
+        unit = [r / np.linalg.norm(r, axis=1, keepdims=True) for r in rows]
+        assert np.einsum("nd,nd->n", *unit).min() >= 0.9999
+
+
 # clip-retrieval's folders.
 
 
