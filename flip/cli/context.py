@@ -11,18 +11,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, TextIO
 
 import typer
 
 from flip.cli.config import DataOptions, MessageOptions, ModelOptions, ReadOptions
 from flip.device import has_siblings
 from flip.errors import ConfigError, ModelError
-from flip.names import DEFAULT_MODEL, SAMPLE, SAMPLE_DATA
+from flip.names import AUTO_PROMPTS, DEFAULT_MODEL, SAMPLE, SAMPLE_DATA
 from flip.settings import Progress, settings_from
 from flip.shown import shown
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from flip.classify.zeroshot import ZeroShotClassifier
     from flip.clip.encoder import Encoder
     from flip.clip.prompts import ClassPrompts
@@ -34,6 +36,18 @@ log = logging.getLogger("flip.cli")
 
 #: Called with the items just finished, a text to show, and the total where it is known only now.
 BarUpdate = Callable[[int, str, int | None], None]
+
+
+class _AboveBars(logging.StreamHandler[TextIO]):
+    """Writes on stderr; while a bar is shown, above it."""
+
+    bars: ClassVar[list[Console]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.bars:
+            self.bars[-1].print(self.format(record), soft_wrap=True, markup=False, highlight=False)
+        else:
+            super().emit(record)
 
 
 class _Shown(logging.Formatter):
@@ -48,7 +62,7 @@ def messages(options: object) -> Iterator[None]:
     """Print the library's log on stderr, one line per message: notes, with ``-v`` also details, with ``-q`` errors."""
     quiet, verbose = getattr(options, "quiet", False), getattr(options, "verbose", False)
     logger = logging.getLogger("flip")
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _AboveBars(sys.stderr)
     handler.setFormatter(_Shown())
     before = logger.level, logger.propagate
     logger.addHandler(handler)
@@ -79,7 +93,8 @@ def bar(options: MessageOptions, what: str, total: int | None) -> Iterator[BarUp
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[now]}"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as shown:
+    console = Console(stderr=True)
+    with _above(console), Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as shown:
         task = shown.add_task(what, total=total, now="")
 
         def update(n: int, text: str, total: int | None) -> None:
@@ -91,6 +106,48 @@ def bar(options: MessageOptions, what: str, total: int | None) -> Iterator[BarUp
             shown.update(task, advance=n, now=f"{text} {speed:.1f}/s".strip() if speed else text)
 
         yield update
+
+
+@contextmanager
+def live_bar(options: MessageOptions, what: str) -> Iterator[Callable[[float, str], None] | None]:
+    """Show a bar of a share from 0 to 1 with a text of the caller's, where stderr is a terminal."""
+    if options.quiet or not sys.stderr.isatty() or not is_main_process():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    columns = TextColumn(what), BarColumn(), TextColumn("{task.fields[now]}")
+    with _above(console), Progress(*columns, console=console, transient=True) as shown:
+        task = shown.add_task(what, total=1.0, now="")
+        yield lambda share, text: shown.update(task, completed=share, now=text)
+
+
+@contextmanager
+def waiting(options: MessageOptions, what: str) -> Iterator[None]:
+    """Show a bar that moves to and fro, with the time that has passed, where stderr is a terminal."""
+    if options.quiet or not sys.stderr.isatty() or not is_main_process():
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = TextColumn(what), BarColumn(), TimeElapsedColumn()
+    with _above(console), Progress(*columns, console=console, transient=True) as shown:
+        shown.add_task(what, total=None)
+        yield
+
+
+@contextmanager
+def _above(console: Console) -> Iterator[None]:
+    """Print messages above a bar of this console while it is shown."""
+    _AboveBars.bars.append(console)
+    try:
+        yield
+    finally:
+        _AboveBars.bars.pop()
 
 
 @dataclass
@@ -242,9 +299,28 @@ class Context:
 
     def zero_shot_of_data(self, prompts: str) -> ZeroShotClassifier:
         """Return the zero-shot classifier of the data's classes, with prompts as ``--prompts`` takes them."""
-        from flip.clip.prompts import class_prompts
+        return self.zero_shot(self.prompts_of_data(prompts))
 
-        return self.zero_shot(class_prompts(prompts, self.dataset.classnames, self.dataset.raw_names))
+    def prompts_of_data(self, prompts: str) -> ClassPrompts:
+        """Return the prompts of the data's classes; ``auto`` chooses them on the training photos.
+
+        Raises
+        ------
+        ConfigError
+            If ``auto`` is asked for with few-shot draws, which it would see beyond.
+        """
+        from flip.clip.prompts import candidate_prompts, data_prompts
+        from flip.embed.texts import choose_prompts
+
+        if prompts != AUTO_PROMPTS:
+            return data_prompts(prompts, self.dataset)
+        if getattr(self.options, "shots", None):
+            raise ConfigError(
+                "--prompts auto chooses on all training photos, and --shots learns from a few; pass for example "
+                "--prompts plain"
+            )
+        train = self.features(self.dataset.select("train")).require_readable("train")
+        return choose_prompts(candidate_prompts(self.dataset), self.extractor, train)
 
     @property
     def model_fingerprint(self) -> str:

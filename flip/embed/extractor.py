@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,8 @@ from flip.embed.text_cache import TextCache
 from flip.errors import ConfigError, DataError
 from flip.features import Features
 from flip.files import cache_folder
+from flip.mounts import ask_ahead, waits_for_network
+from flip.remote import AT_ONCE
 from flip.settings import Progress
 
 log = logging.getLogger(__name__)
@@ -155,7 +158,11 @@ class FeatureExtractor:
             yield from self._stream((Source(file) for file in files), cache)
 
     def _stream(self, sources: Iterable[Source], cache: EmbeddingCache) -> Iterator[EmbeddedBatch]:
-        size, workers = self.settings.batch_size, self.settings.workers or cpu_count()
+        size, sources = self.settings.batch_size, iter(sources)
+        first = list(islice(sources, 1))
+        waits = any(waits_for_network(source.file) for source in first)
+        workers = self.settings.workers or (max(AT_ONCE, cpu_count()) if waits else cpu_count())
+        sources = chain(first, sources)
         for batch in embed_stream(sources, cache, lambda: self.encoder, batch_size=size, workers=workers):
             self._read[0] += batch.new
             yield batch
@@ -181,6 +188,7 @@ class FeatureExtractor:
         """Return how many photos of a dataset need not be embedded."""
         if dataset.embeddings is not None:
             return len(dataset)
+        ask_ahead(dataset.files)
         with self.open_cache() as cache:
             sources, known = self._sources(dataset), 0
             for begin in range(0, len(sources), _LOOK_UP):
@@ -227,6 +235,7 @@ class FeatureExtractor:
         return [Source(file, r.region(crop)) for file, r in zip(dataset.files, dataset.records, strict=True)]
 
     def _embed(self, sources: Sequence[Source], progress: Progress | None) -> Found:
+        ask_ahead([source.file for source in sources])
         with self.open_cache() as cache:
             found = cache.look_up([file_key(source) for source in sources])
             missing = np.flatnonzero(~found.known)
@@ -284,7 +293,7 @@ class FeatureExtractor:
 
 def extract_features(
     dataset: Dataset,
-    model: Encoder,
+    model: Encoder | None = None,
     *,
     settings: EmbedSettings = DEFAULTS,
     cache: Path | None = None,
@@ -295,7 +304,8 @@ def extract_features(
     Parameters
     ----------
     dataset : Dataset
-    model : Encoder
+    model : Encoder, optional
+        Photos need one; a table of embeddings does not.
     settings : EmbedSettings
     cache : Path, optional
         Cache folder; the platform's when absent.
@@ -312,6 +322,10 @@ def extract_features(
     ConfigError, ModelError, FeatureMismatchError
         See :meth:`FeatureExtractor.features` and :attr:`FeatureExtractor.encoder`.
     """
+    if model is None:
+        if dataset.embeddings is None:
+            raise ConfigError(f"{dataset.root} holds photos, which need a model; pass one that load_model returned")
+        return read_table_features(dataset)
     return FeatureExtractor(model, settings, cache).features(dataset, progress)
 
 
