@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypedDict
 
 from flip.data.files import is_hidden
-from flip.data.parquet_pages import page_sizes
+from flip.data.parquet_pages import column_chunks, page_sizes
 from flip.errors import DataError
 from flip.reading import open_plain
 
@@ -109,7 +109,7 @@ def _require_bounded(file: Path, stream: BinaryIO, opened: pq.ParquetFile) -> No
     most_rows, most_bytes = _ROWS + _ROWS_PER_BYTE * size, _BYTES + _BYTES_PER_BYTE * size
     if 0 <= rows <= most_rows and unpacked <= most_bytes:
         # The pages may declare more than the list of columns does.
-        unpacked = max(unpacked, _unpacked_pages(stream, groups))
+        unpacked = max(unpacked, _unpacked_pages(stream))
     if not 0 <= rows <= most_rows or unpacked > most_bytes:
         raise DataError(
             f"{file} declares {rows:,} rows and {unpacked:,} bytes in a file of {size:,}; it is broken, or made to "
@@ -117,13 +117,10 @@ def _require_bounded(file: Path, stream: BinaryIO, opened: pq.ParquetFile) -> No
         )
 
 
-def _unpacked_pages(stream: BinaryIO, groups: Sequence[pq.RowGroupMetaData]) -> int:
+def _unpacked_pages(stream: BinaryIO) -> int:
     """Return the bytes in memory that the headers of all pages declare: pyarrow makes room for packed ones too."""
-    unpacked = 0
-    for group in groups:
-        for column in map(group.column, range(group.num_columns)):
-            offsets = (column.dictionary_page_offset, column.data_page_offset)
-            start = min(offset for offset in offsets if offset is not None)
-            pages = page_sizes(stream, start, column.total_compressed_size)
-            unpacked += sum(max(0, page.unpacked, page.packed) for page in pages)
-    return unpacked
+    return sum(
+        max(0, page.unpacked, page.packed)
+        for chunk in list(column_chunks(stream))
+        for page in page_sizes(stream, chunk.start, chunk.length)
+    )

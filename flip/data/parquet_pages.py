@@ -1,11 +1,12 @@
 """Sizes that the page headers of a Parquet file declare, which pyarrow allocates before it looks at the page.
 
-Page headers are structs of Thrift's compact protocol, as parquet.thrift defines them; pyarrow does not show them.
+Headers are structs of Thrift's compact protocol, as parquet.thrift defines them. pyarrow does not show those of pages,
+and where the description of a column is broken, making pyarrow's object for it ends the process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
 #: Bytes of a header that are read first, and at most: statistics may hold long texts.
@@ -16,6 +17,10 @@ _DEEPEST = 16
 _STOP, _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(13)
 _UNPACKED, _PACKED = 2, 3
 
+#: From a file's description to those of its columns, by the numbers of the fields, and fields of the latter.
+_COLUMNS = (4, 1, 3)
+_LENGTH, _DATA_PAGE, _DICTIONARY_PAGE = 7, 9, 11
+
 
 class PageSizes(NamedTuple):
     """Bytes of a page's header, and of the page in memory and in the file."""
@@ -23,6 +28,34 @@ class PageSizes(NamedTuple):
     header: int
     unpacked: int
     packed: int
+
+
+class ColumnChunk(NamedTuple):
+    """First byte and length of a column's pages in a row group."""
+
+    start: int
+    length: int
+
+
+def column_chunks(file: BinaryIO) -> Iterator[ColumnChunk]:
+    """Yield where the pages of each column in each row group are.
+
+    Raises
+    ------
+    ValueError
+        If the file's description of itself cannot be read.
+    """
+    size = file.seek(0, 2)
+    file.seek(max(0, size - 8))
+    length = int.from_bytes(file.read(4), "little")
+    file.seek(max(0, size - 8 - length))
+    try:
+        for column in _Compact(file.read(length)).structs(_COLUMNS):
+            offsets = [column[field] for field in (_DICTIONARY_PAGE, _DATA_PAGE) if field in column]
+            if _LENGTH in column and offsets:
+                yield ColumnChunk(min(offsets), column[_LENGTH])
+    except IndexError as error:
+        raise ValueError("its description of itself ends too soon") from error
 
 
 def page_sizes(file: BinaryIO, start: int, length: int) -> Iterator[PageSizes]:
@@ -87,6 +120,27 @@ class _Compact:
                 self._skip(kind, depth)
         return numbers
 
+    def structs(self, path: Sequence[int]) -> Iterator[dict[int, int]]:
+        """Yield the integers of the structs that a path of fields leads to; a list on the way stands for its items."""
+        if not path:
+            yield self.struct()
+            return
+        field = 0
+        while head := self._byte():
+            kind, step = head & 15, head >> 4
+            field = field + step if step else self._integer()
+            if field == path[0] and kind in (_STRUCT, _LIST):
+                for _ in range(1 if kind == _STRUCT else self._length_of_structs()):
+                    yield from self.structs(path[1:])
+            elif kind not in (_TRUE, _FALSE):
+                self._skip(kind, 0)
+
+    def _length_of_structs(self) -> int:
+        head = self._byte()
+        if head & 15 != _STRUCT:
+            raise ValueError("no list of structs")
+        return head >> 4 if head >> 4 < 15 else self._varint()
+
     def _skip(self, kind: int, depth: int) -> None:
         if kind in (_TRUE, _FALSE, _BYTE):
             self._forward(1)
@@ -104,7 +158,7 @@ class _Compact:
         elif kind == _STRUCT:
             self.struct(depth + 1)
         else:
-            raise ValueError("no kind of a page header")
+            raise ValueError("no kind of a header")
 
     def _byte(self) -> int:
         self.at += 1
