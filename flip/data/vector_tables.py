@@ -160,8 +160,10 @@ def _add(
         ledger.omit("rows whose split says that they have no label", name)
         return
     named = row.label(label)
-    if named is None or (words.column and split is None):
-        raise DataError(f"{row.where}: no {label if named is None else words.column}; every row needs one")
+    if named is None:
+        raise DataError(f"{row.where}: no {label}; every row needs one")
+    if words.column and split is None:
+        raise DataError(f"{row.where}: no split; write train, val or test in every row, or leave the column out")
     listing.rows.append(number)
     listing.paths.append(name)
     listing.labels.append(named)
