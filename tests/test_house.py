@@ -19,11 +19,13 @@ LIBRARY = [file for file in MODULES if file.relative_to(ROOT / "flip").parts[0] 
 
 #: Each room, and the rooms below it that it may import. Arrows point down only; docs/design.md draws them.
 WORDS = {"errors", "names", "settings", "shown"}
-FILES = WORDS | {"arrays", "files", "reading"}
+FILES = WORDS | {"arrays", "files", "mounts", "reading"}
 LOW = FILES | {"machine", "metrics", "results", "features", "device"}
 ALLOWED = {
     "shown": set(),
-    "reading": set(),
+    "mounts": set(),
+    "remote": {"errors", "mounts"},
+    "reading": {"mounts"},
     "errors": {"shown"},
     "names": set(),
     "arrays": set(),
@@ -37,9 +39,9 @@ ALLOWED = {
     "device": WORDS,
     "sample": FILES,
     "classify": LOW,
-    "data": LOW | {"sample"},
+    "data": LOW | {"sample", "remote"},
     "clip": LOW | {"sample", "data", "classify"},
-    "embed": LOW | {"sample", "data", "classify", "clip"},
+    "embed": LOW | {"remote", "sample", "data", "classify", "clip"},
     "diffusion": LOW | {"sample", "data", "classify", "clip", "embed"},
     "training": LOW | {"sample", "data", "classify", "clip", "embed", "diffusion"},
     "studies": LOW | {"sample", "data", "classify", "clip", "embed", "diffusion", "training"},
@@ -52,6 +54,7 @@ ALLOWED["__main__"] = {"cli"}
 #: Libraries that change often, and the only file or folder that knows each.
 ONLY_IMPORTERS = {
     "open_clip": ("flip/clip/",),
+    "fsspec": ("flip/remote.py",),
     "faiss": ("flip/classify/index.py", "flip/classify/approximate.py"),
     "diffusers": ("flip/diffusion/",),
     "accelerate": ("flip/device.py",),
@@ -250,11 +253,12 @@ def test_every_layout_is_a_file_and_a_word():
 
 def test_every_sampler_and_prompt_set_is_a_word():
     from flip.clip.prompts import class_prompts
+    from flip.data.dataset import Rank
     from flip.diffusion import painter
 
     assert set(painter.SCHEDULERS) == set(names.SAMPLERS)
     for word in names.PROMPTS:
-        assert class_prompts(word, ["Blue Jay"], ["001.Blue_Jay"]).source == word
+        assert class_prompts(word, ["Blue Jay"], ["001.Blue_Jay"], [Rank("genus", ("Cyanocitta",))]).source == word
 
 
 #: The words of each option, on whatever command it stands.

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, BinaryIO, ClassVar, TextIO
 import typer
 
 from flip.cli.config import DataOptions, MessageOptions, ModelOptions, ReadOptions
-from flip.errors import ConfigError
-from flip.names import DEFAULT_MODEL, SAMPLE, SAMPLE_DATA
+from flip.device import has_siblings
+from flip.errors import ConfigError, ModelError
+from flip.names import AUTO_PROMPTS, DEFAULT_MODEL, SAMPLE, SAMPLE_DATA
 from flip.settings import Progress, settings_from
 from flip.shown import shown
 
@@ -157,10 +158,13 @@ class Context:
     ----------
     options : DataOptions
         A command's options; the model's are there where the command embeds photos.
+    is_paired : bool
+        Whether the model that is given was taken for the one that made a table which does not say.
     """
 
     options: DataOptions
     began: float = field(default_factory=time.perf_counter)
+    is_paired: bool = False
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -179,6 +183,7 @@ class Context:
             class_level=options.class_level,
             classnames=options.classnames,
             cache=getattr(options, "cache", None),
+            embedding_column=options.embedding_column,
         )
         log.info("%s", describe(dataset))
         return dataset
@@ -198,9 +203,12 @@ class Context:
 
     @property
     def model_name(self) -> str:
-        """The model that is meant: as given, else the one that made a table of embeddings, else the default."""
+        """The model that is meant: as given, else the one that made a table of embeddings, else the default.
+
+        Of a table that does not say which model made it the model that is given counts once it was paired with it.
+        """
         given = getattr(self.options, "model", None)
-        if given:
+        if given and not self._is_unpaired:
             return str(given)
         if self.opened is not None and self.opened.embeddings is not None:
             from flip.embed.table import table_metadata
@@ -211,10 +219,53 @@ class Context:
     @cached_property
     def encoder(self) -> Encoder:
         """Open ``--model``; its network is loaded when the first photo or text has to be encoded."""
+        if self._is_unpaired and not self.pair_model():
+            given = getattr(self.options, "model", None)
+            what = f"{given} makes embeddings of another width" if given else "its file does not say which that is"
+            raise ModelError(f"{self.data_name} needs the model that made its embeddings, and {what}; pass --model")
+        return self._load(self.model_name)
+
+    def _load(self, name: str) -> Encoder:
         from flip.clip.model import load_model
 
         arch, cache = (getattr(self.options, name, None) for name in ("arch", "cache"))
-        return load_model(self.model_name, arch=arch, cache=cache)
+        return load_model(name, arch=arch, cache=cache)
+
+    @property
+    def _is_unpaired(self) -> bool:
+        """Whether the data is a table that does not say which model made it, and no model was taken for that one."""
+        from flip.embed.table import is_of_unknown_model
+
+        return not self.is_paired and self.opened is not None and is_of_unknown_model(self.opened)
+
+    def pair_model(self) -> bool:
+        """Take the model that is given for the one that made a table which does not say, and return whether it can be.
+
+        Returns
+        -------
+        bool
+            True also where the data says which model made it, or is photos.
+        """
+        from flip.embed.table import is_of_unknown_model, table_width
+
+        given = getattr(self.options, "model", None)
+        if self.is_paired or not is_of_unknown_model(self.dataset):
+            return True
+        self.is_paired = bool(given) and self._load(str(given)).dim == table_width(self.dataset)
+        if self.is_paired:
+            log.info("%s does not say which model made it; %s is taken for that one", self.data_name, given)
+        return self.is_paired
+
+    def require_model(self) -> None:
+        """Raise a ModelError unless there is a model for more photos than the data's own."""
+        _ = self.encoder
+
+    def text_side(self, wanted: str) -> str:
+        """Return the ``--text`` that can be had: "none" where nobody knows the model of the data's embeddings."""
+        if wanted == "none" or self.pair_model():
+            return wanted
+        log.info("%s does not say which model made it, so there is no text side; --model names it", self.data_name)
+        return "none"
 
     @cached_property
     def extractor(self) -> FeatureExtractor:
@@ -248,9 +299,28 @@ class Context:
 
     def zero_shot_of_data(self, prompts: str) -> ZeroShotClassifier:
         """Return the zero-shot classifier of the data's classes, with prompts as ``--prompts`` takes them."""
-        from flip.clip.prompts import class_prompts
+        return self.zero_shot(self.prompts_of_data(prompts))
 
-        return self.zero_shot(class_prompts(prompts, self.dataset.classnames, self.dataset.raw_names))
+    def prompts_of_data(self, prompts: str) -> ClassPrompts:
+        """Return the prompts of the data's classes; ``auto`` chooses them on the training photos.
+
+        Raises
+        ------
+        ConfigError
+            If ``auto`` is asked for with few-shot draws, which it would see beyond.
+        """
+        from flip.clip.prompts import candidate_prompts, data_prompts
+        from flip.embed.texts import choose_prompts
+
+        if prompts != AUTO_PROMPTS:
+            return data_prompts(prompts, self.dataset)
+        if getattr(self.options, "shots", None):
+            raise ConfigError(
+                "--prompts auto chooses on all training photos, and --shots learns from a few; pass for example "
+                "--prompts plain"
+            )
+        train = self.features(self.dataset.select("train")).require_readable("train")
+        return choose_prompts(candidate_prompts(self.dataset), self.extractor, train)
 
     @property
     def model_fingerprint(self) -> str:
@@ -273,7 +343,9 @@ class Context:
     @property
     def needs_no_model(self) -> bool:
         """Whether the data is a table of embeddings and no other model is asked for."""
-        return not getattr(self.options, "model", None) and self.dataset.embeddings is not None
+        if getattr(self.options, "model", None) and not self._is_unpaired:
+            return False
+        return self.dataset.embeddings is not None
 
     def features(self, dataset: Dataset, *, with_model: bool = True) -> Features:
         """Return the features of a dataset, with a bar; without a model those of its table."""
@@ -296,7 +368,7 @@ def implied_model(options: object) -> str | None:
 
 def is_main_process() -> bool:
     """Return whether this is the first of the processes that ``accelerate launch`` started."""
-    return os.environ.get("RANK", "0") == "0"
+    return not has_siblings() or os.environ.get("RANK", "0") == "0"
 
 
 def stdin() -> BinaryIO:

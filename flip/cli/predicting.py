@@ -15,8 +15,7 @@ from flip.cli.context import Context, finish, input_paths, is_there, progress, w
 from flip.cli.output import prediction_writer, report_outcome, show_photos
 from flip.cli.pictures import draw
 from flip.errors import DataError
-from flip.settings import Progress
-from flip.studies.settings import parse_shots
+from flip.settings import Progress, parse_shots
 
 if TYPE_CHECKING:
     from flip.classify.base import Classifier
@@ -157,6 +156,8 @@ def run_fit(
     if not options.images:
         require_meaning(context, options.split)
     splits = {"train"} if options.images else {"train", options.split}
+    if options.images or options.augmented is not None:
+        context.require_model()
     with_model = with_model or options.augmented is not None or not context.needs_no_model
     features = context.features(take_splits(dataset, splits), with_model=with_model)
     if not context.is_main:

@@ -13,6 +13,7 @@ from flip.data.dataset import Box
 from flip.data.text import utf8
 from flip.errors import ConfigError, DataError
 from flip.files import written_aside
+from flip.reading import is_file
 from flip.report.plots import font_file
 from flip.results import Prediction
 from flip.shown import shown
@@ -100,7 +101,7 @@ def _picture(row: Prediction, root: Path, frame: Box | None) -> Image | str:
         return row.error
     photo = root / row.path
     try:
-        if not photo.is_file():
+        if not is_file(photo):
             return "is not there"
         image = decode_image(photo, frame)
     except (DataError, OSError) as e:

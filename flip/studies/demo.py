@@ -16,7 +16,7 @@ from flip.classify.knn import KnnClassifier
 from flip.classify.training_set import TrainingSet
 from flip.classify.zeroshot import ZeroShotClassifier
 from flip.clip.model import load_model
-from flip.clip.prompts import class_prompts
+from flip.clip.prompts import data_prompts
 from flip.data.dataset import Dataset, few_shot_indices
 from flip.embed.captions import with_caption_features
 from flip.embed.extractor import FeatureExtractor
@@ -240,7 +240,7 @@ class Demo:
         return (extractor or self.extractor).features(self.dataset).split(name)
 
     def _names(self, extractor: FeatureExtractor, prompts: str) -> ZeroShotClassifier:
-        texts = class_prompts(prompts, self.dataset.classnames, self.dataset.raw_names)
+        texts = data_prompts(prompts, self.dataset)
         return build_zero_shot_classifier(texts, extractor.model, settings=self.settings, cache=self.cache)
 
     def _add(self, method: str, sees: str, outcome: Outcome) -> BoolArray:
