@@ -35,11 +35,14 @@ LAYOUTS = (
     "stanford-dogs",
     "food-101",
     "birdsnap",
+    "webdataset",
     "split-folders",
     "images-folder",
     "manifest",
     "class-folders",
 )
+#: Layouts of embeddings that ``flip embed -o`` writes.
+LAYOUTS_OUT = ("flip", "clip-retrieval")
 HEADS = ("auto", "ridge", "mlp", "linear", "svm-linear", "svm-rbf", "gda", "tip", "ensemble")
 TEXT_SIDES = ("none", "prompts", "captions")
 PROMPTS = ("plain", "paper", "bird", "coarse", "clip", "taxon")

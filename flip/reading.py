@@ -1,4 +1,7 @@
-"""Reading what others wrote: plain files only, so that nothing is waited for, and JSON without surprises."""
+"""Reading what others wrote: plain files only, so that nothing is waited for, and JSON without surprises.
+
+What the disk does not have is looked for among :mod:`flip.mounts`: members of tars, and files at URLs.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from flip.mounts import FileState, Place, mounted
+
 #: Seconds to wait for whoever writes into a FIFO.
 PATIENCE = 5.0
+
+#: Bytes of a mounted file that are read together.
+_BLOCK = 4 << 20
+
+#: Errors of the disk for a path that a mount may serve: none has the name, or what is above it is a file.
+_NOT_HERE = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 #: Largest pickle in a checkpoint. That of Stable Diffusion XL with the state of its optimiser has less than 2 MiB.
 MOST_PICKLE_BYTES = 4 << 20
@@ -34,7 +45,12 @@ def open_plain(file: str | Path) -> io.BufferedReader:
     OSError
         If it cannot be opened, or is a folder, a FIFO, a socket or a device; ``strerror`` says what.
     """
-    descriptor = _open(file)
+    try:
+        descriptor = _open(file)
+    except OSError as error:
+        if error.errno in _NOT_HERE and mounted(file) is not None:
+            return io.BufferedReader(_Mounted(file), _BLOCK)
+        raise
     try:
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):
@@ -43,6 +59,66 @@ def open_plain(file: str | Path) -> io.BufferedReader:
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def state_of(file: str | Path) -> FileState:
+    """Return size and times of a plain file, wherever it lies.
+
+    Raises
+    ------
+    OSError
+        If it is not there; with ``errno.EINVAL`` if it is a folder, a FIFO, a socket or a device.
+    """
+    try:
+        found = os.stat(file)  # noqa: PTH116 - a hundred thousand Path objects cost seconds
+    except ValueError as error:
+        raise FileNotFoundError(errno.ENOENT, f"no name of a file ({error})", str(file)) from error
+    except OSError as error:
+        served = mounted(file) if error.errno in _NOT_HERE else None
+        if served is None:
+            raise
+        files, below = served
+        return files.state(below)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, f"it is {_kind(found.st_mode)}, not a plain file", str(file))
+    path = os.path.abspath(file)  # noqa: PTH100
+    return FileState(path, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_dev, found.st_ino)
+
+
+def place_of(file: str | Path) -> Place:
+    """Return where the bytes of a file lie, as a process can open it that knows none of the mounts.
+
+    Raises
+    ------
+    OSError
+        If it is not there.
+    """
+    state = state_of(file)
+    served = None if os.path.isfile(file) else mounted(file)  # noqa: PTH113
+    return Place(state.name, 0, state.size) if served is None else served[0].place(served[1])
+
+
+def is_file(file: str | Path) -> bool:
+    """Return whether a path is a plain file, on the disk or in a mount."""
+    try:
+        state_of(file)
+    except OSError:
+        return False
+    return True
+
+
+def read_range(file: str | Path, start: int, size: int) -> bytes:
+    """Return some bytes of a plain file, fewer only where it ends.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    """
+    with open_plain(file) as stream:
+        if isinstance(stream.raw, _Mounted):
+            return stream.raw.at(start, size)
+        return os.pread(stream.fileno(), size, start)
 
 
 def require_plain(file: str | Path) -> None:
@@ -137,6 +213,46 @@ def read_json(file: str | Path, *, keys_once: bool = True) -> Any:
         If it cannot be read, or is no JSON.
     """
     return parse_json(read_bytes(file).decode("utf-8-sig"), keys_once=keys_once)
+
+
+class _Mounted(io.RawIOBase):
+    """The bytes of a mounted file, read as they are asked for."""
+
+    def __init__(self, file: str | Path) -> None:
+        served = mounted(file)
+        assert served is not None
+        self._files, self._below = served
+        self._size = self._files.state(self._below).size
+        self._at = 0
+
+    def at(self, start: int, size: int) -> bytes:
+        """Return the bytes at a place."""
+        return self._files.read(self._below, start, size)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readall(self) -> bytes:
+        data = self.at(self._at, max(0, self._size - self._at))
+        self._at += len(data)
+        return data
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.at(self._at, min(len(buffer), max(0, self._size - self._at)))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from flip.arrays import Array, FloatArray
+from flip.classify.minimise import minimise
 
 #: Weights are searched between these, in units of one over the spread of the logits they multiply.
 LARGEST_WEIGHT = 1e3
@@ -28,6 +29,14 @@ def softmax(logits: Array, temperature: float = 1.0) -> FloatArray:
     shares: FloatArray = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     shares /= shares.sum(axis=1, keepdims=True)
     return shares
+
+
+def log_softmax(logits: Array) -> FloatArray:
+    """Return the logarithms of ``softmax(logits)``, shape (n, c), float32."""
+    wide = np.asarray(logits, dtype=np.float32)
+    shifted: FloatArray = wide - wide.max(axis=1, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return shifted
 
 
 def row_losses(logits: Array, labels: Array) -> Array:
@@ -53,23 +62,21 @@ def fit_logit_weights(sources: Sequence[Array], labels: Array, bias_variance: fl
     bias_variance : float
         Prior variance of the per-class bias, in squared nats; 0 for no biases.
     """
-    from scipy.optimize import minimize
-
     m, classes = len(sources), sources[0].shape[1]
     spreads = np.array([float(np.std(s - s.mean(axis=1, keepdims=True))) or 1.0 for s in sources])
     stack = [np.asarray(s / spread, dtype=np.float32) for s, spread in zip(sources, spreads, strict=True)]
     objective = _SmoothedLogLoss(stack, labels, bias_variance)
     start = np.append(np.ones(m), np.zeros(classes if bias_variance else 0))
-    bounds = [(0.0, LARGEST_WEIGHT)] * m + [(None, None)] * (len(start) - m)
-    # Smaller steps than this are lost in the rounding of float32.
-    options = {"ftol": 1e-7}
-    found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-    bias = found.x[m:] if bias_variance else np.zeros(classes)
-    return LogitWeights(np.asarray(found.x[:m] / spreads), np.asarray(bias), float(found.fun))
+    is_weight = np.arange(len(start)) < m
+    lower, upper = np.where(is_weight, 0.0, -np.inf), np.where(is_weight, LARGEST_WEIGHT, np.inf)
+    # A smaller tolerance is lost in the rounding of float32.
+    found, loss = minimise(objective, start, lower, upper, tolerance=1e-7)
+    bias = found[m:] if bias_variance else np.zeros(classes)
+    return LogitWeights(found[:m] / spreads, bias, loss)
 
 
 class _SmoothedLogLoss:
-    """Mean smoothed log-loss of ``softmax(Σ w_m · sources[m] + b)``, and its gradient, as SciPy minimises it.
+    """Mean smoothed log-loss of ``softmax(Σ w_m · sources[m] + b)``, and its gradient.
 
     Its parameters are the m weights and, with a ``bias_variance``, the c biases.
     """

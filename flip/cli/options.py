@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 import typer
 
 from flip.cli.context import is_main_process, messages
+from flip.cli.delivery import delivered
 from flip.cli.pictures import parse_plot
 from flip.errors import ConfigError
 from flip.files import is_special, require_new_folder, require_writable
@@ -53,10 +54,10 @@ def command(app: typer.Typer, name: str, config_type: type[Config]) -> Callable[
                 options = config_type(**values)
             except ConfigError as e:
                 raise _Invalid(str(e)) from e
-            with messages(options):
+            with messages(options), delivered(options) as local:
                 if is_main_process():
-                    require_outputs(options)
-                body(options)
+                    require_outputs(local)
+                body(local)
 
         parameters = [
             inspect.Parameter(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flip.data.text import nfc
+from flip.reading import is_file
 
 # Litter of operating systems; names that begin with a dot are skipped as well.
 _LITTER = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
@@ -87,7 +88,7 @@ class FileIndex:
         names = self._listed(parent)
         if name not in names:
             # The file system may fold case or accents; the list may have been written where accents were composed.
-            if (self._folder / path).is_file():
+            if is_file(self._folder / path):
                 return path
             found = self._spelt(path)
             return found if found is None else self.find(found)

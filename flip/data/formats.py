@@ -37,6 +37,7 @@ _HEIC_ADVICE = (
 _SUFFIXED = re.compile(
     r"\.(?:jpe?g|png|webp|gif|bmp|tiff?|heic)(?:[?&!@#:;~].*|\.\d+|_(?:large|small|orig|medium))$", re.I
 )
+_SUFFIXES = ((b"\x89PNG", ".png"), (b"GIF8", ".gif"), (b"RIFF", ".webp"), (b"BM", ".bmp"), (b"II*\0", ".tif"))
 _PHOTO_SIGNS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 
 
@@ -102,6 +103,11 @@ def is_photo(folder: Path, path: str) -> bool:
     except OSError:
         return False
     return head.startswith(_PHOTO_SIGNS) or (head[:4] == b"RIFF" and head[8:] == b"WEBP") or is_heif(head)
+
+
+def photo_suffix(head: bytes) -> str:
+    """Return the suffix for a photo that begins like this; what is unknown gets ``.jpg`` and is read all the same."""
+    return next((suffix for sign, suffix in _SUFFIXES if head.startswith(sign)), ".jpg")
 
 
 def suffix_advice(suffix: str) -> str:

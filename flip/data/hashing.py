@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
@@ -12,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from flip.arrays import FloatArray, IntArray, PixelArray
-from flip.reading import open_plain
+from flip.reading import open_plain, state_of
 
 _SIDE = 12
 
@@ -67,23 +66,24 @@ def same_content(files: Sequence[str]) -> list[IntArray]:
     ----------
     files : sequence of n str
     """
-    by_size: dict[int, dict[tuple[int, int], list[int]]] = defaultdict(lambda: defaultdict(list))
-    times: dict[tuple[int, int], int] = {}
+    by_size: dict[int, dict[object, list[int]]] = defaultdict(lambda: defaultdict(list))
+    times, tags = dict[object, int](), dict[object, str | None]()
     for row, file in enumerate(files):
         try:
-            status = os.stat(file)  # noqa: PTH116 - a Path for each file is what makes this slow
+            state = state_of(file)
         except OSError:
             continue
-        if status.st_size:
-            file_id = (status.st_dev, status.st_ino)
-            by_size[status.st_size][file_id].append(row)
-            times[file_id] = status.st_mtime_ns
+        if state.size:
+            file_id: object = (state.device, state.inode) if state.inode else state.name
+            by_size[state.size][file_id].append(row)
+            times[file_id] = state.mtime_ns
+            tags[file_id] = state.tag
     groups = []
     for size, found in by_size.items():
         by_digest: dict[object, list[int]] = defaultdict(list)
         for file_id, rows in found.items():
-            # One file alone among those of its size need not be read to be known as itself.
-            key = file_id if len(found) == 1 else _digest(files[rows[0]], size, times[file_id])
+            # One file alone among those of its size need not be read to be known as itself, nor one whose server knows.
+            key = file_id if len(found) == 1 else tags[file_id] or _digest(files[rows[0]], size, times[file_id])
             by_digest[key or file_id] += rows
         groups += [np.array(sorted(rows)) for rows in by_digest.values() if len(rows) > 1]
     return sorted(groups, key=lambda rows: int(rows[0]))

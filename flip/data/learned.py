@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from flip.data.text import read_text
 from flip.errors import DataError, reason_of
 from flip.files import write_text
-from flip.reading import open_plain
+from flip.reading import open_plain, state_of
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +87,7 @@ def require_unlearned(what: str, learned: int, scored: int, split: str) -> None:
 def _key(file: str, sizes: set[str] | None = None) -> str | None:
     """Return the line of a file; None where it cannot be read, or has none of these sizes."""
     try:
-        size = str(os.stat(file).st_size)  # noqa: PTH116 - a Path for each file costs seconds
+        size = str(state_of(file).size)
         if sizes is not None and size not in sizes:
             return None
         with open_plain(file) as stream:

@@ -11,6 +11,9 @@ from flip.data.classnames import clean_class_names
 from flip.data.dataset import Dataset, Record
 from flip.errors import ConfigError, DataError
 from flip.files import json_text, write_text
+from flip.mounts import mounted
+from flip.reading import state_of
+from flip.remote import url_of
 
 
 def write_manifest(dataset: Dataset, file: Path) -> None:
@@ -53,9 +56,11 @@ def require_manifest_name(file: Path) -> None:
 
 
 def _row(dataset: Dataset, record: Record, labels: tuple[str, ...], folder: Path) -> dict[str, object]:
-    photo = dataset.file(record).absolute()
-    path = photo.relative_to(folder) if photo.is_relative_to(folder) else photo
-    row: dict[str, object] = {"path": path.as_posix(), "label": labels[record.label], "split": record.split}
+    row: dict[str, object] = {
+        "path": _path(dataset.file(record).absolute(), folder),
+        "label": labels[record.label],
+        "split": record.split,
+    }
     if record.captions:
         row["captions"] = list(record.captions)
     if record.box is not None:
@@ -65,6 +70,13 @@ def _row(dataset: Dataset, record: Record, labels: tuple[str, ...], folder: Path
     if record.frame is not None:
         row["frame"] = " ".join(f"{number:g}" for number in record.frame)
     return row
+
+
+def _path(photo: Path, folder: Path) -> str:
+    """Return a photo's path relative to the manifest's folder where it lies below it, its URL where it has one."""
+    if not photo.exists() and mounted(photo) is not None and url_of(name := state_of(photo).name):
+        return name
+    return (photo.relative_to(folder) if photo.is_relative_to(folder) else photo).as_posix()
 
 
 def _csv(rows: list[dict[str, object]]) -> str:

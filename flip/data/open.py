@@ -16,13 +16,16 @@ from flip.data.files import is_hidden, subfolders
 from flip.data.formats import is_image_file, suffix_advice
 from flip.data.layout import Layout, layouts
 from flip.data.official import missing_files, unused_splits
+from flip.data.remote_data import localise
 from flip.data.renaming import rename_classes
 from flip.data.sample import read_sample
+from flip.data.samples import is_pattern
 from flip.data.settings import DEFAULT_TEST_FRACTION, ReadSettings
 from flip.data.table_files import READERS
-from flip.errors import ConfigError, DataError, near_names, reason_of
+from flip.errors import ConfigError, DataError, FlipError, near_names, reason_of
 from flip.names import LAYOUTS
-from flip.reading import what_is
+from flip.reading import is_file, what_is
+from flip.remote import url_of
 from flip.sample.fieldguide import GUIDES
 
 log = logging.getLogger(__name__)
@@ -45,13 +48,15 @@ def open_dataset(
     classnames: Path | None = None,
     class_level: int | None = None,
     cache: Path | None = None,
+    embedding_column: str | None = None,
 ) -> Dataset:
     """Read labelled photos from a folder or a manifest, telling the layout from what is there.
 
     Parameters
     ----------
     data : str or Path, optional
-        A folder, a manifest, or a word of ``flip.names.SAMPLE_DATA`` for drawn birds; see :func:`default_data`.
+        A folder, a manifest, a tar, a pattern of tars (``birds-{0000..0003}.tar``), the URL of any of them
+        (``s3://…``), or a word of ``flip.names.SAMPLE_DATA`` for drawn birds; see :func:`default_data`.
     layout : str, optional
         One of ``flip.names.LAYOUTS``, to read the data as that.
     test_fraction : float
@@ -62,6 +67,8 @@ def open_dataset(
         Level of folders that are the classes: 1 for ``<class>/*``, 2 for ``<genus>/<class>/*``.
     cache : Path, optional
         The folder of drawn birds and of photos unpacked from tables; the platform's cache without it.
+    embedding_column : str, optional
+        Column of a Parquet table that holds embeddings, to read the data as that; else the only one of float lists.
 
     Raises
     ------
@@ -70,14 +77,28 @@ def open_dataset(
     ConfigError
         If ``layout``, ``test_fraction`` or ``class_level`` is not allowed.
     """
-    settings = ReadSettings(test_fraction=test_fraction, class_level=class_level, cache=cache)
+    settings = ReadSettings(
+        test_fraction=test_fraction, class_level=class_level, cache=cache, embedding_column=embedding_column
+    )
     _require_known(layout)
+    layout = layout or ("embeddings" if embedding_column else None)
     data = data or default_data()
     if data is None:
         raise ConfigError(f"no data is named, and there is no FLIP_DATA and no {USUAL_DATA}; pass a folder of photos")
     if str(data) in GUIDES and layout is None:
         return _finished(read_sample(str(data), cache), classnames)
+    if (url := url_of(data)) is not None:
+        return _open_remote(url, layout, settings, classnames)
     return _open(Path(data).expanduser(), layout, settings, classnames)
+
+
+def _open_remote(url: str, layout: str | None, settings: ReadSettings, classnames: Path | None) -> Dataset:
+    """Read data at a URL; errors name it rather than the folder that stands for it."""
+    data = localise(url, settings.cache)
+    try:
+        return _open(data.path, layout, settings, classnames)
+    except FlipError as error:
+        raise type(error)(str(error.args[0]).replace(str(data.folder), data.url)) from error
 
 
 def _require_known(layout: str | None) -> None:
@@ -98,7 +119,7 @@ def _read(root: Path, layout: str | None, settings: ReadSettings) -> Dataset:
     """Read data as a layout; an error, or a note, says when an archive's files are there in part or are not used."""
     _require_something(root)
     chosen = layouts()[layout] if layout else _recognise(root)
-    if root.is_file() and not chosen.files:
+    if is_file(root) and not chosen.files:
         raise DataError(
             f"{root} is a file, and {chosen.name} is a layout of folders; pass the folder, or --layout manifest"
         )
@@ -175,7 +196,7 @@ def _accepted() -> str:
 
 
 def _require_something(root: Path) -> None:
-    if root.is_file():
+    if is_file(root) or is_pattern(root):
         return
     if not root.is_dir():
         if kind := what_is(root):
@@ -191,13 +212,15 @@ def _require_something(root: Path) -> None:
 
 def _recognise(root: Path) -> Layout:
     """Return the layout of what is there: the first that knows it."""
+    if is_pattern(root):
+        return layouts()["webdataset"]
     for layout in layouts().values():
         if (layout.files or root.is_dir()) and layout.recognise(root):
             return layout
-    if root.is_file():
+    if is_file(root):
         advice = suffix_advice(root.suffix.lower())
         raise DataError(
-            f"{root} is no manifest; its name must end in one of {', '.join(READERS)}, or give a folder"
+            f"{root} is no manifest; its name must end in one of {', '.join(READERS)}, .tar, or give a folder"
             + (f" ({advice})" if advice else "")
         )
     raise DataError(_unrecognised(root))

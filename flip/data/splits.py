@@ -65,6 +65,11 @@ def says_split(name: str) -> bool:
     return _split_and_rest(name)[0] is not None
 
 
+def named_split(name: str) -> str | None:
+    """Return the split that one word of a name says, whatever the others are; None where no word or several do."""
+    return _split_and_rest(name)[0]
+
+
 def read_splits(names: Iterable[str]) -> dict[str, str]:
     """Return the split of each name that is a word for one; ``eval`` is the test split where no other name says test.
 

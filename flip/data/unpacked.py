@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 from flip.data.captions import parse_captions
+from flip.data.formats import photo_suffix
 from flip.data.parquet import open_parquet
 from flip.data.text import read_text
 from flip.errors import DataError, reason_of
@@ -18,9 +19,6 @@ from flip.reading import parse_json
 log = logging.getLogger(__name__)
 
 _ROWS = "rows.jsonl"
-
-#: How unpacked photos begin, and the suffix they get; what is none of these is read by its content all the same.
-_SUFFIXES = ((b"\x89PNG", ".png"), (b"GIF8", ".gif"), (b"RIFF", ".webp"), (b"BM", ".bmp"), (b"II*\0", ".tif"))
 
 
 class PhotoTable(NamedTuple):
@@ -88,7 +86,7 @@ def _unpack(files: Sequence[PhotoTable], folder: Path) -> None:
                     raise DataError(
                         f"{file.path}:{number + 1}: no bytes of a photo; download the photos with the table"
                     )
-                name += next((suffix for head, suffix in _SUFFIXES if content.startswith(head)), ".jpg")
+                name += photo_suffix(content)
                 (folder / name).parent.mkdir(exist_ok=True)
                 (folder / name).write_bytes(content)
                 row = {"path": name, "label": cells.label, "split": file.split, "captions": cells.captions}

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +25,17 @@ from flip.embed.settings import DEFAULTS, EmbedSettings
 from flip.embed.stream import EmbeddedBatch, embed_stream
 from flip.embed.table import make_features, read_table_features
 from flip.embed.text_cache import TextCache
-from flip.errors import ConfigError
+from flip.errors import ConfigError, DataError
 from flip.features import Features
 from flip.files import cache_folder
+from flip.mounts import ask_ahead, waits_for_network
+from flip.remote import AT_ONCE
 from flip.settings import Progress
 
 log = logging.getLogger(__name__)
+
+#: Photos that are looked up together where only their number is asked for.
+_LOOK_UP = 16_384
 
 _PRECISION_CHANGED = "--precision auto was %s on this machine and is now %s; this run keeps %s, the next takes %s"
 
@@ -152,7 +158,11 @@ class FeatureExtractor:
             yield from self._stream((Source(file) for file in files), cache)
 
     def _stream(self, sources: Iterable[Source], cache: EmbeddingCache) -> Iterator[EmbeddedBatch]:
-        size, workers = self.settings.batch_size, self.settings.workers or cpu_count()
+        size, sources = self.settings.batch_size, iter(sources)
+        first = list(islice(sources, 1))
+        waits = any(waits_for_network(source.file) for source in first)
+        workers = self.settings.workers or (max(AT_ONCE, cpu_count()) if waits else cpu_count())
+        sources = chain(first, sources)
         for batch in embed_stream(sources, cache, lambda: self.encoder, batch_size=size, workers=workers):
             self._read[0] += batch.new
             yield batch
@@ -170,7 +180,7 @@ class FeatureExtractor:
             If the data is a table of embeddings that another model made.
         """
         if dataset.embeddings is not None:
-            return read_table_features(dataset, self.model.fingerprint, self.model.name)
+            return read_table_features(dataset, self.model)
         found = self._embed(self._sources(dataset), progress)
         return make_features(dataset, found.embeddings, found.errors, self.model.fingerprint)
 
@@ -178,9 +188,45 @@ class FeatureExtractor:
         """Return how many photos of a dataset need not be embedded."""
         if dataset.embeddings is not None:
             return len(dataset)
+        ask_ahead(dataset.files)
         with self.open_cache() as cache:
-            keys = [file_key(source) for source in self._sources(dataset)]
-            return int(cache.look_up(keys).known.sum())
+            sources, known = self._sources(dataset), 0
+            for begin in range(0, len(sources), _LOOK_UP):
+                keys = [file_key(source) for source in sources[begin : begin + _LOOK_UP]]
+                known += int(cache.look_up(keys).known.sum())
+            return known
+
+    def batches(self, dataset: Dataset, progress: Progress | None = None) -> Iterator[EmbeddedBatch]:
+        """Yield the photos of a dataset in order, a batch at a time, however many there are.
+
+        Under ``accelerate launch`` each process embeds its share first, and the main process alone yields batches.
+
+        Raises
+        ------
+        ConfigError
+            If photos are to be cut to boxes and the data has none.
+        DataError
+            If the data is a table of embeddings.
+        """
+        if dataset.embeddings is not None:
+            raise DataError(f"{dataset.embeddings} is a table of embeddings already; pass --data with the photos")
+        sources = self._sources(dataset)
+        missing = len(sources) - self.count_known(dataset) if has_siblings() else 0
+        with self.open_cache() as cache:
+            if has_siblings():
+                for batch in self._stream((sources[i] for i in self.placement.share(len(sources))), cache):
+                    if progress:
+                        progress(len(batch.sources) * self.placement.process_count)
+                cache.flush()
+                self.placement.wait_for_everyone()
+                if not self.is_main:
+                    return
+            for batch in self._stream(sources, cache):
+                yield batch
+                if progress and not has_siblings():
+                    progress(len(batch.sources))
+            if has_siblings():
+                self._read[0] = missing
 
     def _sources(self, dataset: Dataset) -> list[Source]:
         crop = self.settings.crop == "boxes"
@@ -189,6 +235,7 @@ class FeatureExtractor:
         return [Source(file, r.region(crop)) for file, r in zip(dataset.files, dataset.records, strict=True)]
 
     def _embed(self, sources: Sequence[Source], progress: Progress | None) -> Found:
+        ask_ahead([source.file for source in sources])
         with self.open_cache() as cache:
             found = cache.look_up([file_key(source) for source in sources])
             missing = np.flatnonzero(~found.known)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import os
-import stat
 from typing import NamedTuple
 
 from flip.data.dataset import Box
 from flip.data.text import column_text
+from flip.errors import reason_of
+from flip.reading import state_of
 
 #: Decodings of a photo, cached separately: at full size, or a JPEG at reduced scale.
 EXACT, FAST = "exact", "fast"
@@ -32,7 +33,7 @@ class FileKey(NamedTuple):
     Attributes
     ----------
     path : str
-        Absolute, and ends in ``#xywh=…`` where a box was cut out.
+        Absolute, or a URL, and ends in ``#xywh=…`` where a box was cut out.
     size, mtime_ns : int
     ctime_ns : int or None
         Time of the last change of content or name, which no program can set: it tells a file that was replaced by
@@ -54,13 +55,11 @@ class NoPhoto(NamedTuple):
 def file_key(source: Source) -> FileKey | NoPhoto:
     """Return the key of a photo's cached row, or why there is none."""
     try:
-        found = os.stat(source.file)  # noqa: PTH116 - a hundred thousand Path objects cost seconds
-    except (OSError, ValueError):
-        return NoPhoto("no such file")
-    if not stat.S_ISREG(found.st_mode):
-        return NoPhoto("not a plain file")
-    path = os.path.abspath(source.file)  # noqa: PTH100
-    return FileKey(path + source.view, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        found = state_of(source.file)
+    except OSError as error:
+        known = {errno.EINVAL: "not a plain file", errno.EIO: f"cannot be read: {reason_of(error)}"}
+        return NoPhoto(known.get(error.errno or 0, "no such file"))
+    return FileKey(found.name + source.view, found.size, found.mtime_ns, found.ctime_ns)
 
 
 def number(text: str, decoding: str = EXACT) -> int:

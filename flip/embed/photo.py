@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Callable
 from typing import BinaryIO, NamedTuple
 
@@ -13,7 +12,7 @@ from flip.clip.encoder import Encoder
 from flip.embed.decoding import read_pixels
 from flip.embed.keys import EXACT, FileKey, Source
 from flip.errors import FlipError
-from flip.reading import open_plain
+from flip.reading import open_plain, state_of
 
 #: A file of more bytes is not held in memory: it is read once for the hash and again for the pixels.
 _MOST_IN_MEMORY = 256 << 20
@@ -59,8 +58,8 @@ def read_photo(
     """
     try:
         with open_plain(source.file) as file:
-            held, digest = _hashed(file, source.file)
-            now = os.fstat(file.fileno())
+            held, digest = _hashed(file, source.file, key.size)
+            now = state_of(source.file)
             content = digest + source.view
             if knows_content(key, content):
                 return PhotoRead(content, is_known=True)
@@ -69,7 +68,7 @@ def read_photo(
             _ = made.prepare
             read = _decoded(held, source, made, fast)
             # A file that is just being written is embedded as it is, and looked at again by the next run.
-            is_whole = (now.st_size, now.st_mtime_ns) == (key.size, key.mtime_ns)
+            is_whole = (now.size, now.mtime_ns) == (key.size, key.mtime_ns)
             return read._replace(content=content, is_lasting=read.is_lasting and is_whole)
     except OSError as e:
         return PhotoRead(error=f"cannot be read: {e.strerror or e}", is_lasting=False)
@@ -91,9 +90,9 @@ class _NamedBytes(io.BytesIO):
     name = ""
 
 
-def _hashed(file: io.BufferedReader, name: str) -> tuple[BinaryIO, str]:
+def _hashed(file: io.BufferedReader, name: str, size: int) -> tuple[BinaryIO, str]:
     """Return a stream to decode a photo from, and the sha256 of its bytes."""
-    if os.fstat(file.fileno()).st_size > _MOST_IN_MEMORY:
+    if size > _MOST_IN_MEMORY:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
         return file, digest

@@ -20,6 +20,7 @@ from flip.embed.promise import Promise
 from flip.embed.rows import NewRow
 from flip.embed.vectors import as_kept, as_used
 from flip.features import Features
+from flip.mounts import ask_ahead
 
 #: Batches that are decoded, or being decoded, while the network works on one.
 BATCHES_AHEAD = 2
@@ -124,6 +125,7 @@ class _Stream:
 
     def _fill(self) -> None:
         while self._has_room() and (chunk := list(islice(self.todo, self.batch_size))):
+            ask_ahead([source.file for source in chunk])
             keys = [file_key(source) for source in chunk]
             batch = _Batch(chunk, keys, self.cache.look_up(keys))
             unknown = {int(i): key for i in np.flatnonzero(~batch.found.known) if isinstance(key := keys[i], FileKey)}

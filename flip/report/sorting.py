@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from flip.data.formats import is_image_file, photo_suffix
 from flip.errors import ConfigError, reason_of
 from flip.files import claim_folder
-from flip.reading import open_plain
+from flip.reading import is_file, open_plain
 from flip.results import Prediction
 
 #: Folders for what has no label.
@@ -56,7 +57,7 @@ def copy_to(rows: Iterable[Prediction], root: Path, folder: Path, *, link: bool 
     placed, missing = 0, []
     for row in rows:
         source = (root / row.path).absolute()
-        if not source.is_file():
+        if not is_file(source):
             missing.append(row.path)
             continue
         target = folders.of(row)
@@ -118,15 +119,26 @@ def _unique(name: str, taken: set[str]) -> str:
 
 
 def _place(source: Path, folder: Path, link: bool) -> None:
-    """Copy or link a photo into a folder under its own name, or the first numbered one that is free."""
-    number = 1
+    """Copy or link a photo into a folder under its own name, or the first numbered one that is free.
+
+    A photo in a tar or at a URL is copied: no link leads there. In a tar its name has no suffix, and it gets one.
+    """
+    lies_here, number = source.is_file(), 1
+    stem, suffix = (
+        (source.stem, source.suffix) if lies_here or is_image_file(source) else (source.name, _suffix(source))
+    )
     while True:
-        target = folder / (source.name if number == 1 else f"{source.stem} ({number}){source.suffix}")
+        target = folder / (f"{stem}{suffix}" if number == 1 else f"{stem} ({number}){suffix}")
         try:
-            target.symlink_to(source) if link else _copy(source, target)
+            target.symlink_to(source) if link and lies_here else _copy(source, target)
             return
         except FileExistsError:
             number += 1
+
+
+def _suffix(source: Path) -> str:
+    with open_plain(source) as photo:
+        return photo_suffix(photo.read(16))
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -136,4 +148,5 @@ def _copy(source: Path, target: Path) -> None:
         except BaseException:
             target.unlink()
             raise
-    shutil.copystat(source, target)
+    if source.is_file():
+        shutil.copystat(source, target)

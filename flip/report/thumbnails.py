@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from flip.data.dataset import Photo
 from flip.errors import DataError
+from flip.reading import is_file
 from flip.settings import Progress
 
 #: Longest side of a thumbnail, in pixels.
@@ -36,7 +37,7 @@ def thumbnail(photo: Photo, side: int = SIDE) -> bytes | None:
 
     try:
         # A FIFO or a device would be waited for.
-        if not photo.file.is_file():
+        if not is_file(photo.file):
             return None
         image = decode_photo(photo)
     except (DataError, OSError, ValueError):

@@ -101,8 +101,8 @@ def test_an_unknown_layout_names_those_there_are(tmp_path: Path) -> None:
         match=r"layout 'class-folder' is unknown; did you mean class-folders.* pass one of embeddings, .*cub, ",
     ):
         open_dataset(tmp_path, layout="class-folder")
-    with pytest.raises(ConfigError, match=r"layout 'webdataset' is unknown"):
-        open_dataset(tmp_path, layout="webdataset")
+    with pytest.raises(ConfigError, match=r"layout 'imagenet' is unknown"):
+        open_dataset(tmp_path, layout="imagenet")
 
 
 def test_what_is_not_there_is_reported_with_near_names(draw: Draw, tmp_path: Path) -> None:

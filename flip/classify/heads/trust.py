@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from flip.arrays import Array, BoolArray, Float64Array, FloatArray, IntArray
-from flip.classify.calibration import softmax
+from flip.classify.calibration import log_softmax, softmax
 
 #: Scales tried, in units of one over the spread of the zero-shot logits.
 SCALES = tuple(np.geomspace(0.1, 20, 30))
@@ -183,13 +183,11 @@ def least_squares_weight(log_probabilities: Array, labels: IntArray) -> float:
 
 def log_gains(zero_shot: Array, labels: IntArray, scale: float) -> Float64Array:
     """Return each row's gain in log-probability over chance, (n,): smoothed by one part in n + 2 (Platt, 1999)."""
-    from scipy import special
-
     n, classes = zero_shot.shape
     smoothing, out = 1.0 / (n + 2), np.empty(n)
     for start in range(0, n, step := max(1, CHUNK // classes)):
         part = slice(start, start + step)
-        logs = special.log_softmax(np.float32(scale) * zero_shot[part], axis=1)
+        logs = log_softmax(np.float32(scale) * zero_shot[part])
         at_label = logs[np.arange(len(logs)), labels[part]].astype(np.float64)
         out[part] = (1 - smoothing) * at_label + smoothing * logs.mean(axis=1, dtype=np.float64) + np.log(classes)
     return out
@@ -224,6 +222,5 @@ def _fit_share(gains: Float64Array, scale: float) -> _Mixture:
 
 
 def _posterior(gains: Float64Array, share: float) -> Float64Array:
-    from scipy import special
-
-    return np.asarray(special.expit(gains + np.log(share) - np.log1p(-share)))
+    # The logistic function, which cannot overflow in this form.
+    return np.asarray(np.exp(-np.logaddexp(0.0, np.log1p(-share) - np.log(share) - gains)))

@@ -12,12 +12,14 @@ from flip.data.files import FileIndex, real_path, subfolders
 from flip.data.layout import Layout
 from flip.data.ledger import Ledger
 from flip.data.photo_folders import METADATA_FILES, has_photos
+from flip.data.remote_data import PHOTO_PROTOCOLS, serve_urls
 from flip.data.settings import DEFAULTS, ReadSettings
 from flip.data.splits import UNLABELED, describe_splits, hash_splits
 from flip.data.table_files import READERS, read_table
 from flip.data.tables import ALIASES, Row, Table
 from flip.data.text import nfc
 from flip.errors import DataError, near_names
+from flip.mounts import ask_ahead
 
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -38,9 +40,9 @@ def is_manifest(data: Path) -> bool:
 def read_manifest(data: Path, settings: ReadSettings = DEFAULTS) -> Dataset:
     """Read a ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` file with a row for each photo.
 
-    Columns: ``path`` or ``file_name`` (absolute, or relative to the file's folder) and ``label``; optional ``split``,
-    ``captions``, ``caption`` or ``text`` (a string, a list, or a list written as JSON), ``source``, and ``x``, ``y``,
-    ``w``, ``h`` or ``bbox`` (pixels), ``frame``. Usual other names of the first three are known: see
+    Columns: ``path`` or ``file_name`` (absolute, relative to the file's folder, or a URL) and ``label``; optional
+    ``split``, ``captions``, ``caption`` or ``text`` (a string, a list, or a list written as JSON), ``source``, and
+    ``x``, ``y``, ``w``, ``h`` or ``bbox`` (pixels), ``frame``. Usual other names of the first three are known: see
     ``flip.data.tables.ALIASES``. Other columns are left alone. Without ``split`` the path's hash decides.
 
     Parameters
@@ -123,6 +125,9 @@ def _paths(root: Path, column: str, rows: list[Row], ledger: Ledger) -> list[str
     """Return record paths, each known to be a file and to be there once, links and ``..`` followed."""
     files = FileIndex(root)
     absolute_root = root.absolute()
+    named = [path for row in rows if (path := row.text(column))]
+    serve_urls(absolute_root, (path for path in named if _URL.match(path)))
+    ask_ahead([absolute_root / path for path in named if not _URL.match(path)])
     folders: dict[str, str] = {}
     first: dict[str, int] = {}
     paths = []
@@ -140,7 +145,10 @@ def _paths(root: Path, column: str, rows: list[Row], ledger: Ledger) -> list[str
 def _find(row: Row, given: str, root: Path, files: FileIndex, ledger: Ledger) -> str:
     """Return the record path of a file as a cell names it."""
     if _URL.match(given):
-        raise DataError(f"{row.where}: {given!r} is a URL; download the photos, and write their paths")
+        if given.partition("://")[0] not in PHOTO_PROTOCOLS:
+            raise DataError(f"{row.where}: {given!r} is a URL that is not read; download the photo, and write its path")
+        ledger.notice("photos that are read from URLs", given)
+        return given
     if given.startswith("~"):
         ledger.notice("paths with ~, which is your home folder", given)
     path = _record_path(root, str(Path(given).expanduser()) if given.startswith("~") else given)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from flip.data.classnames import clean_class_names, label_indices
+from flip.data.classnames import clean_class_names
 from flip.data.dataset import Dataset, Record
 from flip.data.layout import Layout
 from flip.data.ledger import Ledger
+from flip.data.numbered import name_of, named_indices
 from flip.data.parquet import parquet_files, read_parquet_schema
 from flip.data.settings import DEFAULTS, ReadSettings
 from flip.data.splits import UNLABELED, describe_splits, hash_splits, read_splits
@@ -46,8 +47,8 @@ def read_parquet_images(data: Path, settings: ReadSettings = DEFAULTS) -> Datase
     names = _class_names(files)
     folder = unpacked(files, data, settings.cache)
     rows = read_rows(folder)
-    raw_labels = [_label(row["label"], names) for row in rows]
-    raw_names, labels = _indices(raw_labels, names, ledger)
+    raw_labels = [name_of(row["label"], names) for row in rows]
+    raw_names, labels = named_indices(raw_labels, names, ledger)
     hashed = hash_splits([row["path"] for row in rows], labels, settings.test_fraction)
     records = tuple(
         Record(row["path"], label, row["split"] or split, tuple(row["captions"]))
@@ -142,27 +143,6 @@ def _names_of_card(card: Path, label: str) -> list[str] | None:
         if match := re.fullmatch(r"""\s*['"]?(\d+)['"]?:\s*(['"]?)(.*)\2\s*""", line):
             names[int(match[1])] = match[3]
     return [names[i] for i in range(len(names))] if found and names.keys() == set(range(len(names))) and names else None
-
-
-def _label(value: object, names: list[str] | None) -> str:
-    if names is not None and isinstance(value, int):
-        if not 0 <= value < len(names):
-            raise DataError(f"label {value} has no name; the table names {len(names)} classes")
-        return names[value]
-    return str(value)
-
-
-def _indices(raw_labels: list[str], names: list[str] | None, ledger: Ledger) -> tuple[tuple[str, ...], list[int]]:
-    """Return the classes and each row's label: in the order of the named classes, where they are named."""
-    raw_names, labels = label_indices(raw_labels)
-    if names is None or not set(raw_names) <= set(names):
-        return raw_names, labels
-    for name in names:
-        if name not in raw_names:
-            ledger.omit("classes without photos", name)
-    ordered = tuple(name for name in dict.fromkeys(names) if name in set(raw_names))
-    place = {name: i for i, name in enumerate(ordered)}
-    return ordered, [place[nfc(raw)] for raw in raw_labels]
 
 
 LAYOUT = Layout(

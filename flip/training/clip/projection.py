@@ -102,8 +102,9 @@ def find_projection(visual: nn.Module, model: str) -> Projection:
     if isinstance(head, nn.Sequential) and len(head) and isinstance(last := head[-1], nn.Linear):
         name = list(head.named_children())[-1][0]
         return Projection(head, name, last.get_parameter("weight"), last.bias)
-    if isinstance(pool, nn.Module) and isinstance(last := getattr(pool, "c_proj", None), nn.Linear):
-        return Projection(pool, "c_proj", last.get_parameter("weight"), last.bias)
+    pooled = getattr(pool, "c_proj", None)
+    if isinstance(pool, nn.Module) and isinstance(pooled, nn.Linear):
+        return Projection(pool, "c_proj", pooled.get_parameter("weight"), pooled.bias)
     raise ConfigError(
         f"--train projection with --shots: the image tower of {model} ends in no linear map of its own; leave out "
         "--train, which trains low-rank additions"

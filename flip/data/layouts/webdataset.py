@@ -1,0 +1,184 @@
+"""WebDataset: tars of photos, each with files of the same key that hold its label and captions."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from flip.data.classnames import clean_class_names
+from flip.data.dataset import Dataset, Record
+from flip.data.files import list_files, subfolders
+from flip.data.formats import is_image_file
+from flip.data.layout import Layout
+from flip.data.ledger import Ledger
+from flip.data.levels import class_of_folders
+from flip.data.numbered import name_of, named_indices
+from flip.data.photo_folders import UNNAMED_CLASS
+from flip.data.samples import expand, is_pattern, is_unlabeled, read_samples, split_of
+from flip.data.settings import DEFAULTS, ReadSettings
+from flip.data.splits import hash_splits, named_split
+from flip.data.tables import Row, Table
+from flip.data.text import nfc, read_text
+from flip.errors import DataError
+from flip.reading import is_file
+
+#: The names of numbered classes, one per line, beside the tars or one folder above.
+_NAMES_FILE = "classnames.txt"
+
+_T = TypeVar("_T")
+
+
+class _Photo(NamedTuple):
+    path: str  # "shard.tar/key", relative to the root
+    key: str
+    row: Row
+    split: str | None
+
+
+def is_webdataset(data: Path) -> bool:
+    """Return whether a path is a tar, or a folder that holds some, in it or in its folders of splits, and no photos."""
+    if not data.is_dir():
+        return data.suffix.lower() == ".tar"
+    places = [data, *(data / name for name in subfolders(data) if named_split(name))]
+    if not any(_is_tar(path.name) for place in places for path in place.iterdir()):
+        return False
+    return not any(is_image_file(path) for path in list_files(data))
+
+
+def read_webdataset(data: Path, settings: ReadSettings = DEFAULTS) -> Dataset:
+    """Read a tar, a folder of tars, or a pattern such as ``birds-{0000..0003}.tar``; photos stay in the tars.
+
+    The files of a tar that share a key are a sample: an image, ``.cls`` (the class, by name or number), ``.txt`` (the
+    caption) and ``.json`` (the columns of a manifest). ``classnames.txt`` names numbered classes. Where no sample has
+    a class, the folder in its key is it. The split is a column of the JSON, else a word in the name of the tar or its
+    folder, else a hash decides.
+
+    Raises
+    ------
+    DataError
+        If a tar is not there, cannot be read or is none, or no sample has an image.
+    MissingDependencyError
+        If the webdataset library is not installed.
+    """
+    root, tars = _tars(data)
+    ledger = Ledger()
+    photos = [photo for tar in tars for photo in _photos(root, tar, ledger)]
+    if not photos:
+        raise DataError(f"{data} holds no image; a tar of WebDataset has files such as 0001.jpg and 0001.cls")
+    labels = _labels(photos, settings, ledger)
+    photos, raw_labels = (list(part) for part in zip(*_labelled(photos, labels, ledger), strict=True))
+    names = _class_names(root)
+    numbered = names is not None and all(label.isdecimal() for label in set(raw_labels))
+    raw_names, indices = named_indices(
+        [name_of(int(label), names) for label in raw_labels] if numbered else raw_labels,
+        names if numbered else None,
+        ledger,
+    )
+    splits = _splits(photos, indices, settings, ledger)
+    records = tuple(_record(photo, c, split, ledger) for photo, c, split in zip(photos, indices, splits, strict=True))
+    clean = clean_class_names(raw_names)
+    return Dataset(root, LAYOUT.name, clean, raw_names, records, left_out=ledger.left_out, notes=ledger.notes)
+
+
+def _is_tar(name: str) -> bool:
+    return name.lower().endswith(".tar")
+
+
+def _tars(data: Path) -> tuple[Path, list[str]]:
+    """Return a folder, and the tars below it as paths relative to it."""
+    if data.is_dir():
+        tars = [path for path in list_files(data) if _is_tar(path)]
+        if not tars:
+            raise DataError(
+                f"{data} holds no .tar; pass a folder of tars, or a pattern such as birds-{{0000..0003}}.tar"
+            )
+        return data, tars
+    if not is_pattern(data):
+        return data.parent, [data.name]
+    paths = list(dict.fromkeys(expand(str(data))))
+    absent = next((path for path in paths if not is_file(path)), None)
+    if absent is not None:
+        raise DataError(
+            f"no file {absent}, one of the {len(paths):,} that {data} stands for; name those that are there"
+        )
+    root = Path(os.path.commonpath([Path(path).parent for path in paths]))
+    return root, [os.path.relpath(path, root) for path in paths]
+
+
+def _photos(root: Path, tar: str, ledger: Ledger) -> list[_Photo]:
+    split = split_of(tar)
+    if is_unlabeled(split):
+        ledger.omit("tars of photos without labels", tar)
+        return []
+    samples = read_samples(root / tar, ledger)
+    if not samples:
+        ledger.omit("tars without an image", tar)
+    return [_Photo(f"{tar}/{sample.key}", sample.key, sample.row, split) for sample in samples]
+
+
+def _labels(photos: Sequence[_Photo], settings: ReadSettings, ledger: Ledger) -> list[str | None]:
+    """Return the class of each photo, None where it has none and others have one."""
+    labels = [_told(lambda row: row.label(Table(list(row.cells), []).column("label")), p, ledger) for p in photos]
+    if any(label is not None for label in labels):
+        return labels
+    keys = [photo.key for photo in photos]
+    if settings.class_level is not None:
+        return class_of_folders(keys, settings.class_level, ledger)
+    if any("/" in key for key in keys):
+        ledger.note("the classes are the folders in the tars")
+        return [key.rpartition("/")[0].rpartition("/")[2] or None for key in keys]
+    ledger.note(f"no sample has a class (.cls, or label in .json): all are of one, {UNNAMED_CLASS!r}")
+    return [UNNAMED_CLASS for _ in keys]
+
+
+def _labelled(photos: Sequence[_Photo], labels: Sequence[str | None], ledger: Ledger) -> list[tuple[_Photo, str]]:
+    kept = []
+    for photo, label in zip(photos, labels, strict=True):
+        if label is None:
+            ledger.omit("samples without a class", photo.path)
+        else:
+            kept.append((photo, label))
+    return kept
+
+
+def _class_names(root: Path) -> list[str] | None:
+    file = next((place / _NAMES_FILE for place in (root, root.parent) if (place / _NAMES_FILE).is_file()), None)
+    names = [] if file is None else [nfc(line.strip()) for line in read_text(file).split("\n") if line.strip()]
+    return names or None
+
+
+def _splits(photos: Sequence[_Photo], labels: Sequence[int], settings: ReadSettings, ledger: Ledger) -> list[str]:
+    """Return the split of each photo: its own, else that of its tar, else by the hash of its path."""
+    rows = [photo.row for photo in photos]
+    words = Table(list(dict.fromkeys(name for row in rows for name in row.cells)), rows).splits
+    own = (
+        [_told(lambda row: row.split(words), photo, ledger) for photo in photos] if words.column else [None] * len(rows)
+    )
+    hashed = hash_splits([photo.path for photo in photos], labels, settings.test_fraction)
+    # One string for all photos of a split.
+    return [
+        sys.intern(said if said and not is_unlabeled(said) else photo.split or by_hash)
+        for said, photo, by_hash in zip(own, photos, hashed, strict=True)
+    ]
+
+
+def _record(photo: _Photo, label: int, split: str, ledger: Ledger) -> Record:
+    row = photo.row
+    captions = _told(lambda row: row.captions(), photo, ledger) or ()
+    box, frame = _told(lambda row: row.box(), photo, ledger), _told(lambda row: row.frame(), photo, ledger)
+    return Record(photo.path, label, split, captions, box, row.text("source"), frame)
+
+
+def _told(read: Callable[[Row], _T | None], photo: _Photo, ledger: Ledger) -> _T | None:
+    """Return what a row says; what makes no sense is noticed, and costs no other row."""
+    try:
+        return read(photo.row)
+    except DataError as error:
+        ledger.notice("entries of samples that make no sense", f"{photo.path} ({str(error).partition(': ')[2]})")
+        return None
+
+
+LAYOUT = Layout("webdataset", is_webdataset, read_webdataset, "tars of WebDataset (.tar)", files=True)

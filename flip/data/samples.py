@@ -1,0 +1,181 @@
+"""Samples of WebDataset: the files of a tar that share a key, as one photo with its label and captions."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from flip.data.formats import is_image_file
+from flip.data.ledger import Ledger
+from flip.data.splits import UNLABELED, named_split
+from flip.data.tables import ALIASES, COLUMNS, Row
+from flip.data.tars import MOST_BYTES, Member, TarMount, tar_members
+from flip.errors import DataError, MissingDependencyError
+from flip.files import JsonObject
+from flip.mounts import mount
+from flip.reading import parse_json
+
+#: Extensions of files that describe a photo: either as JSON, its caption, its class. Of two that say the
+#: same, the later one counts.
+_JSON, _CAPTION, _LABEL = _KINDS = ("json", "txt", "cls")
+
+#: Columns of a sample's JSON that are read.
+_COLUMNS = COLUMNS.difference(ALIASES["path"])
+
+#: Most tars that a pattern may stand for.
+MOST_TARS = 1_000_000
+
+_RANGE = re.compile(r"\{(-?\d{1,4000})\.\.(-?\d{1,4000})(?:\.\.-?\d+)?\}")
+
+#: A label longer than this is none.
+_LONGEST_LABEL = 200
+
+
+class Sample(NamedTuple):
+    """One photo of a tar: its key, and its cells as a row of a table has them."""
+
+    key: str
+    row: Row
+
+
+class Conventions(NamedTuple):
+    """WebDataset's own rules: a member's name to key and extension, and a pattern to the names that it stands for."""
+
+    split_name: Callable[[str], tuple[str | None, str | None]]
+    expand: Callable[[str], Iterator[str]]
+
+
+def conventions() -> Conventions:
+    """Return the rules of the webdataset library.
+
+    Raises
+    ------
+    MissingDependencyError
+        If it is not installed.
+    """
+    try:
+        import braceexpand
+        from webdataset.tariterators import base_plus_ext
+    except ImportError as error:
+        raise MissingDependencyError(
+            "tars are read by the webdataset library, which is not here; pip install 'flip-clip[webdataset]'"
+        ) from error
+    return Conventions(base_plus_ext, braceexpand.braceexpand)
+
+
+def is_pattern(data: Path) -> bool:
+    """Return whether a path is not there and is a pattern such as ``birds-{0000..0003}.tar``."""
+    name = str(data)
+    return "{" in name and "}" in name and name.lower().endswith(".tar") and not data.exists()
+
+
+def expand(pattern: str) -> list[str]:
+    """Return the paths that a pattern such as ``birds-{0000..0003}.tar`` stands for.
+
+    Raises
+    ------
+    DataError
+        If its braces are not closed, or it stands for more than a million.
+    """
+    # The library makes each range whole before it gives the first path.
+    ranges = (abs(int(last) - int(first)) + 1 for first, last in _RANGE.findall(pattern))
+    if math.prod(ranges) > MOST_TARS:
+        raise DataError(f"{pattern} stands for more than {MOST_TARS:,} tars; write several patterns")
+    try:
+        paths = list(islice(conventions().expand(pattern), MOST_TARS + 1))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{pattern} is no pattern of tars ({error}); write one as birds-{{0000..0003}}.tar") from error
+    if len(paths) > MOST_TARS:
+        raise DataError(f"{pattern} stands for more than {MOST_TARS:,} tars; write several patterns")
+    return paths
+
+
+def read_samples(file: Path, ledger: Ledger) -> list[Sample]:
+    """Return the samples of a tar that have a photo, and serve the photos below the tar's path by their keys.
+
+    Of several images in a sample the first is taken.
+
+    Raises
+    ------
+    DataError
+        If the tar cannot be read.
+    """
+    split_name = conventions().split_name
+    photos: dict[str, Member] = {}
+    described: dict[str, dict[str, bytes | None]] = {}
+    for member in tar_members(file, tuple(f".{kind}" for kind in _KINDS), ledger):
+        key, extension = split_name(member.name)
+        if key is None or extension is None or _is_meta(key):
+            ledger.omit("files in tars without a key or an extension", f"{file.name}/{member.name}")
+        elif is_image_file(f"x.{extension.rpartition('.')[2]}"):
+            if key in photos:
+                ledger.omit("further images of samples that have one already", f"{file.name}/{member.name}")
+            photos.setdefault(key, member)
+        elif (kind := extension.lower()) in _KINDS:
+            parts = described.setdefault(key, {})
+            if kind in parts:
+                ledger.omit("files that are in a tar twice", f"{file.name}/{member.name}")
+            parts.setdefault(kind, member.text)
+    for key in described.keys() - photos.keys():
+        ledger.omit("samples without an image", f"{file.name}/{key}")
+    mount(file, TarMount(file, photos))
+    return [Sample(key, _row(file, line, key, described.get(key, {}), ledger)) for line, key in enumerate(photos, 1)]
+
+
+def split_of(path: str) -> str | None:
+    """Return the split that the name of a tar, or of the nearest folder above it, says; None where none does.
+
+    Parameters
+    ----------
+    path : str
+        Relative to the data's folder, with ``/``.
+    """
+    *folders, name = path.split("/")
+    found = (named_split(re.sub(r"\d+", " ", part)) for part in (name.removesuffix(".tar"), *reversed(folders)))
+    return next((split for split in found if split is not None), None)
+
+
+def is_unlabeled(split: str | None) -> bool:
+    """Return whether a tar's name says that its photos have no labels."""
+    return split == UNLABELED
+
+
+def _is_meta(key: str) -> bool:
+    name = key.rpartition("/")[2]
+    return name.startswith("__") and name.endswith("__")
+
+
+def _row(file: Path, line: int, key: str, parts: dict[str, bytes | None], ledger: Ledger) -> Row:
+    """Return what describes a photo as a row of a table; what cannot be read is noticed and not there."""
+    cells: JsonObject = {}
+    for kind in _KINDS:
+        if kind not in parts:
+            continue
+        data = parts[kind]
+        where = f"{file.name}/{key}.{kind}"
+        if data is None:
+            ledger.notice(f"files of more than {MOST_BYTES >> 20} MiB beside photos, which are not read", where)
+            continue
+        try:
+            cells |= _cells(kind, data.decode("utf-8-sig"))
+        except ValueError:
+            ledger.notice(f".{kind} files that cannot be read", where)
+    return Row(file, line, cells)
+
+
+def _cells(kind: str, text: str) -> JsonObject:
+    if kind == _JSON:
+        found = parse_json(text, keys_once=False)
+        if not isinstance(found, dict):
+            raise ValueError("no object")
+        return {column: value for name, value in found.items() if (column := name.strip().lower()) in _COLUMNS}
+    text = text.strip()
+    if kind == _CAPTION:
+        return {"captions": [text]} if text else {}
+    if "\n" in text or len(text) > _LONGEST_LABEL or not text.isprintable():
+        raise ValueError("no label")
+    return {ALIASES["label"][0]: text}

@@ -1,0 +1,173 @@
+"""Tar files as they lie: a list of their members with the place of each, and a mount that serves some of them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from flip.data.ledger import Ledger
+from flip.errors import DataError, reason_of
+from flip.mounts import FileState, Place, waits_for_network
+from flip.reading import open_plain, read_range, state_of
+
+#: How compressed files begin, and what made them.
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PK\x03\x04": "zip",
+}
+
+#: Bytes of a member that describes a photo; one that has more is no caption and no label.
+MOST_BYTES = 1 << 20
+
+_BLOCK = tarfile.BLOCKSIZE
+
+
+class Member(NamedTuple):
+    """A file in a tar: its name, the place of its first byte, and how many it has; ``text`` of small ones."""
+
+    name: str
+    start: int
+    size: int
+    text: bytes | None = None
+
+
+def tar_members(file: Path, suffixes: Sequence[str], ledger: Ledger) -> Iterator[Member]:
+    """Yield the plain files of a tar in their order, with the bytes of those that end in one of the suffixes.
+
+    Links, devices and members whose names lead outside are left out; a tar that ends too early is noted.
+
+    Parameters
+    ----------
+    file : Path
+    suffixes : sequence of str
+        In lower case.
+    ledger : Ledger
+
+    Raises
+    ------
+    DataError
+        If it cannot be read, is compressed, or is no tar.
+    """
+    try:
+        with open_plain(file) as stream:
+            _require_uncompressed(file, stream.read(8))
+            stream.seek(0)
+            with tarfile.open(fileobj=stream, mode="r:", errors="surrogateescape") as tar:
+                for info in _headers(file, tar, ledger):
+                    name = _name(file, info, ledger)
+                    if name is not None:
+                        small = info.size <= MOST_BYTES and name.lower().endswith(tuple(suffixes))
+                        stream.seek(info.offset_data)
+                        yield Member(name, info.offset_data, info.size, stream.read(info.size) if small else None)
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {reason_of(error)}") from error
+    except (tarfile.TarError, ValueError, EOFError) as error:
+        raise DataError(f"{file} is no tar that can be read ({error}); pack it again") from error
+
+
+def _require_uncompressed(file: Path, head: bytes) -> None:
+    made_by = next((name for sign, name in _COMPRESSED.items() if head.startswith(sign)), None)
+    if made_by is not None:
+        raise DataError(f"{file} is compressed by {made_by}, so no photo in it can be found alone; unpack it to a tar")
+
+
+def _headers(file: Path, tar: tarfile.TarFile, ledger: Ledger) -> Iterator[tarfile.TarInfo]:
+    """Yield the headers of a tar; where it is damaged behind the first, that is noted and the rest is left out."""
+    place, whole = 0, state_of(file).size
+    try:
+        while (info := tar.next()) is not None:
+            if info.offset < place or info.size < 0 or info.offset_data > whole:
+                raise tarfile.ReadError(f"a header that leads to byte {info.offset_data}")
+            place = info.offset_data + info.size
+            # Of a million members none is kept here.
+            cast(Any, tar).members.clear()
+            yield info
+    except (tarfile.TarError, ValueError, EOFError, OverflowError) as error:
+        if place == 0:
+            raise
+        ledger.notice("tars that are cut off or damaged, and read as far as possible", f"{file.name} ({error})")
+        return
+    if place > whole or not _ends(file, tar.offset):
+        at = f"byte {min(place, whole):,}"
+        ledger.notice("tars that are cut off or damaged, and read as far as possible", f"{file.name} (behind {at})")
+
+
+def _ends(file: Path, place: int) -> bool:
+    """Return whether the mark of a tar's end is at a place; a tar without members may be nothing else."""
+    mark = read_range(file, place, _BLOCK) or read_range(file, max(0, place - _BLOCK), _BLOCK)
+    return len(mark) == _BLOCK and not any(mark)
+
+
+def _name(file: Path, info: tarfile.TarInfo, ledger: Ledger) -> str | None:
+    """Return a member's name without ``./``, None where it is left out."""
+    if info.isdir():
+        return None
+    shown = f"{file.name}/{info.name}"
+    if not info.isfile() or info.issparse():
+        ledger.omit("links, devices and sparse files in tars", shown)
+        return None
+    path = PurePosixPath(info.name)
+    if path.is_absolute() or ".." in path.parts or "\\" in info.name or "\0" in info.name or not path.parts:
+        ledger.omit("files in tars whose names lead outside", shown)
+        return None
+    return str(path)
+
+
+class TarMount:
+    """Some members of a tar under names of their own, which :func:`flip.mounts.mount` serves below the tar's path.
+
+    Parameters
+    ----------
+    file : Path
+    members : mapping
+        Name to member.
+    """
+
+    def __init__(self, file: Path, members: Mapping[str, Member]) -> None:
+        self._file = file
+        self.waits = waits_for_network(file)
+        self._state = state_of(file)
+        # A hundred bytes for each photo, of which there may be millions.
+        self._rows = {name: i for i, name in enumerate(members)}
+        self._starts = np.fromiter((m.start for m in members.values()), np.int64, len(members))
+        self._sizes = np.fromiter((m.size for m in members.values()), np.int64, len(members))
+
+    def state(self, below: str) -> FileState:
+        """Return the state of a member: its own name and size, and the times of the tar."""
+        size = int(self._sizes[self._row(below)])
+        return self._state._replace(name=f"{self._state.name}/{below}", size=size, device=0, inode=0, tag=None)
+
+    def place(self, below: str) -> Place:
+        """Return the tar, and where in it a member lies."""
+        row = self._row(below)
+        return Place(self._state.name, int(self._starts[row]), int(self._sizes[row]))
+
+    def read(self, below: str, start: int, size: int) -> bytes:
+        """Return some bytes of a member."""
+        row = self._row(below)
+        now = state_of(self._file)
+        if (now.size, now.mtime_ns) != (self._state.size, self._state.mtime_ns):
+            raise OSError(errno.ESTALE, f"{self._file.name} was changed while it was read", str(self._file))
+        wanted = max(0, min(size, int(self._sizes[row]) - start))
+        data = read_range(self._file, int(self._starts[row]) + start, wanted)
+        if len(data) < wanted:
+            raise OSError(errno.EIO, f"{self._file.name} ends within it", str(self._file))
+        return data
+
+    def ask(self, below: Sequence[str]) -> None:
+        """Do nothing: all is known."""
+
+    def _row(self, below: str) -> int:
+        row = self._rows.get(below)
+        if row is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self._file}/{below}")
+        return row

@@ -1,0 +1,346 @@
+"""Files at URLs (``s3://``, ``gs://``, ``hf://``, ``https://``, …): the only place that knows fsspec."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from flip.errors import ConfigError, DataError, FlipError, MissingDependencyError
+from flip.mounts import FileState, Place
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+#: A path object has one slash where the URL has two.
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,3}(?=[^/])")
+
+#: The package that each protocol needs; other protocols are told by fsspec's own message.
+_PACKAGES = {
+    **dict.fromkeys(("s3", "s3a", "http", "https"), "'flip-clip[remote]'"),
+    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
+    **dict.fromkeys(("az", "abfs", "abfss"), "adlfs"),
+    "hf": "huggingface_hub",
+    "sftp": "paramiko",
+}
+
+#: Protocols that only read, and those whose paths begin with a bucket that must be there.
+_READ_ONLY, _BUCKETS = ("http", "https", "data", "github"), ("s3", "s3a", "gs", "gcs", "az", "abfs")
+
+#: What a server says of a file's content, the surest first.
+_TAGS = ("ETag", "etag", "md5Hash", "Content-MD5", "content_md5", "blob_id")
+_TIMES = ("LastModified", "last_modified", "mtime", "updated", "Last-Modified", "created")
+
+#: Requests that wait for an answer at the same time.
+AT_ONCE = 16
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+def url_of(path: str | Path) -> str | None:
+    """Return the URL that a path is, with both slashes; None where it is a path of this machine."""
+    text = str(path)
+    found = _URL.match(text)
+    if found is None or found[1].lower() in ("file", "local") or os.path.exists(text):  # noqa: PTH110
+        return None
+    return f"{found[1].lower()}://{text[found.end() :]}".rstrip("/")
+
+
+class Remote(NamedTuple):
+    """A file system, and a path in it without the protocol."""
+
+    files: AbstractFileSystem
+    path: str
+    url: str
+
+
+def open_remote(url: str) -> Remote:
+    """Return the file system of a URL; nothing is asked of it.
+
+    Raises
+    ------
+    MissingDependencyError
+        If the protocol's package is not installed.
+    DataError
+        If the protocol is unknown.
+    """
+    import fsspec
+
+    protocol = url.partition("://")[0]
+    try:
+        files, path = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        package = _PACKAGES.get(protocol)
+        advice = f"pip install {package}" if package else str(error)
+        raise MissingDependencyError(
+            f"{url} cannot be read: {protocol}:// needs a package that is not here; {advice}"
+        ) from error
+    except ValueError as error:
+        raise DataError(f"{url} cannot be read ({error}); pass s3://, gs://, hf:// or https://, or a path") from error
+    return Remote(files, str(path), url)
+
+
+@contextlib.contextmanager
+def speaking_of(url: str) -> Iterator[None]:
+    """Turn whatever a file system raises inside of the block into one line about a URL.
+
+    Raises
+    ------
+    DataError
+    """
+    try:
+        yield
+    except (FlipError, MemoryError):
+        raise
+    except Exception as error:
+        # The libraries of a dozen protocols have no error in common.
+        raise DataError(f"{url} cannot be reached: {reason(error)}") from error
+
+
+def reason(error: BaseException) -> str:
+    """Return why a request failed, and what to do, in one line."""
+    causes = list(_causes(error))
+    for fits, what, advice in _REASONS:
+        cause = next((cause for cause in causes if fits(cause)), None)
+        if cause is not None:
+            return f"{what} ({_said(cause)}); {advice}"
+    return f"{_said(error)}; check the address"
+
+
+def _said(error: BaseException) -> str:
+    return " ".join(str(error).split())[:150] or type(error).__name__
+
+
+def _is_unconnected(error: BaseException) -> bool:
+    return isinstance(error, (ConnectionError, TimeoutError)) or "Connect" in type(error).__name__
+
+
+_REASONS: tuple[tuple[Callable[[BaseException], bool], str, str], ...] = (
+    (
+        lambda error: "Credential" in type(error).__name__ or "credentials" in str(error),
+        "no credentials that it takes",
+        "set those of the store, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or FSSPEC_S3_ANON=true for a "
+        "public bucket",
+    ),
+    (_is_unconnected, "no connection", "check the address and the network"),
+    (
+        lambda error: isinstance(error, PermissionError),
+        "access is denied",
+        "check the credentials and their rights",
+    ),
+    (lambda error: isinstance(error, FileNotFoundError), "it is not there", "check the bucket and the path"),
+)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    for _ in range(8):
+        if error is None:
+            return
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def find_files(remote: Remote) -> dict[str, FileState]:
+    """Return the files below a URL by their paths relative to it, in sorted order.
+
+    Raises
+    ------
+    DataError
+        If it cannot be listed.
+    """
+    with speaking_of(remote.url):
+        found: Mapping[str, Mapping[str, Any]] = remote.files.find(remote.path, detail=True)
+    below = remote.path.rstrip("/") + "/"
+    states = {}
+    for path, info in sorted(found.items()):
+        name = path.removeprefix(below)
+        if name and name != path and not name.endswith("/") and info.get("type") != "directory":
+            states[name] = _state(f"{remote.url}/{name}", info)
+    return states
+
+
+def state_of_remote(remote: Remote) -> FileState | None:
+    """Return the state of one file; None where there is none, or a folder.
+
+    Raises
+    ------
+    DataError
+        If the store cannot be asked.
+    """
+    with speaking_of(remote.url):
+        try:
+            info = remote.files.info(remote.path)
+        except FileNotFoundError:
+            return None
+        if info.get("type") == "directory":
+            return None
+        if info.get("size") is None:
+            info = {**info, "size": len(remote.files.cat_file(remote.path))}
+    return _state(remote.url, info)
+
+
+def _state(url: str, info: Mapping[str, Any]) -> FileState:
+    tag = next((str(info[name]) for name in _TAGS if info.get(name)), None)
+    told = tag or next((str(_stamp(info[name])) for name in _TIMES if info.get(name)), None)
+    # Without either it counts as changed, and its content is compared.
+    told = told or str(os.urandom(8))
+    number = int.from_bytes(hashlib.blake2b(told.encode(), digest_size=8).digest(), "little") >> 2
+    return FileState(url, int(info.get("size") or 0), number, tag=tag)
+
+
+def _stamp(value: object) -> object:
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def read_files(remote: Remote, names: Iterable[str], keep: Callable[[str, bytes], None]) -> None:
+    """Read small files below a URL, several at a time, and hand each to ``keep``.
+
+    Raises
+    ------
+    DataError
+        If one cannot be read.
+    """
+
+    def read(name: str) -> None:
+        with speaking_of(f"{remote.url}/{name}"):
+            data = remote.files.cat_file(f"{remote.path.rstrip('/')}/{name}")
+        keep(name, data)
+
+    at_once(read, names)
+
+
+def require_free(remote: Remote, *, folder: bool, overwrite: bool | None) -> None:
+    """Check that something can be uploaded to a URL, as far as that can be known before.
+
+    Parameters
+    ----------
+    remote : Remote
+    folder : bool
+        A folder is uploaded, which must be new or empty.
+    overwrite : bool or None
+        Whether a folder may hold files; None where nobody can ask for that.
+
+    Raises
+    ------
+    ConfigError
+        If the protocol only reads, or the folder holds files.
+    DataError
+        If the store cannot be asked, or the bucket is not there.
+    """
+    protocol, _, path = remote.url.partition("://")
+    if protocol in _READ_ONLY:
+        raise ConfigError(f"{remote.url} cannot be written: {protocol}:// only reads; pass s3://, gs:// or a path")
+    bucket = path.partition("/")[0]
+    with speaking_of(remote.url):
+        try:
+            if protocol in _BUCKETS:
+                remote.files.info(bucket)
+        except FileNotFoundError as error:
+            raise DataError(f"{remote.url} cannot be written: the bucket {bucket} is not there; make it") from error
+        holds = folder and not overwrite and bool(remote.files.find(remote.path, maxdepth=2))
+    if holds:
+        advice = "another folder" if overwrite is None else "another folder, or --overwrite"
+        raise ConfigError(f"{remote.url} holds files already; pass {advice}")
+
+
+def upload(source: Path, remote: Remote) -> int:
+    """Upload a file, or the files of a folder, the last of them by name last; return how many.
+
+    Raises
+    ------
+    DataError
+        If one cannot be uploaded.
+    """
+    if source.is_file():
+        files = {"": source}
+    else:
+        files = {f"/{f.relative_to(source).as_posix()}": f for f in sorted(source.rglob("*")) if f.is_file()}
+    for below, file in files.items():
+        with speaking_of(remote.url + below):
+            remote.files.put_file(str(file), remote.path.rstrip("/") + below)
+    return len(files)
+
+
+def at_once(call: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
+    """Call a function of each item in several threads, and return the results in their order."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(call, items))
+
+
+class RemoteMount:
+    """The files below a URL, served below a path of this machine.
+
+    Parameters
+    ----------
+    url : str
+        Of the folder above them; ``s3:/`` for any file of a protocol.
+    states : mapping
+        What is known of them, by their paths; the others are asked for one by one.
+    """
+
+    waits = True
+
+    def __init__(self, url: str, states: Mapping[str, FileState] | None = None) -> None:
+        self._url = url
+        self._states = dict(states or {})
+
+    def state(self, below: str) -> FileState:
+        """Return the state of a file."""
+        known = self._states.get(below)
+        if known is None:
+            try:
+                known = state_of_remote(open_remote(f"{self._url}/{below.lstrip('/')}"))
+            except DataError as error:
+                raise OSError(errno.EIO, str(error), below) from error
+            if known is None:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self._url}/{below}")
+            self._states[below] = known
+        return known
+
+    def place(self, below: str) -> Place:
+        """Return the URL and the length of a file."""
+        state = self.state(below)
+        return Place(state.name, 0, state.size)
+
+    def read(self, below: str, start: int, size: int) -> bytes:
+        """Return some bytes of a file."""
+        return read_place(self.place(below)._replace(start=start), size)
+
+    def ask(self, below: Sequence[str]) -> None:
+        """Learn the states of many files, several at a time; what is not there is asked for again."""
+
+        def learn(one: str) -> None:
+            with contextlib.suppress(OSError):
+                self.state(one)
+
+        at_once(learn, [one for one in below if one not in self._states])
+
+
+def read_place(place: Place, size: int) -> bytes:
+    """Return the bytes at a place of a URL.
+
+    Raises
+    ------
+    OSError
+        If they cannot be read.
+    """
+    remote = open_remote(place.file)
+    whole = place.start == 0 and size >= place.size
+    try:
+        if whole:
+            return bytes(remote.files.cat_file(remote.path))
+        data = bytes(remote.files.cat_file(remote.path, start=place.start, end=place.start + size))
+    except Exception as error:
+        if isinstance(error, (FlipError, MemoryError)):
+            raise
+        raise OSError(errno.EIO, reason(error), place.file) from error
+    # A server that knows no ranges sends the whole file.
+    return data if len(data) <= size else data[place.start : place.start + size]
