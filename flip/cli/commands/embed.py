@@ -132,7 +132,7 @@ def embed(options: EmbedOptions) -> None:
 
 
 def _summary(context: Context, n: int, unreadable: int, seconds: float) -> dict[str, object]:
-    """Return what is reported of n photos that were embedded in so many seconds."""
+    """Return the report of n photos that were embedded in so many seconds."""
     extractor = None if context.needs_no_model else context.extractor
     new = extractor.photos_read if extractor else 0
     return {
