@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from flip.errors import ConfigError, DataError, FlipError, MissingDependencyError
 from flip.mounts import FileState, Place
+from flip.reading import read_range
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -322,6 +323,21 @@ class RemoteMount:
                 self.state(one)
 
         at_once(learn, [one for one in below if one not in self._states])
+
+
+def fetch(place: Place) -> bytes:
+    """Return all bytes of a file from where they lie, on this machine or at a URL.
+
+    Raises
+    ------
+    OSError
+        If they cannot be read, or there are fewer.
+    """
+    here = url_of(place.file) is None
+    data = read_range(place.file, place.start, place.size) if here else read_place(place, place.size)
+    if len(data) < place.size:
+        raise OSError(errno.EIO, f"it has {len(data):,} of {place.size:,} bytes", place.file)
+    return data
 
 
 def read_place(place: Place, size: int) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,11 @@ from flip.cli.config import FolderOutput, ReadOptions
 from flip.cli.context import Context, finish, progress
 from flip.cli.options import command
 from flip.cli.output import write_summary
+from flip.embed.settings import EngineSettings
 from flip.errors import ConfigError
 from flip.files import claim_folder
 from flip.results import FORMAT
-from flip.settings import option
+from flip.settings import option, settings_from
 
 if TYPE_CHECKING:
     from flip.data.dataset import Dataset
@@ -28,7 +30,7 @@ log = logging.getLogger("flip.cli")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedOptions(ReadOptions, FolderOutput):
+class EmbedOptions(ReadOptions, EngineSettings, FolderOutput):
     """``flip embed``."""
 
     split: str = option("all", "Which split to embed: train, val, test or all.")
@@ -40,6 +42,7 @@ class EmbedOptions(ReadOptions, FolderOutput):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        EngineSettings.__post_init__(self)
         if self.map and self.output is None:
             raise ConfigError("--map adds columns to the table that -o writes; pass -o with a folder too")
 
@@ -62,6 +65,8 @@ def embed(options: EmbedOptions) -> None:
     dataset = context.dataset.select(options.split)
     extractor = context.extractor
     began = time.perf_counter()
+    if options.engine == "ray":
+        embed_by_ray(options, context, dataset)
     features = context.features(dataset)
     seconds = time.perf_counter() - began
     if options.captions:
@@ -88,6 +93,17 @@ def embed(options: EmbedOptions) -> None:
     }
     write_summary(options, "flip embed", summary)
     finish(options, features.unreadable)
+
+
+def embed_by_ray(options: EmbedOptions, context: Context, dataset: Dataset) -> None:
+    """Embed by Ray what the cache does not know; the table is then made from the cache, as always."""
+    from flip.clip.model import load_model
+    from flip.embed.ray_engine import embed_ahead
+
+    dataset.require_photos()
+    load = partial(load_model, context.model_name, arch=options.arch, cache=options.cache)
+    with progress(options, "photos", len(dataset)) as advance:
+        embed_ahead(dataset, context.extractor, load, settings_from(options, EngineSettings), advance)
 
 
 def _embed_captions(options: EmbedOptions, dataset: Dataset, extractor: FeatureExtractor) -> None:
