@@ -20,6 +20,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from flip.bars import progress_bar
     from flip.classify.classifier import load_classifier, make_head
     from flip.classify.knn import KnnClassifier
     from flip.classify.training_set import TrainingSet
@@ -51,6 +52,7 @@ __all__ = [
     "load_pipeline",
     "make_head",
     "open_dataset",
+    "progress_bar",
     "run_protocol",
 ]
 
@@ -70,6 +72,7 @@ _MODULES = {
     "load_pipeline": "flip.diffusion.checkpoint",
     "make_head": "flip.classify.classifier",
     "open_dataset": "flip.data.open",
+    "progress_bar": "flip.bars",
     "run_protocol": "flip.studies.protocol",
 }
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from flip.errors import ConfigError, reason_of
+from flip.errors import ConfigError, FlipError, reason_of
 
 #: A JSON object whose keys others decide, such as a library's configuration or what a result file holds beside its
 #: numbers. Its values are read loosely; where flip decides the keys there is a class or a TypedDict.
@@ -33,6 +33,9 @@ _WRITABLE = "pass a file in a folder that can be written"
 #: The ``errors`` of text streams that results are written to: a name that is not UTF-8 gets its own bytes back, and
 #: what the stream's encoding lacks is written as JSON would.
 KEEP_NAMES = "flip.keep-names"
+
+#: The end of an error of a library written in Rust, such as safetensors.
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -136,9 +139,27 @@ def _require_place(folder: Path) -> None:
 @contextlib.contextmanager
 def _writing(file: Path, advice: str) -> Iterator[None]:
     try:
-        yield
+        with _library_errors():
+            yield
     except OSError as e:
         raise ConfigError(f"{file} cannot be written ({reason_of(e)}); {advice}") from e
+
+
+@contextlib.contextmanager
+def _library_errors() -> Iterator[None]:
+    """Turn the errors of libraries that write by other ways than Python's into the OSError that they stand for.
+
+    Safetensors and tokenizers raise errors of their own that end in, say, "(os error 28)".
+    """
+    try:
+        yield
+    except (FlipError, OSError):
+        raise
+    except Exception as e:
+        if found := _OS_ERROR.search(str(e)):
+            number = int(found[1])
+            raise OSError(number, os.strerror(number)) from e
+        raise
 
 
 def _aside_of(target: Path, through: bool) -> Path:
@@ -182,7 +203,8 @@ def folder_aside(folder: Path, *, durable: bool = False) -> Iterator[Path]:
     remove_stale_asides(folder.parent)
     aside = Path(tempfile.mkdtemp(prefix=_aside_prefix(), suffix=f"-{folder.name}", dir=folder.parent))
     try:
-        yield aside
+        with _library_errors():
+            yield aside
         if durable:
             for file in aside.rglob("*"):
                 sync(file)
@@ -232,6 +254,17 @@ def move_files(source: Path, target: Path, *, last: str) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         file.replace(place)
     sync(target)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder at once for whoever looks: it is renamed first, and what is left of it counts as stale."""
+    import shutil
+    import tempfile
+
+    aside = Path(tempfile.mkdtemp(prefix=_aside_prefix(), suffix=f"-{folder.name}", dir=folder.parent))
+    folder.replace(aside)
+    sync(folder.parent)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def is_special(file: Path) -> bool:
@@ -329,7 +362,8 @@ def claim_folder(folder: Path, mark: str | None = None, *, overwrite: bool = Fal
     ----------
     folder : Path
     mark : str, optional
-        The file that work of this kind leaves in its folder. Without it every folder that holds something is refused.
+        The file or folder that work of this kind leaves in its folder. Without it every folder that holds something is
+        refused.
     overwrite : bool
         Write also into a folder that holds other work.
     flag : str
@@ -341,7 +375,7 @@ def claim_folder(folder: Path, mark: str | None = None, *, overwrite: bool = Fal
         If it is a file, holds other work and ``overwrite`` is false, or cannot be made.
     """
     try:
-        ours = mark is not None and (folder / mark).is_file()
+        ours = mark is not None and (folder / mark).exists()
         _require_free(folder, flag, others=ours or overwrite)
         folder.mkdir(parents=True, exist_ok=True)
         remove_stale_asides(folder)

@@ -41,9 +41,13 @@ LAYOUTS = (
     "manifest",
     "class-folders",
 )
+#: Layouts of embeddings that ``flip embed -o`` writes.
+LAYOUTS_OUT = ("flip", "clip-retrieval")
 HEADS = ("auto", "ridge", "mlp", "linear", "svm-linear", "svm-rbf", "gda", "tip", "ensemble")
 TEXT_SIDES = ("none", "prompts", "captions")
-PROMPTS = ("plain", "paper", "bird", "clip")
+PROMPTS = ("plain", "paper", "bird", "coarse", "clip", "taxon")
+#: Chooses among them on training photos.
+AUTO_PROMPTS = "auto"
 VOTES = ("uniform", "softmax")
 INDEXES = ("auto", "flat", "ivf", "hnsw")
 SAMPLERS = ("ddim", "dpm++", "euler")

@@ -53,3 +53,22 @@ def in_range(name: str, value: float, low: float, high: float, example: str) -> 
     """Raise a ConfigError if a setting is outside ``low`` to ``high``, both allowed."""
     if not low <= value <= high:
         raise ConfigError(f"{name} {value:g} is outside {low:g} to {high:g}; pass for example {example}")
+
+
+def parse_shots(text: str | None) -> tuple[int | None, ...]:
+    """Return the numbers of training photos per class that ``--shots`` names, None for ``all``; () without it.
+
+    Raises
+    ------
+    ConfigError
+        If an item is neither a positive number nor ``all``.
+    """
+    if text is None:
+        return ()
+    shots: list[int | None] = []
+    for item in text.split(","):
+        item = item.strip()
+        if item != "all" and not (item.isdigit() and int(item) > 0):
+            raise ConfigError(f"--shots {text!r}: {item!r} is no number of photos; pass for example 1,2,4,8,16,all")
+        shots.append(None if item == "all" else int(item))
+    return tuple(shots)

@@ -1,4 +1,4 @@
-"""Documents that execute: commands and Python lines run, and the reference is what --help prints."""
+"""Documents that execute: Python runs, pieces of code work where they are put, generated pages are up to date."""
 
 import json
 import os
@@ -10,17 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.documents import PAGES, ROOT, blocks
+
 #: Whole commands in fresh processes: minutes on a busy machine.
 pytestmark = pytest.mark.timeout(1200)
 
-ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text()
 CONTRIBUTING = (ROOT / "docs" / "contributing.md").read_text()
-
-
-def blocks(language, section):
-    text = re.search(rf"^## {section}$(.*?)^## ", README, re.M | re.S).group(1)
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
 
 
 @pytest.fixture
@@ -42,18 +37,6 @@ def environment(tiny_model, tmp_path):
     return os.environ | more | {"PATH": binaries + os.pathsep + os.environ["PATH"]}
 
 
-def test_readme_commands_run_as_they_stand(folder, environment):
-    commands = "\n".join(blocks("bash", "Use"))
-    # Twenty photos cannot have twenty-one neighbours: the sweep is cut for the small folder of this test alone.
-    commands = commands.replace("3:20", "3:9")
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", commands], cwd=folder, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert (folder / "named.jsonl").read_text().count("\n") == 48
-    assert (folder / "runs" / "knn" / "result.json").is_file()
-
-
 #: Runs the blocks of a page one after the other; a traceback names the section.
 RUNNER = """
 import json, sys
@@ -63,18 +46,9 @@ for section, code in json.load(sys.stdin):
 """
 
 
-#: A heading, or a block of Python.
-PART = re.compile(r"^#+ ([^\n]*)$|^```python\n(.*?)^```", re.M | re.S)
-
-
 def python_blocks(page):
     """Return (section, code) of each python block of a page, in order."""
-    found, section = [], page.name
-    for heading, code in PART.findall(page.read_text(encoding="utf-8")):
-        section = f"{page.name}, {heading}" if heading else section
-        if code:
-            found.append((section, code))
-    return found
+    return [(f"{page.name}, {block.section}", block.text) for block in blocks(page, "python")]
 
 
 def run_python(page, folder, environment, tiny_model):
@@ -186,7 +160,14 @@ def test_the_reference_is_what_help_prints():
     assert (ROOT / "docs" / "cli.md").read_text() == printed, "run: python -m flip.cli.reference > docs/cli.md"
 
 
-def test_links_lead_somewhere():
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+def test_the_manual_page_is_up_to_date():
+    command = [sys.executable, "-m", "flip.cli.manual"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    page = ROOT / "flip" / "cli" / "man" / "flip.1"
+    assert page.read_text() == printed, "run: python -m flip.cli.manual > flip/cli/man/flip.1"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name}: {target}"

@@ -30,6 +30,7 @@ ALLOWED = {
     "names": set(),
     "arrays": set(),
     "settings": {"errors"},
+    "bars": {"settings"},
     "files": {"errors", "arrays", "reading"},
     "metrics": {"errors", "arrays"},
     "machine": FILES | {"device"},
@@ -253,11 +254,12 @@ def test_every_layout_is_a_file_and_a_word():
 
 def test_every_sampler_and_prompt_set_is_a_word():
     from flip.clip.prompts import class_prompts
+    from flip.data.dataset import Rank
     from flip.diffusion import painter
 
     assert set(painter.SCHEDULERS) == set(names.SAMPLERS)
     for word in names.PROMPTS:
-        assert class_prompts(word, ["Blue Jay"], ["001.Blue_Jay"]).source == word
+        assert class_prompts(word, ["Blue Jay"], ["001.Blue_Jay"], [Rank("genus", ("Cyanocitta",))]).source == word
 
 
 #: The words of each option, on whatever command it stands.

@@ -11,8 +11,7 @@ from flip.cli.pictures import SUFFIXES, parse_plot
 from flip.data.settings import DataSettings
 from flip.embed.settings import EmbedSettings
 from flip.errors import ConfigError
-from flip.settings import at_least, option
-from flip.studies.settings import parse_shots
+from flip.settings import at_least, option, parse_shots
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +154,9 @@ class PredictOptions(ReadOptions, FileOutput):
 class TrainedOptions(PredictOptions):
     """What methods that learn from labelled photos share."""
 
-    prompts: str = option("plain", "Class prompts of the text side, as in flip zeroshot.", completes=names.PROMPTS)
+    prompts: str = option(
+        "plain", "Class prompts of the text side, as in flip zeroshot.", completes=(*names.PROMPTS, names.AUTO_PROMPTS)
+    )
     shots: str | None = option(
         None, "Training photos per class, such as 1,2,4,8,16,all: repeat the method for each, over several draws."
     )

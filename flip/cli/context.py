@@ -11,17 +11,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, TextIO
 
 import typer
 
 from flip.cli.config import DataOptions, MessageOptions, ModelOptions, ReadOptions
-from flip.errors import ConfigError
-from flip.names import DEFAULT_MODEL, SAMPLE, SAMPLE_DATA
+from flip.device import has_siblings
+from flip.errors import ConfigError, ModelError
+from flip.names import AUTO_PROMPTS, DEFAULT_MODEL, SAMPLE, SAMPLE_DATA
 from flip.settings import Progress, settings_from
 from flip.shown import shown
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from flip.classify.zeroshot import ZeroShotClassifier
     from flip.clip.encoder import Encoder
     from flip.clip.prompts import ClassPrompts
@@ -33,6 +36,18 @@ log = logging.getLogger("flip.cli")
 
 #: Called with the items just finished, a text to show, and the total where it is known only now.
 BarUpdate = Callable[[int, str, int | None], None]
+
+
+class _AboveBars(logging.StreamHandler[TextIO]):
+    """Writes on stderr; while a bar is shown, above it."""
+
+    bars: ClassVar[list[Console]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.bars:
+            self.bars[-1].print(self.format(record), soft_wrap=True, markup=False, highlight=False)
+        else:
+            super().emit(record)
 
 
 class _Shown(logging.Formatter):
@@ -47,7 +62,7 @@ def messages(options: object) -> Iterator[None]:
     """Print the library's log on stderr, one line per message: notes, with ``-v`` also details, with ``-q`` errors."""
     quiet, verbose = getattr(options, "quiet", False), getattr(options, "verbose", False)
     logger = logging.getLogger("flip")
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _AboveBars(sys.stderr)
     handler.setFormatter(_Shown())
     before = logger.level, logger.propagate
     logger.addHandler(handler)
@@ -78,7 +93,8 @@ def bar(options: MessageOptions, what: str, total: int | None) -> Iterator[BarUp
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[now]}"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as shown:
+    console = Console(stderr=True)
+    with _above(console), Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as shown:
         task = shown.add_task(what, total=total, now="")
 
         def update(n: int, text: str, total: int | None) -> None:
@@ -92,6 +108,48 @@ def bar(options: MessageOptions, what: str, total: int | None) -> Iterator[BarUp
         yield update
 
 
+@contextmanager
+def live_bar(options: MessageOptions, what: str) -> Iterator[Callable[[float, str], None] | None]:
+    """Show a bar of a share from 0 to 1 with a text of the caller's, where stderr is a terminal."""
+    if options.quiet or not sys.stderr.isatty() or not is_main_process():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    columns = TextColumn(what), BarColumn(), TextColumn("{task.fields[now]}")
+    with _above(console), Progress(*columns, console=console, transient=True) as shown:
+        task = shown.add_task(what, total=1.0, now="")
+        yield lambda share, text: shown.update(task, completed=share, now=text)
+
+
+@contextmanager
+def waiting(options: MessageOptions, what: str) -> Iterator[None]:
+    """Show a bar that moves to and fro, with the time that has passed, where stderr is a terminal."""
+    if options.quiet or not sys.stderr.isatty() or not is_main_process():
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = TextColumn(what), BarColumn(), TimeElapsedColumn()
+    with _above(console), Progress(*columns, console=console, transient=True) as shown:
+        shown.add_task(what, total=None)
+        yield
+
+
+@contextmanager
+def _above(console: Console) -> Iterator[None]:
+    """Print messages above a bar of this console while it is shown."""
+    _AboveBars.bars.append(console)
+    try:
+        yield
+    finally:
+        _AboveBars.bars.pop()
+
+
 @dataclass
 class Context:
     """The data and the model of a command, each opened when it is first needed.
@@ -100,10 +158,13 @@ class Context:
     ----------
     options : DataOptions
         A command's options; the model's are there where the command embeds photos.
+    is_paired : bool
+        Whether the model that is given was taken for the one that made a table which does not say.
     """
 
     options: DataOptions
     began: float = field(default_factory=time.perf_counter)
+    is_paired: bool = False
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -122,6 +183,7 @@ class Context:
             class_level=options.class_level,
             classnames=options.classnames,
             cache=getattr(options, "cache", None),
+            embedding_column=options.embedding_column,
         )
         log.info("%s", describe(dataset))
         return dataset
@@ -141,9 +203,12 @@ class Context:
 
     @property
     def model_name(self) -> str:
-        """The model that is meant: as given, else the one that made a table of embeddings, else the default."""
+        """The model that is meant: as given, else the one that made a table of embeddings, else the default.
+
+        Of a table that does not say which model made it the model that is given counts once it was paired with it.
+        """
         given = getattr(self.options, "model", None)
-        if given:
+        if given and not self._is_unpaired:
             return str(given)
         if self.opened is not None and self.opened.embeddings is not None:
             from flip.embed.table import table_metadata
@@ -154,10 +219,53 @@ class Context:
     @cached_property
     def encoder(self) -> Encoder:
         """Open ``--model``; its network is loaded when the first photo or text has to be encoded."""
+        if self._is_unpaired and not self.pair_model():
+            given = getattr(self.options, "model", None)
+            what = f"{given} makes embeddings of another width" if given else "its file does not say which that is"
+            raise ModelError(f"{self.data_name} needs the model that made its embeddings, and {what}; pass --model")
+        return self._load(self.model_name)
+
+    def _load(self, name: str) -> Encoder:
         from flip.clip.model import load_model
 
         arch, cache = (getattr(self.options, name, None) for name in ("arch", "cache"))
-        return load_model(self.model_name, arch=arch, cache=cache)
+        return load_model(name, arch=arch, cache=cache)
+
+    @property
+    def _is_unpaired(self) -> bool:
+        """Whether the data is a table that does not say which model made it, and no model was taken for that one."""
+        from flip.embed.table import is_of_unknown_model
+
+        return not self.is_paired and self.opened is not None and is_of_unknown_model(self.opened)
+
+    def pair_model(self) -> bool:
+        """Take the model that is given for the one that made a table which does not say, and return whether it can be.
+
+        Returns
+        -------
+        bool
+            True also where the data says which model made it, or is photos.
+        """
+        from flip.embed.table import is_of_unknown_model, table_width
+
+        given = getattr(self.options, "model", None)
+        if self.is_paired or not is_of_unknown_model(self.dataset):
+            return True
+        self.is_paired = bool(given) and self._load(str(given)).dim == table_width(self.dataset)
+        if self.is_paired:
+            log.info("%s does not say which model made it; %s is taken for that one", self.data_name, given)
+        return self.is_paired
+
+    def require_model(self) -> None:
+        """Raise a ModelError unless there is a model for more photos than the data's own."""
+        _ = self.encoder
+
+    def text_side(self, wanted: str) -> str:
+        """Return the ``--text`` that can be had: "none" where nobody knows the model of the data's embeddings."""
+        if wanted == "none" or self.pair_model():
+            return wanted
+        log.info("%s does not say which model made it, so there is no text side; --model names it", self.data_name)
+        return "none"
 
     @cached_property
     def extractor(self) -> FeatureExtractor:
@@ -191,9 +299,28 @@ class Context:
 
     def zero_shot_of_data(self, prompts: str) -> ZeroShotClassifier:
         """Return the zero-shot classifier of the data's classes, with prompts as ``--prompts`` takes them."""
-        from flip.clip.prompts import class_prompts
+        return self.zero_shot(self.prompts_of_data(prompts))
 
-        return self.zero_shot(class_prompts(prompts, self.dataset.classnames, self.dataset.raw_names))
+    def prompts_of_data(self, prompts: str) -> ClassPrompts:
+        """Return the prompts of the data's classes; ``auto`` chooses them on the training photos.
+
+        Raises
+        ------
+        ConfigError
+            If ``auto`` is asked for with few-shot draws, which it would see beyond.
+        """
+        from flip.clip.prompts import candidate_prompts, data_prompts
+        from flip.embed.texts import choose_prompts
+
+        if prompts != AUTO_PROMPTS:
+            return data_prompts(prompts, self.dataset)
+        if getattr(self.options, "shots", None):
+            raise ConfigError(
+                "--prompts auto chooses on all training photos, and --shots learns from a few; pass for example "
+                "--prompts plain"
+            )
+        train = self.features(self.dataset.select("train")).require_readable("train")
+        return choose_prompts(candidate_prompts(self.dataset), self.extractor, train)
 
     @property
     def model_fingerprint(self) -> str:
@@ -216,7 +343,9 @@ class Context:
     @property
     def needs_no_model(self) -> bool:
         """Whether the data is a table of embeddings and no other model is asked for."""
-        return not getattr(self.options, "model", None) and self.dataset.embeddings is not None
+        if getattr(self.options, "model", None) and not self._is_unpaired:
+            return False
+        return self.dataset.embeddings is not None
 
     def features(self, dataset: Dataset, *, with_model: bool = True) -> Features:
         """Return the features of a dataset, with a bar; without a model those of its table."""
@@ -239,7 +368,7 @@ def implied_model(options: object) -> str | None:
 
 def is_main_process() -> bool:
     """Return whether this is the first of the processes that ``accelerate launch`` started."""
-    return os.environ.get("RANK", "0") == "0"
+    return not has_siblings() or os.environ.get("RANK", "0") == "0"
 
 
 def stdin() -> BinaryIO:

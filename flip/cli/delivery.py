@@ -91,6 +91,8 @@ def _urls(options: Any) -> dict[str, str]:
     for name, url in urls.items():
         if name not in writes:
             raise ConfigError(f"{flag(name)} {url} is a URL; pass a path of this machine")
+    if urls and getattr(options, "shard", None):
+        raise ConfigError("--shard writes beside what other shards wrote; pass -o with a folder that all of them see")
     if urls and getattr(options, "resume", False):
         raise ConfigError("--resume goes on in a folder of this machine; pass -o with its path")
     return urls

@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flip.cli.config import PredictOptions, TrainedOptions
-from flip.cli.context import Context, finish, input_paths, is_there, progress
+from flip.cli.context import Context, finish, input_paths, is_there, progress, waiting
 from flip.cli.output import prediction_writer, report_outcome, show_photos
 from flip.cli.pictures import draw
 from flip.errors import DataError
-from flip.studies.settings import parse_shots
+from flip.settings import Progress, parse_shots
 
 if TYPE_CHECKING:
     from flip.classify.base import Classifier
@@ -155,6 +156,8 @@ def run_fit(
     if not options.images:
         require_meaning(context, options.split)
     splits = {"train"} if options.images else {"train", options.split}
+    if options.images or options.augmented is not None:
+        context.require_model()
     with_model = with_model or options.augmented is not None or not context.needs_no_model
     features = context.features(take_splits(dataset, splits), with_model=with_model)
     if not context.is_main:
@@ -168,16 +171,23 @@ def run_fit(
         train, extractor, generated=options.augmented, generated_weight=options.augmented_weight
     )
     if options.images:
-        name_photos(options, context, fit(training, options.seed))
+        with waiting(options, f"fitting {command}"):
+            classifier = fit(training, options.seed)
+        name_photos(options, context, classifier)
         return
     augmented = {"augmented": str(options.augmented), "augmented_weight": options.augmented_weight}
     about = describe(options, context, command, **(augmented if options.augmented else {}))
     shots = parse_shots(options.shots)
-    with progress(options, "draws", count_draws(shots, options.seeds)) as advance:
+    with _fitting(options, command, count_draws(shots, options.seeds)) as advance:
         outcome = run_protocol(
             fit, training, test, shots=shots, seeds=options.seeds, seed=options.seed, about=about, progress=advance
         )
     show(options, context, outcome, dataset)
+
+
+def _fitting(options: TrainedOptions, command: str, draws: int) -> AbstractContextManager[Progress | None]:
+    """Show a bar while a method is fitted: over the few-shot draws, or for how long it has taken."""
+    return progress(options, "draws", draws) if draws else waiting(options, f"fitting {command}")
 
 
 def require_meaning(context: Context, split: str) -> None:

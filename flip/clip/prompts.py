@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flip.clip.coarse import coarse_word
+from flip.clip.taxon import taxon_prompts
+from flip.data.dataset import Dataset, Rank
 from flip.data.text import read_text
 from flip.errors import ConfigError, DataError, near_names
-from flip.names import PROMPTS
+from flip.names import AUTO_PROMPTS, PROMPTS
 from flip.reading import parse_json
 
 #: A template is a string with one ``{}`` for the class name.
@@ -16,6 +19,10 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "plain": ("a photo of a {}.",),
     "bird": ("a photo of a {}, a type of bird.",),
 }
+
+
+#: What ``--prompts auto`` chooses among, the first of equals.
+CANDIDATES = ("plain", "coarse", "clip", "taxon")
 
 
 @dataclass(frozen=True)
@@ -39,18 +46,38 @@ class ClassPrompts:
     classnames: tuple[str, ...] = ()
 
 
-def class_prompts(prompts: str, classnames: Sequence[str], raw_names: Sequence[str] | None = None) -> ClassPrompts:
+def data_prompts(prompts: str, dataset: Dataset) -> ClassPrompts:
+    """Return the prompts of every class of a dataset; see :func:`class_prompts`."""
+    return class_prompts(prompts, dataset.classnames, dataset.raw_names, dataset.ranks)
+
+
+def candidate_prompts(dataset: Dataset) -> tuple[ClassPrompts, ...]:
+    """Return the prompts that ``--prompts auto`` chooses among: those of ``CANDIDATES`` that fit the dataset."""
+    found = []
+    for name in CANDIDATES:
+        try:
+            found.append(data_prompts(name, dataset))
+        except ConfigError:
+            continue
+    return tuple(found)
+
+
+def class_prompts(
+    prompts: str, classnames: Sequence[str], raw_names: Sequence[str] | None = None, ranks: Sequence[Rank] = ()
+) -> ClassPrompts:
     """Return the prompts of every class.
 
     Parameters
     ----------
     prompts : str
-        ``plain``, ``paper``, ``bird``, ``clip``, a template with ``{}``, a text file of templates, or a JSON file
-        of class → sentences or phrases.
+        ``plain``, ``paper``, ``bird``, ``coarse``, ``clip``, ``taxon``, a template with ``{}``, a text file of
+        templates, or a JSON file of class → sentences or phrases.
     classnames : sequence of str
         Clean names.
     raw_names : sequence of str, optional
         The names as folders write them, for ``paper``; the clean names when absent.
+    ranks : sequence of Rank
+        Groupings that came with the data, for ``taxon``.
 
     Raises
     ------
@@ -59,15 +86,33 @@ def class_prompts(prompts: str, classnames: Sequence[str], raw_names: Sequence[s
     DataError
         If a prompt file is malformed: a line without ``{}``, JSON of another shape, no class in common.
     """
+    if prompts == AUTO_PROMPTS:
+        raise ConfigError(
+            f"--prompts auto chooses on training photos, in flip zeroshot, knn and hybrid with --data; pass one of "
+            f"{', '.join(PROMPTS)} here"
+        )
     if prompts.endswith(".json") and "{}" not in prompts:
         return _from_json(Path(prompts), classnames)
     texts: tuple[tuple[str, ...], ...]
     if prompts == "paper":
         texts = tuple((f"a photo of a {paper_name(raw)}",) for raw in raw_names or classnames)
+    elif prompts == "taxon":
+        texts = tuple((text,) for text in taxon_prompts(classnames, raw_names or classnames, ranks))
     else:
-        templates = _templates(prompts)
+        templates = _coarse(classnames) if prompts == "coarse" else _templates(prompts)
         texts = tuple(tuple(t.replace("{}", name) for t in templates) for name in classnames)
     return ClassPrompts(texts, prompts, classnames=tuple(classnames))
+
+
+def _coarse(classnames: Sequence[str]) -> tuple[str, ...]:
+    """Return the template with the coarse word that all class names fit (Radford et al., ICML 2021, section 3.1.4)."""
+    word = coarse_word(classnames)
+    if word is None:
+        raise ConfigError(
+            "--prompts coarse: the class names do not all fit one word such as bird, flower or car; pass a template "
+            "such as 'a photo of a {}, a type of insect.'"
+        )
+    return (f"a photo of a {{}}, a type of {word}.",)
 
 
 def paper_name(raw: str) -> str:

@@ -10,13 +10,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from flip.arrays import IntArray
 from flip.errors import ConfigError, DataError
 from flip.names import SPLITS
+
+if TYPE_CHECKING:
+    from flip.data.vector_files import VectorTable
 
 log = logging.getLogger(__name__)
 
@@ -94,13 +97,15 @@ class Dataset:
         The same classes as folders or columns wrote them ("001.Black_footed_Albatross").
     records : tuple of Record
     embeddings : Path or None
-        A table written by ``flip embed -o``, when the dataset was read from one and there may be no photos.
+        A table of embeddings, when the dataset was read from one and there may be no photos.
     ranks : tuple of Rank
         Groupings that come with the data, from the coarsest.
     left_out : tuple of Omission
         Files, classes and photos that were there and are not among the records. Not part of the fingerprint.
     notes : tuple of str
         How the data was understood where it could have been meant otherwise. Not part of the fingerprint.
+    vectors : VectorTable or None
+        Where the embeddings are in a table that flip did not write.
     """
 
     root: Path
@@ -112,6 +117,7 @@ class Dataset:
     ranks: tuple[Rank, ...] = ()
     left_out: tuple[Omission, ...] = ()
     notes: tuple[str, ...] = ()
+    vectors: VectorTable | None = None
 
     def __len__(self) -> int:
         return len(self.records)

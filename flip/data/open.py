@@ -48,6 +48,7 @@ def open_dataset(
     classnames: Path | None = None,
     class_level: int | None = None,
     cache: Path | None = None,
+    embedding_column: str | None = None,
 ) -> Dataset:
     """Read labelled photos from a folder or a manifest, telling the layout from what is there.
 
@@ -66,6 +67,8 @@ def open_dataset(
         Level of folders that are the classes: 1 for ``<class>/*``, 2 for ``<genus>/<class>/*``.
     cache : Path, optional
         The folder of drawn birds and of photos unpacked from tables; the platform's cache without it.
+    embedding_column : str, optional
+        Column of a Parquet table that holds embeddings, to read the data as that; else the only one of float lists.
 
     Raises
     ------
@@ -74,8 +77,11 @@ def open_dataset(
     ConfigError
         If ``layout``, ``test_fraction`` or ``class_level`` is not allowed.
     """
-    settings = ReadSettings(test_fraction=test_fraction, class_level=class_level, cache=cache)
+    settings = ReadSettings(
+        test_fraction=test_fraction, class_level=class_level, cache=cache, embedding_column=embedding_column
+    )
     _require_known(layout)
+    layout = layout or ("embeddings" if embedding_column else None)
     data = data or default_data()
     if data is None:
         raise ConfigError(f"no data is named, and there is no FLIP_DATA and no {USUAL_DATA}; pass a folder of photos")

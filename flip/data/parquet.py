@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, TypedDict
 
 from flip.data.files import is_hidden
+from flip.data.parquet_pages import page_sizes
 from flip.errors import DataError
 from flip.reading import open_plain
 
@@ -18,6 +19,15 @@ if TYPE_CHECKING:
 #: Rows and bytes that a table may have whatever the size of its file, and how many more per byte of it.
 _ROWS, _ROWS_PER_BYTE = 100_000, 10
 _BYTES, _BYTES_PER_BYTE = 1 << 28, 100
+#: Characters of a text and elements of a list in a header, at most; an element may take kilobytes of memory.
+_HEADER_CHARACTERS, _HEADER_ELEMENTS = 100_000_000, 100_000
+
+
+class HeaderLimits(TypedDict):
+    """Arguments of ``pyarrow.parquet.ParquetFile``."""
+
+    thrift_string_size_limit: int
+    thrift_container_size_limit: int
 
 
 def parquet_files(folder: Path) -> list[Path]:
@@ -60,9 +70,15 @@ def open_parquet(file: Path) -> Iterator[pq.ParquetFile]:
 
     try:
         with open_plain(file) as stream:
-            # Buffered, and not in advance, a column is read as it is decoded, and what was decoded is not kept.
-            opened = pq.ParquetFile(stream, page_checksum_verification=True, buffer_size=1 << 20, pre_buffer=False)
-            _require_bounded(file, opened)
+            opened = pq.ParquetFile(
+                stream,
+                page_checksum_verification=True,
+                # Buffered, and not in advance, a column is read as it is decoded, and what was decoded is not kept.
+                buffer_size=1 << 20,
+                pre_buffer=False,
+                **header_limits(file),
+            )
+            _require_bounded(file, stream, opened)
             yield opened
     except (DataError, MemoryError, RecursionError):
         raise
@@ -73,12 +89,41 @@ def open_parquet(file: Path) -> Iterator[pq.ParquetFile]:
         raise DataError(f"{file} is not a Parquet file that can be read: {lines[0] if lines else error!r}") from error
 
 
-def _require_bounded(file: Path, opened: pq.ParquetFile) -> None:
+def header_limits(file: Path) -> HeaderLimits:
+    """Return the arguments of pyarrow's ``ParquetFile`` that bound the memory which headers may claim.
+
+    Each character and each element of a list takes a byte of the file or more.
+    """
+    size = max(1, file.stat().st_size)
+    return {
+        "thrift_string_size_limit": min(size, _HEADER_CHARACTERS),
+        "thrift_container_size_limit": min(size, _HEADER_ELEMENTS),
+    }
+
+
+def _require_bounded(file: Path, stream: BinaryIO, opened: pq.ParquetFile) -> None:
     size, about = file.stat().st_size, opened.metadata
     rows = about.num_rows
-    unpacked = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
-    if not 0 <= rows <= _ROWS + _ROWS_PER_BYTE * size or unpacked > _BYTES + _BYTES_PER_BYTE * size:
+    groups = [about.row_group(i) for i in range(about.num_row_groups)]
+    unpacked = sum(group.total_byte_size for group in groups)
+    most_rows, most_bytes = _ROWS + _ROWS_PER_BYTE * size, _BYTES + _BYTES_PER_BYTE * size
+    if 0 <= rows <= most_rows and unpacked <= most_bytes:
+        # The pages may declare more than the list of columns does.
+        unpacked = max(unpacked, _unpacked_pages(stream, groups))
+    if not 0 <= rows <= most_rows or unpacked > most_bytes:
         raise DataError(
             f"{file} declares {rows:,} rows and {unpacked:,} bytes in a file of {size:,}; it is broken, or made to "
             "fill the memory"
         )
+
+
+def _unpacked_pages(stream: BinaryIO, groups: Sequence[pq.RowGroupMetaData]) -> int:
+    """Return the bytes in memory that the headers of all pages declare: pyarrow makes room for packed ones too."""
+    unpacked = 0
+    for group in groups:
+        for column in map(group.column, range(group.num_columns)):
+            offsets = (column.dictionary_page_offset, column.data_page_offset)
+            start = min(offset for offset in offsets if offset is not None)
+            pages = page_sizes(stream, start, column.total_compressed_size)
+            unpacked += sum(max(0, page.unpacked, page.packed) for page in pages)
+    return unpacked

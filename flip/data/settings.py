@@ -35,6 +35,10 @@ class DataSettings:
         None, "Level of folders that are the classes: 1 for <class>/*, 2 for <genus>/<class>/*. [default: 1]"
     )
 
+    embedding_column: str | None = option(
+        None, "Column of a Parquet table that holds embeddings. [default: the only one of float lists]"
+    )
+
     def __post_init__(self) -> None:
         require_test_fraction(self.test_fraction)
         require_class_level(self.class_level)
@@ -52,11 +56,14 @@ class ReadSettings:
         Level of folders that are the classes; None is 1, unless the folders say otherwise.
     cache : Path or None
         The folder of what is kept between runs; the platform's without it.
+    embedding_column : str or None
+        Column of a Parquet table that holds embeddings; None is the only one of float lists.
     """
 
     test_fraction: float = DEFAULT_TEST_FRACTION
     class_level: int | None = None
     cache: Path | None = None
+    embedding_column: str | None = None
 
     def __post_init__(self) -> None:
         require_test_fraction(self.test_fraction)

@@ -15,7 +15,8 @@ from flip.data.splits import SPLIT_WORDS, read_splits
 from flip.errors import DataError
 from flip.files import JsonObject
 
-_CAPTIONS = ("captions", "caption", "text")
+#: The columns of captions, of which the first that has a value is read.
+CAPTIONS = ("captions", "caption", "text")
 _BOX = ("x", "y", "w", "h")
 
 #: The names under which tables in circulation have a column; of several that are there the first is read.
@@ -37,7 +38,7 @@ ALIASES = {
 }
 
 #: The columns that are looked at; of a Parquet file no other is read.
-COLUMNS = frozenset({"bbox", "frame", "source", *_CAPTIONS, *_BOX}.union(*ALIASES.values()))
+COLUMNS = frozenset({"bbox", "frame", "source", *CAPTIONS, *_BOX}.union(*ALIASES.values()))
 
 _BYTES = re.compile(r"""b(['"]).*\1""", re.DOTALL)
 
@@ -114,7 +115,7 @@ class Row(NamedTuple):
 
     def captions(self) -> tuple[str, ...]:
         """Return the captions in the first of the columns ``captions``, ``caption`` and ``text`` that has a value."""
-        value = next((self.cells[name] for name in _CAPTIONS if self.cells.get(name) is not None), None)
+        value = next((self.cells[name] for name in CAPTIONS if self.cells.get(name) is not None), None)
         try:
             return parse_captions(value)
         except ValueError as error:

@@ -49,6 +49,24 @@ class Kept:
         return {**own, "clip_similarity": m.similarity, "near_test": m.near_test, "drawn": self.drawn}
 
 
+@dataclass(frozen=True)
+class Rejected:
+    """An image that the judge does not keep: the file that it would have been, its metadata, and the reason."""
+
+    path: Path
+    image: Image
+    metadata: ImageMetadata
+    reason: str
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """Called with each image that a slot holds, and with each that is not kept."""
+
+    kept: Callable[[Kept], None]
+    rejected: Callable[[Rejected], None] | None = None
+
+
 def augment(
     dataset: Dataset,
     ckpt: str | Path | Loaded,
@@ -64,6 +82,7 @@ def augment(
     overwrite: bool = False,
     progress: Progress | None = None,
     on_image: Callable[[Kept], None] | None = None,
+    on_rejected: Callable[[Rejected], None] | None = None,
 ) -> Tally:
     """Generate a training set for a dataset, and keep the images that are worth training on.
 
@@ -96,6 +115,8 @@ def augment(
         Called with 1 for each image kept.
     on_image : callable, optional
         Called with each image as soon as its file is whole, from another thread.
+    on_rejected : callable, optional
+        Called with each image that is not kept, from another thread.
 
     Raises
     ------
@@ -118,7 +139,8 @@ def augment(
     slots = plan_slots(train, prompts, settings.per_class, seed=seed, from_photos=settings.strength is not None)
     mine = [slots[i] for i in placement.share(len(slots))]
     origin = ImageMetadata(ckpt=loaded.name, fingerprint=loaded.fingerprint, filter=name)
-    fill_slots(painter, judge, mine, folder, origin, lambda image: report(image, on_image, progress), settings.draws)
+    done = Callbacks(lambda image: report(image, on_image, progress), on_rejected)
+    fill_slots(painter, judge, mine, folder, origin, done, settings.draws)
     placement.wait_for_everyone()
     return finish(folder, slots, key, write=placement.is_main)
 
@@ -151,18 +173,18 @@ def fill_slots(
     slots: Sequence[Slot],
     folder: Path,
     origin: ImageMetadata,
-    done: Callable[[Kept], None],
+    done: Callbacks,
     draws: int = 5,
 ) -> None:
     """Draw until every slot holds an image that the judge keeps, or has had its number of attempts.
 
-    Slots that hold an image stay; attempts that an earlier run rejected are not repeated. ``done`` is called for each
-    slot that holds an image: found ones first, then each as soon as its file is whole, from another thread.
+    Slots that hold an image stay; attempts that an earlier run rejected are not repeated. ``done.kept`` is called for
+    each slot that holds an image: found ones first, then each as soon as its file is whole, from another thread.
     """
     rejected = read_rejected(folder)
     for slot in slots:
         if metadata := _found(folder / slot.file):
-            done(Kept(folder / slot.file, metadata, False))
+            done.kept(Kept(folder / slot.file, metadata, False))
     for attempt in range(draws):
         todo = [s for s in slots if not (folder / s.file).is_file() and (s.file, attempt) not in rejected]
         drawn = painter.draw(slot.picture(attempt) for slot in todo)
@@ -170,10 +192,12 @@ def fill_slots(
         def settle(slot: Slot, picture: Picture, image: Image, verdict: Verdict, attempt: int = attempt) -> None:
             metadata = _metadata(painter, slot, picture, verdict, attempt, origin)
             if verdict.dropped is not None:
+                if done.rejected:
+                    done.rejected(Rejected(folder / slot.file, image, metadata, verdict.dropped))
                 append_rejected(folder, slot, picture, verdict, attempt)
                 return
             save_picture(image, folder / slot.file, metadata)
-            done(Kept(folder / slot.file, metadata, True))
+            done.kept(Kept(folder / slot.file, metadata, True))
 
         in_the_background(settle, _judged(judge, todo, drawn))
 

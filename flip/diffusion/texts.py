@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flip.clip.prompts import class_prompts, fold
+from flip.clip.prompts import class_prompts, data_prompts, fold
 from flip.data.dataset import Dataset
 from flip.diffusion.settings import AUTO, CAPTIONS
 from flip.errors import DataError
@@ -32,7 +32,7 @@ def drawing_prompts(dataset: Dataset, prompts: str) -> tuple[tuple[str, ...], ..
         If ``prompts`` is none of these.
     """
     if prompts not in (AUTO, CAPTIONS):
-        return class_prompts(prompts, dataset.classnames, dataset.raw_names).texts
+        return data_prompts(prompts, dataset).texts
     plain = class_prompts("plain", dataset.classnames).texts
     chosen = []
     for label, name in enumerate(dataset.classnames):
@@ -61,7 +61,7 @@ def photo_prompts(dataset: Dataset, prompts: str) -> tuple[tuple[str, ...], ...]
         If ``prompts`` is none of these.
     """
     captioned = prompts in (AUTO, CAPTIONS)
-    of_class = class_prompts("plain" if captioned else prompts, dataset.classnames, dataset.raw_names).texts
+    of_class = data_prompts("plain" if captioned else prompts, dataset).texts
     chosen = []
     for record in dataset.records:
         if prompts == CAPTIONS and not record.captions:

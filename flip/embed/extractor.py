@@ -25,7 +25,7 @@ from flip.embed.settings import DEFAULTS, EmbedSettings
 from flip.embed.stream import EmbeddedBatch, embed_stream
 from flip.embed.table import make_features, read_table_features
 from flip.embed.text_cache import TextCache
-from flip.errors import ConfigError
+from flip.errors import ConfigError, DataError
 from flip.features import Features
 from flip.files import cache_folder
 from flip.mounts import ask_ahead, waits_for_network
@@ -33,6 +33,9 @@ from flip.remote import AT_ONCE
 from flip.settings import Progress
 
 log = logging.getLogger(__name__)
+
+#: Photos that are looked up together where only their number is asked for.
+_LOOK_UP = 16_384
 
 _PRECISION_CHANGED = "--precision auto was %s on this machine and is now %s; this run keeps %s, the next takes %s"
 
@@ -181,7 +184,7 @@ class FeatureExtractor:
             If the data is a table of embeddings that another model made.
         """
         if dataset.embeddings is not None:
-            return read_table_features(dataset, self.model.fingerprint, self.model.name)
+            return read_table_features(dataset, self.model)
         found = self._embed(self._sources(dataset), progress)
         return make_features(dataset, found.embeddings, found.errors, self.model.fingerprint)
 
@@ -191,8 +194,43 @@ class FeatureExtractor:
             return len(dataset)
         ask_ahead(dataset.files)
         with self.open_cache() as cache:
-            keys = [file_key(source) for source in self._sources(dataset)]
-            return int(cache.look_up(keys).known.sum())
+            sources, known = self._sources(dataset), 0
+            for begin in range(0, len(sources), _LOOK_UP):
+                keys = [file_key(source) for source in sources[begin : begin + _LOOK_UP]]
+                known += int(cache.look_up(keys).known.sum())
+            return known
+
+    def batches(self, dataset: Dataset, progress: Progress | None = None) -> Iterator[EmbeddedBatch]:
+        """Yield the photos of a dataset in order, a batch at a time, however many there are.
+
+        Under ``accelerate launch`` each process embeds its share first, and the main process alone yields batches.
+
+        Raises
+        ------
+        ConfigError
+            If photos are to be cut to boxes and the data has none.
+        DataError
+            If the data is a table of embeddings.
+        """
+        if dataset.embeddings is not None:
+            raise DataError(f"{dataset.embeddings} is a table of embeddings already; pass --data with the photos")
+        sources = self._sources(dataset)
+        missing = len(sources) - self.count_known(dataset) if has_siblings() else 0
+        with self.open_cache() as cache:
+            if has_siblings():
+                for batch in self._stream((sources[i] for i in self.placement.share(len(sources))), cache):
+                    if progress:
+                        progress(len(batch.sources) * self.placement.process_count)
+                cache.flush()
+                self.placement.wait_for_everyone()
+                if not self.is_main:
+                    return
+            for batch in self._stream(sources, cache):
+                yield batch
+                if progress and not has_siblings():
+                    progress(len(batch.sources))
+            if has_siblings():
+                self._read[0] = missing
 
     def missing(self, dataset: Dataset, cache: EmbeddingCache) -> list[tuple[Source, FileKey]]:
         """Return the photos of a dataset that are there and that a cache does not know."""

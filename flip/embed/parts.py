@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from flip.arrays import FloatArray, IntArray
+from flip.data.parquet import header_limits
 from flip.embed.vectors import embedding_values
 from flip.files import written_aside
 from flip.reading import parse_json, what_is
@@ -76,7 +77,7 @@ class Part:
         if kind := what_is(file):
             raise DamagedPartError(f"it is {kind}")
         with _damage():
-            self._file = pq.ParquetFile(file, page_checksum_verification=True)
+            self._file = pq.ParquetFile(file, page_checksum_verification=True, **header_limits(file))
             self.columns = set(self._file.schema_arrow.names)
             _require_made_by(self._file, fingerprint)
             _require_types(self._file.schema_arrow, dim)

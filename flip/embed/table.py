@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-
-import numpy as np
 
 from flip.arrays import FloatArray, IntArray
 from flip.data.dataset import Dataset
 from flip.data.layouts.embeddings import read_about, sealed_metadata
 from flip.data.parquet import parquet_files
-from flip.data.text import column_text, utf8
-from flip.embed.table_rows import read_rows
-from flip.embed.vectors import embedding_column
+from flip.embed.table_rows import read_rows, read_width
+from flip.embed.table_writer import about_table, table_columns, table_writer
+from flip.embed.vector_rows import read_vector_rows
 from flip.errors import DataError, FeatureMismatchError
 from flip.features import Features
 from flip.files import claim_folder, written_aside
@@ -22,7 +21,13 @@ from flip.files import claim_folder, written_aside
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from flip.clip.encoder import Encoder
+    from flip.data.vector_files import VectorTable
+
 TABLE_FILE = "embeddings.parquet"
+
+#: Begin of the fingerprint of embeddings of which nobody says which model made them; their width follows.
+UNKNOWN_MODEL = "unknown-"
 
 
 class MapColumns(NamedTuple):
@@ -75,77 +80,94 @@ def write_table(
     ConfigError
         If the folder holds something else and ``overwrite`` is false.
     """
-    import pyarrow.parquet as pq
+    import pyarrow as pa
 
     claim_folder(folder, overwrite=overwrite)
-    columns = {**_columns(features), **(map_columns.to_arrow() if map_columns else {})}
-    table = _table(columns, features, dataset, model, precision)
-    packed = {name: "zstd" for name in table.column_names if name != "embedding"}
-    with written_aside(folder / TABLE_FILE, kind="table") as aside:
-        pq.write_table(table, aside, compression=packed, use_dictionary=False, write_page_checksum=True)
+    columns = {**table_columns(features), **(map_columns.to_arrow() if map_columns else {})}
+    about = about_table(dataset, features.fingerprint, model, precision)
+    table = pa.table(columns).replace_schema_metadata(sealed_metadata(about))
+    with written_aside(folder / TABLE_FILE, kind="table") as aside, table_writer(aside, table.schema) as writer:
+        writer.write_table(table)
     return folder / TABLE_FILE
 
 
-def _columns(features: Features) -> dict[str, pa.Array]:
-    import pyarrow as pa
-
-    rows = [
-        None if error else row.astype(np.float16)
-        for row, error in zip(features.image_features, features.errors, strict=True)
-    ]
-    return {
-        "path": pa.array([column_text(path) for path in features.paths], pa.string()),
-        "label": pa.array([column_text(features.raw_names[c]) for c in features.labels], pa.string()),
-        "split": pa.array(features.splits, pa.string()),
-        "captions": pa.array([list(map(utf8, c)) for c in features.captions], pa.list_(pa.string())),
-        "embedding": embedding_column(rows, features.image_features.shape[1]),
-        "error": pa.array(features.errors, pa.string()),
-    }
-
-
-def _table(columns: dict[str, pa.Array], features: Features, dataset: Dataset, model: str, precision: str) -> pa.Table:
-    """Return the columns as a table whose metadata names the model, the classes and the data."""
-    import pyarrow as pa
-
-    about = {
-        "fingerprint": features.fingerprint,
-        "model": model,
-        "precision": precision,
-        "classnames": features.classnames,
-        "raw_names": features.raw_names,
-        "root": str(dataset.root.absolute()),
-        "layout": dataset.layout,
-    }
-    return pa.table(columns).replace_schema_metadata(sealed_metadata(about))
-
-
 def table_metadata(dataset: Dataset) -> dict[str, object]:
-    """Return the metadata of an ``embeddings`` dataset's table: fingerprint, model, class names, root."""
+    """Return the metadata of an ``embeddings`` dataset's table: fingerprint, model, precision, class names, root.
+
+    Of a table that does not say which model made it the fingerprint begins with ``UNKNOWN_MODEL``.
+    """
+    if dataset.vectors is not None:
+        return _unknown(dataset, dataset.vectors)
     about = read_about(_files(dataset)[0])
     if about is None or "fingerprint" not in about:
         raise DataError(f"{dataset.embeddings} was not written by flip embed -o; write it again")
     return about
 
 
-def read_table_features(dataset: Dataset, fingerprint: str | None = None, model: str = "") -> Features:
-    """Return the features of a dataset that was read from such a table; the photos need not exist.
+def _unknown(dataset: Dataset, vectors: VectorTable) -> dict[str, object]:
+    assert dataset.embeddings is not None
+    column = vectors.files[0].column
+    name = f"embeddings of {dataset.embeddings.name}" + (f":{column}" if column else "")
+    return {"fingerprint": f"{UNKNOWN_MODEL}{vectors.width}", "model": name, "precision": ""}
+
+
+def is_of_unknown_model(dataset: Dataset) -> bool:
+    """Return whether a dataset is a table of embeddings that does not say which model made it."""
+    return dataset.embeddings is not None and str(table_metadata(dataset)["fingerprint"]).startswith(UNKNOWN_MODEL)
+
+
+def table_width(dataset: Dataset) -> int:
+    """Return how many numbers the embeddings of an ``embeddings`` dataset have."""
+    return dataset.vectors.width if dataset.vectors is not None else read_width(_files(dataset)[0])
+
+
+def read_table_features(dataset: Dataset, model: Encoder | None = None) -> Features:
+    """Return the features of a dataset that was read from a table of embeddings; the photos need not exist.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    model : Encoder, optional
+        The model that must have made them; of a table that does not say which did, one of the same width may have.
 
     Raises
     ------
     DataError
-        If it is damaged, has a path twice, or rows without a unit embedding and without an error.
+        If it is damaged, has a path twice, or flip wrote it and rows have neither a unit embedding nor an error.
     FeatureMismatchError
-        If ``fingerprint`` is given and the table was made by another model.
+        If another model made the table.
     """
     about = table_metadata(dataset)
-    if fingerprint is not None and about["fingerprint"] != fingerprint:
+    fingerprint = str(about["fingerprint"])
+    if model is not None:
+        fingerprint = _fingerprint_of(dataset, about, model)
+    paths = [record.path for record in dataset.records]
+    found = read_rows(_files(dataset), paths) if dataset.vectors is None else read_vector_rows(dataset.vectors, paths)
+    return make_features(dataset, found.embeddings, found.errors, fingerprint)
+
+
+def _fingerprint_of(dataset: Dataset, about: dict[str, object], model: Encoder) -> str:
+    """Return the fingerprint of a model that can have made a table."""
+    if is_of_unknown_model(dataset):
+        if table_width(dataset) != model.dim:
+            raise FeatureMismatchError(
+                f"{dataset.embeddings} holds embeddings of {table_width(dataset)} numbers, and {model.name} makes "
+                f"{model.dim}; pass --model with the one that made them, or leave it out"
+            )
+    elif about["fingerprint"] != model.fingerprint:
         raise FeatureMismatchError(
             f"{dataset.embeddings} was made by {about['model']} ({about['fingerprint']}), "
-            f"not by {model} ({fingerprint}); "
+            f"not by {model.name} ({model.fingerprint}); "
             f"pass --model {about['model']}, or embed the photos again"
         )
-    found = read_rows(_files(dataset), [record.path for record in dataset.records])
-    return make_features(dataset, found.embeddings, found.errors, str(about["fingerprint"]))
+    return model.fingerprint
+
+
+def table_files(folder: Path) -> list[Path]:
+    """Return the files of the table that ``flip embed`` wrote into a folder, by name: one, or ``embeddings-00000`` …"""
+    if (folder / TABLE_FILE).is_file():
+        return [folder / TABLE_FILE]
+    return [file for file in parquet_files(folder) if re.fullmatch(r"embeddings-\d{5,}", file.stem)]
 
 
 def _files(dataset: Dataset) -> list[Path]:

@@ -47,7 +47,7 @@ def read_rows(files: Sequence[Path], paths: Sequence[str]) -> TableRows:
     row_of = {path: i for i, path in enumerate(paths)}
     if len(row_of) < len(paths):
         raise DataError(f"{_twice(files, paths)}; {_ADVICE}")
-    rows = TableRows(np.zeros((len(paths), _width(files[0])), np.float32), [None] * len(paths))
+    rows = TableRows(np.zeros((len(paths), read_width(files[0])), np.float32), [None] * len(paths))
     seen = np.zeros(len(paths), bool)
     for file in files:
         for batch in _batches(file, rows.embeddings.shape[1]):
@@ -102,7 +102,8 @@ def _batches(file: Path, width: int) -> Iterator[pa.RecordBatch]:
             raise DataError(f"{file} is damaged: {rows} of {table.metadata.num_rows} rows are there; {_ADVICE}")
 
 
-def _width(file: Path) -> int:
+def read_width(file: Path) -> int:
+    """Return how many numbers the embeddings of a table have that ``flip embed -o`` wrote."""
     schema = read_parquet_schema(file)
     width = getattr(schema.field("embedding").type, "list_size", None) if "embedding" in schema.names else None
     if width is None or width < 1:

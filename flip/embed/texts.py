@@ -14,6 +14,7 @@ from flip.clip.encoder import Encoder
 from flip.clip.prompts import ClassPrompts
 from flip.embed.extractor import FeatureExtractor
 from flip.embed.settings import DEFAULTS, EmbedSettings
+from flip.features import Features
 from flip.settings import Progress
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,25 @@ def class_embeddings(
     log_cut_texts(texts, extractor)
     counts = [len(texts) for texts in prompts.texts]
     return mean_class_embeddings(extractor.texts(texts, progress), np.repeat(np.arange(len(counts)), counts))
+
+
+def choose_prompts(candidates: Sequence[ClassPrompts], extractor: FeatureExtractor, train: Features) -> ClassPrompts:
+    """Return the prompts that name the training photos best by zero-shot, the first of equals.
+
+    Parameters
+    ----------
+    candidates : sequence of ClassPrompts
+        At least one.
+    extractor : FeatureExtractor
+    train : Features
+        Readable training photos; no other photo is looked at.
+    """
+    right = []
+    for prompts in candidates:
+        logits = train.image_features @ class_embeddings(prompts, extractor).T  # (n, c)
+        right.append(int((logits.argmax(axis=1) == train.labels).sum()))
+        log.info("prompts %s: %d of %d training photos named rightly", prompts.source, right[-1], len(train))
+    return candidates[int(np.argmax(right))]
 
 
 def log_cut_texts(texts: Sequence[str], extractor: FeatureExtractor) -> None:

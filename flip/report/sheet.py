@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 MOST = 400
 
 SIDE, GAP, LINE, LINES = 180, 12, 17, 2
-_PAPER, _INK, _MUTED = (255, 255, 255), (27, 31, 36), (89, 97, 107)
-_RIGHT, _WRONG, _EMPTY = (27, 122, 70), (179, 55, 44), (238, 240, 242)
+PAPER, INK, MUTED = (255, 255, 255), (27, 31, 36), (89, 97, 107)
+RIGHT, WRONG, _EMPTY = (27, 122, 70), (179, 55, 44), (238, 240, 242)
 
 
 def contact_sheet_of(
@@ -83,8 +83,8 @@ def _drawn(rows: Sequence[Prediction], root: Path, frames: Mapping[str, Box], co
 
     cell_width, cell_height = SIDE + GAP, SIDE + GAP + LINE * LINES
     size = GAP + columns * cell_width, GAP + math.ceil(len(rows) / columns) * cell_height
-    sheet = Image.new("RGB", size, _PAPER)
-    draw, font = ImageDraw.Draw(sheet), _font()
+    sheet = Image.new("RGB", size, PAPER)
+    draw, font = ImageDraw.Draw(sheet), sheet_font()
     with ThreadPoolExecutor() as pool:
         pictures = pool.map(lambda row: _picture(row, root, frames.get(row.path)), rows)
         for i, (row, picture) in enumerate(zip(rows, pictures, strict=True)):
@@ -121,17 +121,17 @@ def _draw_cell(
     left, top = corner
     if isinstance(picture, str):
         draw.rectangle((left, top, left + SIDE, top + SIDE), fill=_EMPTY)
-        draw.text((left + 8, top + 8), _cut(picture, font, SIDE - 16), fill=_MUTED, font=font)
+        draw.text((left + 8, top + 8), cut(picture, font, SIDE - 16), fill=MUTED, font=font)
     else:
         sheet.paste(picture, (left + (SIDE - picture.width) // 2, top + (SIDE - picture.height) // 2))
     below = top + SIDE + 4
     if row.truth is not None and row.error is None:
-        draw.rectangle((left, below - 3, left + SIDE, below - 1), fill=_RIGHT if row.label == row.truth else _WRONG)
+        draw.rectangle((left, below - 3, left + SIDE, below - 1), fill=RIGHT if row.label == row.truth else WRONG)
     share = "" if math.isnan(row.score) else f" {100 * row.score:.0f} %"
     name = "" if row.error is not None else row.label or "(unsure)"
-    draw.text((left, below), _isolated(_cut(name, font, SIDE - font.getlength(share))) + share, fill=_INK, font=font)
+    draw.text((left, below), _isolated(cut(name, font, SIDE - font.getlength(share))) + share, fill=INK, font=font)
     second = f"is {row.truth}" if row.truth not in (None, row.label) else Path(row.path).name
-    draw.text((left, below + LINE), _cut(second, font, SIDE), fill=_MUTED, font=font)
+    draw.text((left, below + LINE), cut(second, font, SIDE), fill=MUTED, font=font)
 
 
 def _isolated(text: str) -> str:
@@ -139,7 +139,7 @@ def _isolated(text: str) -> str:
     return f"\u2068{text}\u2069" if any(unicodedata.bidirectional(c) in ("R", "AL") for c in text) else text
 
 
-def _cut(text: str, font: FreeTypeFont, width: float) -> str:
+def cut(text: str, font: FreeTypeFont, width: float) -> str:
     """Return one line of a text that fits a width, with an ellipsis where it is cut."""
     line = utf8(shown(" ".join(text.split())))
     if font.getlength(line[:200]) <= width and len(line) <= 200:
@@ -150,7 +150,8 @@ def _cut(text: str, font: FreeTypeFont, width: float) -> str:
     return line + "…"
 
 
-def _font() -> FreeTypeFont:
+def sheet_font() -> FreeTypeFont:
+    """Return the font of sheets."""
     from PIL import ImageFont
 
     return ImageFont.truetype(font_file(), 13)

@@ -39,6 +39,7 @@ def _features(data: str, model: str, split: str, options: _Options, fingerprint:
     from flip.clip.model import load_model
     from flip.embed.extractor import FeatureExtractor
     from flip.embed.settings import EmbedSettings
+    from flip.embed.table import read_table_features, table_metadata
 
     dataset = _open(data, tuple(item for item in options if item[0] in _DATA))
     if dataset is None:
@@ -49,8 +50,10 @@ def _features(data: str, model: str, split: str, options: _Options, fingerprint:
         if dataset.select(split).fingerprint() != fingerprint:
             log.warning("%s is not what it was when the run was made; the page does without its embeddings", data)
             return None
-        extractor = FeatureExtractor(load_model(model, cache=cache), EmbedSettings(**view), cache)
         used = dataset.take(i for i, r in enumerate(dataset.records) if split == "all" or r.split in ("train", split))
+        if dataset.embeddings is not None and table_metadata(dataset)["model"] == model:
+            return read_table_features(used)
+        extractor = FeatureExtractor(load_model(model, cache=cache), EmbedSettings(**view), cache)
         return extractor.features(used) if extractor.count_known(used) == len(used) else None
     except (FlipError, OSError, TypeError) as e:
         log.debug("no embeddings of %s by %s: %s", data, model, e)
@@ -58,7 +61,7 @@ def _features(data: str, model: str, split: str, options: _Options, fingerprint:
 
 
 #: Options that decide which photos are read, and what of them is embedded how.
-_DATA = ("layout", "test_fraction", "class_level", "classnames", "cache")
+_DATA = ("layout", "test_fraction", "class_level", "classnames", "cache", "embedding_column")
 _VIEW = ("device", "precision", "crop", "tta", "decode")
 
 

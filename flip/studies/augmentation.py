@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypedDict
 
@@ -18,6 +18,9 @@ from flip.studies.few_shot import Draw, draws
 #: No extra pictures, and the arm that the others have to beat: as many random views of the same photos.
 NONE, CONTROL = "none", "views"
 TEXT, IMAGE = "text-to-image", "image-to-image"
+#: Text-to-image with the captions of photos of other classes behind the class's name, so that what is drawn around a
+#: class says nothing of it (after BOB: arXiv 2510.24078).
+SHUFFLED = "shuffled"
 
 #: How the study is made, as results print it.
 PROTOCOL = {
@@ -121,11 +124,33 @@ def compare(
     progress : callable, optional
         Called with 1 after each fit.
     """
-    correct: dict[Condition, list[Array]] = {}
-    for draw, condition in plan(pool.labels, shots, seeds, tuple(pool.extras), weights):
+
+    def learn(draw: Draw, condition: Condition) -> Array:
         weight = 1.0 if condition.weight is None else condition.weight
         head = fit(make_head(draw.seed), pool, draw.rows, condition.arm, weight)
-        correct.setdefault(condition, []).append(head.predict(Inputs(test)) == test_labels)
+        return np.asarray(head.predict(Inputs(test)) == test_labels)
+
+    return compare_learners(plan(pool.labels, shots, seeds, tuple(pool.extras), weights), learn, progress)
+
+
+def compare_learners(
+    planned: Iterable[tuple[Draw, Condition]],
+    learn: Callable[[Draw, Condition], Array],
+    progress: Progress | None = None,
+) -> list[GainRow]:
+    """Learn every draw and condition of a plan, and return what :func:`rows_of` says of them.
+
+    Parameters
+    ----------
+    planned : iterable of (Draw, Condition)
+    learn : callable
+        Returns whether each test photo is named rightly, bool (t,).
+    progress : callable, optional
+        Called with 1 after each.
+    """
+    correct: dict[Condition, list[Array]] = {}
+    for draw, condition in planned:
+        correct.setdefault(condition, []).append(learn(draw, condition))
         if progress:
             progress(1)
     return rows_of({condition: np.stack(found) for condition, found in correct.items()})

@@ -61,6 +61,25 @@ def plan_extras(
     return planned
 
 
+def shuffled_prompts(dataset: Dataset, seed: int) -> tuple[tuple[str, ...], ...]:
+    """Return for each photo its class's name with captions of a photo of another class, drawn by the seed.
+
+    Raises
+    ------
+    DataError
+        If a photo has no caption, or all are of one class.
+    """
+    classes = len({record.label for record in dataset.records})
+    if classes < 2 or not all(record.captions for record in dataset.records):
+        raise DataError("--arms shuffled needs captions of every training photo, of two classes or more; leave it out")
+    labels, rng, chosen = dataset.labels, np.random.default_rng(seed), []
+    for record in dataset.records:
+        other = dataset.records[int(rng.choice(np.flatnonzero(labels != record.label)))]
+        name = dataset.classnames[record.label]
+        chosen.append(tuple(dict.fromkeys(f"a photo of a {name}. {caption}" for caption in other.captions)))
+    return tuple(chosen)
+
+
 def begin_arm(folder: Path, key: dict[str, object], *, overwrite: bool) -> None:
     """Make an arm's folder, or see that its pictures were made in the same way; with ``overwrite`` remove them.
 

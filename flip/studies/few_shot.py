@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, NotRequired, TypedDict
 
@@ -11,8 +10,6 @@ import numpy as np
 from flip.arrays import IntArray
 from flip.data.dataset import few_shot_indices
 from flip.metrics import mean_interval
-
-log = logging.getLogger(__name__)
 
 
 class Draw(NamedTuple):
@@ -86,16 +83,3 @@ def few_shot_rows(scored: Sequence[DrawScore]) -> list[ShotRow]:
             }
         )
     return rows
-
-
-def warn_of_short_classes(labels: IntArray, shots: Sequence[int | None]) -> None:
-    """Log each number of shots that some classes cannot give."""
-    for k in shots:
-        short = short_classes(labels, k) if k else 0
-        if short:
-            log.info("%d shots: %d classes have fewer training photos and give all they have", k, short)
-
-
-def short_classes(labels: IntArray, shots: int) -> int:
-    """Return how many classes have fewer photos than ``shots``; each of those gives all it has."""
-    return int((np.unique(labels, return_counts=True)[1] < shots).sum())

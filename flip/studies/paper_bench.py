@@ -14,7 +14,7 @@ import numpy as np
 
 from flip.classify.zeroshot import ZeroShotClassifier
 from flip.clip.model import load_model
-from flip.clip.prompts import class_prompts
+from flip.clip.prompts import data_prompts
 from flip.data.dataset import Dataset
 from flip.diffusion.checkpoint import Loaded
 from flip.embed.extractor import FeatureExtractor
@@ -204,7 +204,7 @@ class Bench:
     def zero_shot(self, prompts: str, tuned: str | None = None) -> ZeroShotClassifier:
         """Return the zero-shot classifier of these prompts."""
         extractor = self.model(tuned)
-        texts = class_prompts(prompts, self.dataset.classnames, self.dataset.raw_names)
+        texts = data_prompts(prompts, self.dataset)
         return build_zero_shot_classifier(texts, extractor.model, settings=extractor.settings, cache=extractor.cache)
 
     @once("drawing images")

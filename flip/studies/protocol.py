@@ -17,11 +17,12 @@ from flip.arrays import FloatArray, IntArray
 from flip.classify.base import Classifier
 from flip.classify.groups import Candidates, ClassGroups
 from flip.classify.training_set import TrainingSet
+from flip.data.few_shot import warn_of_short_classes
 from flip.errors import ConfigError
 from flip.features import Features
 from flip.results import Evaluation, Neighbor, Prediction, calibration_report, predict_row, score_predictions
 from flip.settings import Progress
-from flip.studies.few_shot import DrawScore, draws, few_shot_rows, warn_of_short_classes
+from flip.studies.few_shot import DrawScore, draws, few_shot_rows
 from flip.studies.held_out import without_own_photos
 
 #: Fit a classifier to a training set with a seed.

@@ -8,7 +8,10 @@ from pathlib import Path
 
 from flip.errors import ConfigError
 from flip.names import HEADS
-from flip.settings import at_least, flag, option
+from flip.settings import at_least, flag, option, parse_shots
+
+#: Kinds of extra images of a study.
+ARMS = ("views", "text-to-image", "image-to-image", "shuffled")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +22,18 @@ class StudySettings:
     seeds: int = option(3, "Study only: draws for each number of --shots.")
     weights: str = option("0.1,0.3,1", "Study only: weight of an extra image against a photo.")
     per_photo: int = option(2, "Study only: extra images of each training photo, as many of each kind.")
+    learner: str = option(
+        "head",
+        "Study only: what learns from the photos and images: a head on frozen features, or finetune: CLIP itself, "
+        "as flip finetune --shots does.",
+        choices=("head", "finetune"),
+    )
     head: str = option("linear", "Study only: the head fitted on the photos' features.", choices=HEADS)
+    arms: str = option(
+        "views,text-to-image,image-to-image",
+        "Study only: kinds of extra images, separated by commas; shuffled is text-to-image with captions of photos of "
+        "other classes.",
+    )
     plot: Path | None = option(
         None,
         "Study only: draw the curves into this .png, .svg or .pdf file. [default: study.svg in the folder]",
@@ -31,6 +45,7 @@ class StudySettings:
         at_least("--per-photo", self.per_photo, 1)
         parse_shots(self.shots)
         parse_weights(self.weights)
+        parse_arms(self.arms)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +78,21 @@ class ReproduceSettings:
             raise ConfigError(f"--tune-lr {self.tune_lr:g} is not positive; pass for example 1e-5")
 
 
+def parse_arms(text: str) -> tuple[str, ...]:
+    """Return the kinds of extra images that ``--arms`` names.
+
+    Raises
+    ------
+    ConfigError
+        If one is none of them.
+    """
+    arms = tuple(dict.fromkeys(item.strip() for item in text.split(",")))
+    for arm in arms:
+        if arm not in ARMS:
+            raise ConfigError(f"--arms {text!r}: {arm!r} is no kind of extra images; pass some of {', '.join(ARMS)}")
+    return arms
+
+
 def parse_weights(text: str) -> tuple[float, ...]:
     """Return the numbers that ``--weights`` names.
 
@@ -81,22 +111,3 @@ def parse_weights(text: str) -> tuple[float, ...]:
             raise ConfigError(f"--weights {text!r}: {item.strip()!r} is no positive number; pass for example 0.1,0.3,1")
         weights.append(weight)
     return tuple(dict.fromkeys(weights))
-
-
-def parse_shots(text: str | None) -> tuple[int | None, ...]:
-    """Return the numbers of training photos per class that ``--shots`` names, None for ``all``; () without it.
-
-    Raises
-    ------
-    ConfigError
-        If an item is neither a positive number nor ``all``.
-    """
-    if text is None:
-        return ()
-    shots: list[int | None] = []
-    for item in text.split(","):
-        item = item.strip()
-        if item != "all" and not (item.isdigit() and int(item) > 0):
-            raise ConfigError(f"--shots {text!r}: {item!r} is no number of photos; pass for example 1,2,4,8,16,all")
-        shots.append(None if item == "all" else int(item))
-    return tuple(shots)

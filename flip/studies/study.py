@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
-from flip.arrays import FloatArray
+from flip.arrays import FloatArray, IntArray
 from flip.classify.heads import build_head
 from flip.clip.learned import require_unlearned_by_model
 from flip.data.dataset import Dataset
+from flip.data.few_shot import warn_of_short_classes
 from flip.data.same_photos import warn_of_copies
 from flip.diffusion.augment_folder import resume_key
 from flip.diffusion.checkpoint import Loaded
@@ -27,12 +28,23 @@ from flip.errors import DataError
 from flip.features import Features
 from flip.files import claim_folder, write_json
 from flip.results import FORMAT
-from flip.settings import Progress
+from flip.settings import Progress, parse_shots, settings_from
 from flip.studies import extras
-from flip.studies.augmentation import CONTROL, IMAGE, PROTOCOL, TEXT, GainRow, TrainingPool, compare, plan
-from flip.studies.few_shot import warn_of_short_classes
-from flip.studies.settings import StudySettings, parse_shots, parse_weights
+from flip.studies.augmentation import (
+    CONTROL,
+    IMAGE,
+    PROTOCOL,
+    SHUFFLED,
+    GainRow,
+    TrainingPool,
+    compare,
+    compare_learners,
+    plan,
+)
+from flip.studies.fine_tuned import FINE_TUNED, FineTuneLearner
+from flip.studies.settings import StudySettings, parse_arms, parse_weights
 from flip.studies.training_data import read_features, take_splits
+from flip.training.settings import ClipSettings, Hardware
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +134,7 @@ class Study:
         placement = self.extractor.placement
         if placement.is_main and not (self.folder / RESULT_FILE).is_file():
             write_json(self.folder / RESULT_FILE, {"command": _COMMAND, "format": FORMAT})
-        made = {arm: self._arm(arm, train) for arm in (CONTROL, TEXT, IMAGE)}
+        made = {arm: self._arm(arm, train) for arm in parse_arms(self.settings.arms)}
         if not placement.is_main:
             return None
         result: StudyResult = {
@@ -134,7 +146,9 @@ class Study:
             "n": len(test),
             "classes": len(self.dataset.classnames),
             "protocol": self._protocol(),
-            "study": self._compare(photos, test, made),
+            "study": self._compare(photos, test, made)
+            if self.settings.learner == "head"
+            else self._fine_tune(train, photos.labels, made),
             "seconds": time.perf_counter() - start,
         }
         write_json(self.folder / RESULT_FILE, result)
@@ -149,10 +163,12 @@ class Study:
         train = features.split("train").require_readable("train")
         return used.take(rows), train, features.split("test").require_readable("test")
 
-    def _arm(self, arm: str, train: Dataset) -> FloatArray:
-        """Return the features (photos, per photo, d) of an arm's images, making those that are missing."""
+    def _arm(self, arm: str, train: Dataset) -> Dataset:
+        """Return an arm's images in the order of the photos, making those that are missing."""
         placement, own = self.extractor.placement, self.folder / arm
         prompts = photo_prompts(train, self.prompts)
+        if arm == SHUFFLED:
+            prompts = extras.shuffled_prompts(train, self.seed)
         drawing = self._drawing(arm)
         key = (
             extras.views_key(train, self.seed)
@@ -167,7 +183,10 @@ class Study:
         planned = extras.plan_extras(train, prompts, arm, self.settings.per_photo, own, seed=self.seed)
         self._make(arm, [planned[i] for i in placement.share(len(planned))], drawing)
         placement.wait_for_everyone()
-        images = extras.list_extras(train, planned, own)
+        return extras.list_extras(train, planned, own)
+
+    def _embed(self, arm: str, images: Dataset) -> FloatArray:
+        """Return the features (photos, per photo, d) of an arm's images."""
         with self.bars(f"{arm}, embedded", len(images)) as advance:
             return extras.embed_extras(self.extractor, images, self.settings.per_photo, advance)
 
@@ -201,8 +220,27 @@ class Study:
             origin = ImageMetadata(arm=arm, ckpt=self.loaded.name, fingerprint=self.loaded.fingerprint)
             draw_planned(painter, planned, origin, done)
 
-    def _compare(self, photos: Features, test: Features, made: dict[str, FloatArray]) -> list[GainRow]:
+    def _fine_tune(self, train: Dataset, labels: IntArray, made: dict[str, Dataset]) -> list[GainRow]:
         settings = self.settings
+        shots, weights = parse_shots(settings.shots), parse_weights(settings.weights)
+        warn_of_short_classes(labels, shots)
+        learner = FineTuneLearner(
+            model=self.extractor.model.name,
+            train=train,
+            test=self.dataset.select("test"),
+            extras=made,
+            folder=self.folder / "tuned",
+            settings=ClipSettings(shots="all"),
+            hardware=settings_from(self.extractor.settings, Hardware, precision="auto"),
+        )
+        planned = list(plan(labels, shots, settings.seeds, tuple(made), weights))
+        log.info("fine-tuning %d models", len(planned))
+        with self.bars("models", len(planned)) as advance:
+            return compare_learners(planned, learner, advance)
+
+    def _compare(self, photos: Features, test: Features, images: dict[str, Dataset]) -> list[GainRow]:
+        settings = self.settings
+        made = {arm: self._embed(arm, extra) for arm, extra in images.items()}
         shots, weights = parse_shots(settings.shots), parse_weights(settings.weights)
         warn_of_short_classes(photos.labels, shots)
         pool = TrainingPool(photos.image_features, photos.labels, made)
@@ -221,7 +259,8 @@ class Study:
             )
 
     def _protocol(self) -> dict[str, object]:
-        own = {"head": self.settings.head, "text": "none", "per_photo": self.settings.per_photo, "filter": "none"}
+        learns = {"head": self.settings.head, "text": "none"} if self.settings.learner == "head" else FINE_TUNED
+        own = {**learns, "per_photo": self.settings.per_photo, "filter": "none"}
         drawn = {"fingerprint": self.loaded.fingerprint, "prompts": self.prompts, "seed": self.seed}
         return {**own, "views": extras.VIEWS_ARE, **PROTOCOL, **drawn, **self._drawing(IMAGE).to_dict()}
 

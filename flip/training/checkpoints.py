@@ -132,7 +132,7 @@ class CheckpointFolder:
         latest = self._latest()
         try:
             yield
-        except (OSError, ConfigError, SafetensorError) as e:
+        except (OSError, ConfigError) as e:
             kept = f"the one before, {latest.name}, is intact" if latest else "there is none before it"
             raise CheckpointError(
                 f"checkpoint {name} cannot be written into {self._folder} ({write_error(e)}); {kept}; "

@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from flip.errors import ConfigError
-from flip.settings import at_least, in_range, option
+from flip.settings import at_least, in_range, option, parse_shots
+
+#: Rank of the low-rank additions that ``--shots`` trains (CLIP-LoRA: Zanella & Ben Ayed, CVPRW 2024), and how often
+#: each photo comes in an epoch then.
+FEW_SHOT_RANK, FEW_SHOT_REPEATS = 2, 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +62,18 @@ class TrainingSettings:
 class ClipSettings(TrainingSettings):
     """How a dual encoder is fine-tuned."""
 
-    train: Literal["full", "image", "text", "projection"] = option(
-        "full", "What is trained: both towers, one, or the last layers."
+    train: Literal["full", "image", "text", "projection"] | None = option(
+        None,
+        "What is trained: both towers, one, or the last layers; with --shots the image tower's last layer alone, held "
+        "near to what it was. [default: full]",
+    )
+    shots: str | None = option(
+        None,
+        "Training photos per class, or all: those that flip hybrid --shots draws with the same seed; all of them "
+        "train, and none validates. Without --train or --lora, low-rank additions of rank 2 are trained.",
     )
     val_fraction: float = option(
-        0.1, "Share of each class's training photos that choose the epoch, without a val split."
+        0.1, "Share of each class's training photos that choose the epoch, without a val split and --shots."
     )
     patience: int = option(5, "Stop after this many epochs without a better one; 0 never stops early.")
     keep: float = option(
@@ -86,6 +97,39 @@ class ClipSettings(TrainingSettings):
         if self.keep < 0:
             raise ConfigError(f"--keep {self.keep:g} is negative; pass for example 1, or 0 for no such term")
         parse_wise(self.wise)
+        if self.shots is not None:
+            self._require_few_shot()
+
+    def _require_few_shot(self) -> None:
+        """Raise a ConfigError for what does not go with ``--shots``."""
+        if len(parse_shots(self.shots)) > 1:
+            raise ConfigError(f"--shots {self.shots}: a run makes one model; pass one number, and run it for each")
+        if self.from_scratch is not None:
+            raise ConfigError(
+                "--from-scratch begins with random weights, and few photos do not train them; leave one out"
+            )
+        if self.wise == "sweep" and not self.holdout_classes:
+            raise ConfigError(
+                "--wise sweep chooses by photos that are not trained on, and --shots leaves none; pass --wise 0.5, or "
+                "--holdout-classes N"
+            )
+        if self.few_shot_projection and self.keep:
+            raise ConfigError("--train projection with --shots holds the weights themselves near; leave out --keep")
+
+    @property
+    def part(self) -> str:
+        """What is trained: "full", "image", "text" or "projection"."""
+        return self.train or "full"
+
+    @property
+    def rank(self) -> int | None:
+        """The rank of low-rank additions, None where the weights themselves are trained."""
+        return FEW_SHOT_RANK if self.lora is None and self.train is None and self.shots is not None else self.lora
+
+    @property
+    def few_shot_projection(self) -> bool:
+        """Whether the image tower's projection alone is trained, on features that are computed once."""
+        return self.shots is not None and self.train == "projection" and self.lora is None
 
 
 @dataclass(frozen=True, kw_only=True)

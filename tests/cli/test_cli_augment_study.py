@@ -133,3 +133,37 @@ def test_a_view_is_a_part_of_the_photo_and_the_same_every_time() -> None:
 )
 def test_slips_are_one_line(flip: Flip, arguments: list[str], code: int, said: str) -> None:
     assert said in one_line(flip(*arguments), code)
+
+
+def test_clip_itself_is_the_learner_and_captions_of_other_classes_are_an_arm(flip: Flip) -> None:
+    photos = sorted(Path("data/birds/train").rglob("*.png"))
+    rows = [
+        {"file_name": file.relative_to("data/birds/train").as_posix(), "text": f"it is like {file.parent.name}"}
+        for file in photos
+    ]
+    Path("data/birds/train/metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    quick = (*QUICK, "--shots", "1", "--seeds", "1", "--weights", "1", "--per-photo", "2")
+    found = read_json(flip(*quick, "--learner", "finetune", "--arms", "views,shuffled", "--format", "json"))
+    assert [(row["arm"], row["weight"]) for row in found["study"]] == [
+        ("none", None),
+        ("views", 1.0),
+        ("shuffled", 1.0),
+    ]
+    assert found["protocol"]["learner"].startswith("CLIP fine-tuned")
+    assert not Path("study/tuned").exists()
+    lines = [json.loads(line) for line in Path("study/shuffled/metadata.jsonl").read_text().splitlines()]
+    for line in lines:
+        own = Path(line["photo"]).parent.name
+        assert line["text"].startswith(f"a photo of a {own.replace('_', ' ')}. it is like ")
+        assert not line["text"].endswith(own)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--arms", "views,pictures"], 2, "--arms 'views,pictures': 'pictures' is no kind of extra images; pass some"),
+        (["--arms", "shuffled"], 1, "--arms shuffled needs captions of every training photo"),
+    ],
+)
+def test_arms_that_cannot_be_made_are_one_line(flip: Flip, arguments: list[str], code: int, said: str) -> None:
+    assert said in one_line(flip(*QUICKER, *arguments), code)

@@ -29,7 +29,9 @@ def run(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[str]:
 def limited(size: int, *arguments: Any) -> subprocess.CompletedProcess[str]:
     """Run flip with a limit on the size of a file: the disk is full."""
     command = [sys.executable, "-c", LIMITED, str(size), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    # Python would write its compiled files cut off, and read them as broken ones in the next run.
+    surroundings = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=surroundings)
 
 
 def last_line(result: subprocess.CompletedProcess[str], code: int = 1) -> str:
@@ -78,6 +80,33 @@ def test_a_full_disk_leaves_no_half_model_or_table(flip: Any, squares: Path, mad
     last_line(limited(1000, command, "--data", squares, *rest, "new"))
     kept = [path for path in Path("new").rglob("*") if path.suffix in (".safetensors", ".parquet")]
     assert kept == []
+
+
+@pytest.mark.parametrize(
+    ("drawing", "size"),
+    [
+        (("generate", "a wren", "-n", "2", "-o", "new"), 100),
+        (("generate", "a wren", "-n", "1", "-o", "new", "--save-as", "saved"), 1000),
+        (("augment", "--data", "birds", "--per-class", "1", "--filter", "none", "-o", "new"), 100),
+        (("augment", "--study", "--data", "birds", "--shots", "1", "--head", "gda", "--steps", "2", "-o", "new"), 100),
+        (
+            ("finetune", "--target", "diffusion", "--data", "birds", "--epochs", "1", "--size", "64x64", "-o", "new"),
+            3000,
+        ),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else str(value),
+)
+def test_a_full_disk_while_pictures_are_drawn_is_one_line(
+    flip: Any, squares: Path, ckpt: Path, drawing: tuple[str, ...], size: int
+) -> None:
+    read_json(flip("knn", "--data", squares))
+    command, *rest = [str(squares) if a == "birds" else a for a in drawing]
+    steps = () if "finetune" in drawing or "--steps" in drawing else ("--steps", "1")
+    line = last_line(limited(size, command, "--ckpt", ckpt, *steps, *rest))
+    assert "File too large" in line
+    assert "unexpected" not in line
+    assert not [path for path in Path.cwd().rglob("*") if path.name.startswith(".flip-tmp-")]
+    assert not Path("saved/model_index.json").exists()
 
 
 def test_a_full_stdout_is_one_line(flip: Any, squares: Path, photo: Path) -> None:

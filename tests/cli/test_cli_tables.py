@@ -107,3 +107,13 @@ def test_a_confusion_matrix_shows_names_and_counts(tmp_path: Path) -> None:
     assert "no photo" not in text
     plot_confusion(tmp_path / "large.png", np.eye(200, dtype=int), [f"class {i}" for i in range(200)], "200 classes")
     assert (tmp_path / "large.png").stat().st_size > 10_000
+
+
+def test_models_for_people_are_one_screen_with_what_is_here_first(flip: Flip) -> None:
+    lines = table(flip, "models")
+    assert lines[0].startswith("flip models: ")
+    assert lines[0].rstrip().endswith(" on this machine")
+    assert len(lines) == 22, "title, header, 20 models"
+    assert lines[2].split()[:2] == ["sample", "yes"]
+    assert len(table(flip, "models", "-v")) > 100
+    assert "more: -v lists all" in flip("models", "--format", "table").stderr

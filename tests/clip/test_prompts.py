@@ -2,7 +2,9 @@ import json
 
 import pytest
 
+from flip.clip.coarse import coarse_word
 from flip.clip.prompts import about_class, class_prompts, fold
+from flip.data.dataset import Rank
 from flip.errors import ConfigError, DataError
 
 NAMES = ("Black footed Albatross", "Blue Jay")
@@ -100,3 +102,70 @@ def test_texts_longer_than_the_context_are_counted(tiny_model, tmp_path, caplog)
         build_zero_shot_classifier(class_prompts(long, ("a", "b")), model, cache=tmp_path)
         build_zero_shot_classifier(class_prompts("plain", ("a", "b")), model, cache=tmp_path)
     assert caplog.messages == ["2 of 2 texts are longer than the 16 tokens the model reads; the rest is cut"]
+
+
+@pytest.mark.parametrize(
+    ("names", "word"),
+    [
+        (("Black footed Albatross", "Blue Jay", "Scott's Orioles"), "bird"),
+        (("bishop of llandaff dahlia", "sword lily", "Tree-Mallow"), "flower"),
+        (("Audi TT RS Coupe 2012", "Jeep Wrangler SUV 2012"), "car"),
+        (("Boeing 747", "Airbus A320"), "aircraft"),
+        (("Blue Jay", "Boeing 747"), None),
+        (("Blue Jay", "class 12"), None),
+        ((), None),
+    ],
+)
+def test_a_coarse_word_is_one_that_all_names_fit(names, word):
+    assert coarse_word(names) == word
+
+
+def test_coarse_prompts_name_the_kind_or_say_that_there_is_none():
+    assert class_prompts("coarse", NAMES).texts[1] == ("a photo of a Blue Jay, a type of bird.",)
+    with pytest.raises(ConfigError, match="--prompts coarse: the class names do not all fit one word"):
+        class_prompts("coarse", ("Blue Jay", "Boeing 747"))
+
+
+def ranked(**groups):
+    return [Rank(name, (group,)) for name, group in groups.items()]
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "ranks", "text"),
+    [
+        (
+            "Turdus merula",
+            "04500_Animalia_Chordata_Aves_Passeriformes_Turdidae_Turdus_merula",
+            ranked(
+                kingdom="Animalia",
+                phylum="Chordata",
+                **{"class": "Aves"},
+                order="Passeriformes",
+                family="Turdidae",
+                genus="Turdus",
+            ),
+            "a photo of Animalia Chordata Aves Passeriformes Turdidae Turdus merula.",
+        ),
+        (
+            "Blackbird",
+            "04500_Animalia_Chordata_Aves_Passeriformes_Turdidae_Turdus_merula",
+            ranked(family="Turdidae", genus="Turdus"),
+            "a photo of Turdidae Turdus merula with common name Blackbird.",
+        ),
+        (
+            "Acadian Flycatcher",
+            "Acadian Flycatcher",
+            ranked(scientific="Empidonax virescens"),
+            "a photo of Empidonax virescens with common name Acadian Flycatcher.",
+        ),
+        ("Robins", "Robins", ranked(genus="Erithacus"), "a photo of Erithacus with common name Robins."),
+    ],
+)
+def test_taxonomic_prompts_have_the_form_of_bioclip_s_captions(name, raw, ranks, text):
+    assert class_prompts("taxon", [name], [raw], ranks).texts == ((text,),)
+
+
+@pytest.mark.parametrize("ranks", [(), ranked(species="cat"), ranked(order="Ducks", parent="Swans")])
+def test_taxonomic_prompts_need_a_genus(ranks):
+    with pytest.raises(ConfigError, match="--prompts taxon: the data comes with no genus or scientific name"):
+        class_prompts("taxon", ["Blue Jay"], ["Blue Jay"], ranks)

@@ -15,7 +15,7 @@ from flip.clip.model import load_model
 from flip.data.dataset import Dataset, Photo, Record
 from flip.data.open import open_dataset
 from flip.device import resolve_device
-from flip.diffusion.augment import Kept, augment, fill_slots
+from flip.diffusion.augment import Callbacks, Kept, augment, fill_slots
 from flip.diffusion.augment_folder import begin, finish, resume_key
 from flip.diffusion.checkpoint import Loaded
 from flip.diffusion.copies import PhotoHashes
@@ -90,7 +90,7 @@ def hashes(birds: Dataset, split: str) -> PhotoHashes:
 def run(p: Painter, judge: ImageJudge, slots: Any, out: Path) -> list[Kept]:
     seen: list[Kept] = []
     begin(out, {"seed": 0}, overwrite=False)
-    fill_slots(p, judge, slots, out, ImageMetadata(ckpt="x"), seen.append)
+    fill_slots(p, judge, slots, out, ImageMetadata(ckpt="x"), Callbacks(seen.append))
     return seen
 
 
@@ -231,7 +231,7 @@ def test_folders_of_others_are_refused_and_kept(birds: Dataset, tmp_path: Path) 
         begin(out, {"seed": 0}, overwrite=False)
     begin(out, {"seed": 0}, overwrite=True)
     slots = slots_of(birds, 1)
-    fill_slots(painter(), ImageJudge(None, NOTHING, NOTHING), slots, out, ImageMetadata(), lambda _: None)
+    fill_slots(painter(), ImageJudge(None, NOTHING, NOTHING), slots, out, ImageMetadata(), Callbacks(lambda _: None))
     with pytest.raises(ConfigError, match=r"other settings: seed 1 \(was 0\), guidance 2\.0 .*; pass the same"):
         begin(out, {"seed": 1, "guidance": 2.0}, overwrite=False)
     assert finish(out, slots, {"seed": 0}).kept == 3

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flip.studies.few_shot import Draw, DrawScore, draws, few_shot_rows, short_classes
+from flip.data.few_shot import short_classes
+from flip.studies.few_shot import Draw, DrawScore, draws, few_shot_rows
 
 LABELS = np.repeat([0, 1, 2], [5, 3, 2])
 

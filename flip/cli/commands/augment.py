@@ -61,7 +61,7 @@ class AugmentOptions(AugmentSettings, StudySettings, DrawOptions, DataOptions):
 
     def _require_own_options(self) -> None:
         """Refuse the options of a study without one, and the others with one: a study draws for each photo."""
-        study = ("shots", "seeds", "weights", "per_photo", "head", "plot")
+        study = ("shots", "seeds", "weights", "per_photo", "learner", "head", "arms", "plot")
         for name in ("per_class", "draws", "filter") if self.study else study:
             if getattr(self, name) == getattr(AugmentOptions, name):
                 continue

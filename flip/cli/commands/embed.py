@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -15,11 +16,14 @@ from flip.cli.config import FolderOutput, ReadOptions
 from flip.cli.context import Context, finish, progress
 from flip.cli.options import command
 from flip.cli.output import write_summary
+from flip.device import has_siblings
 from flip.embed.settings import EngineSettings
+from flip.embed.sharding import parse_shard, slurm_shard
 from flip.errors import ConfigError
 from flip.files import claim_folder
+from flip.names import LAYOUTS_OUT
 from flip.results import FORMAT
-from flip.settings import option, settings_from
+from flip.settings import flag, option, settings_from
 
 if TYPE_CHECKING:
     from flip.data.dataset import Dataset
@@ -40,11 +44,54 @@ class EmbedOptions(ReadOptions, EngineSettings, FolderOutput):
         False, "Also write x, y, neighbors, predicted and score into the table, as Embedding Atlas takes them."
     )
 
+    shard: str | None = option(
+        None,
+        "I/N: embed block I (from 0) of N of the listing and write its part into -o; auto takes the numbers of a Slurm "
+        "array. Any order, any machine; what is there is not done again.",
+        completes=("auto",),
+    )
+    layout_out: str = option(
+        "flip",
+        "What -o holds: flip's one table, or the folders that clip-retrieval and autofaiss read.",
+        choices=LAYOUTS_OUT,
+    )
+    join: Path | None = option(None, "Join the parts in the -o folder of N shards to one table; needs no data.")
+
     def __post_init__(self) -> None:
         super().__post_init__()
         EngineSettings.__post_init__(self)
         if self.map and self.output is None:
             raise ConfigError("--map adds columns to the table that -o writes; pass -o with a folder too")
+        if self.layout_out != "flip":
+            self._require_layout_options()
+        given = [flag(name) for name in ("output", "shard", "map", "captions", "overwrite") if getattr(self, name)]
+        # What the environment names is meant for other commands.
+        usual = {"data": os.environ.get("FLIP_DATA"), "model": os.environ.get("FLIP_MODEL")}
+        given += [flag(name) for name, value in usual.items() if getattr(self, name) not in (None, value)]
+        if self.join is not None and given:
+            raise ConfigError(f"--join reads and writes the one folder that it names; leave out {', '.join(given)}")
+        if self.shard is not None:
+            parse_shard(self.shard)
+            self._require_shard_options()
+
+    def _require_layout_options(self) -> None:
+        if self.output is None:
+            raise ConfigError(f"--layout-out {self.layout_out} says what -o holds; pass -o with a folder too")
+        if self.map:
+            raise ConfigError(f"--map adds columns to flip's table; leave it out with --layout-out {self.layout_out}")
+        if self.shard is not None:
+            raise ConfigError(
+                "--shard writes parts of flip's table; join them, and pass --data with it and --layout-out "
+                f"{self.layout_out}"
+            )
+
+    def _require_shard_options(self) -> None:
+        if self.output is None:
+            raise ConfigError("--shard writes a part of the table into -o; pass -o with the folder of all shards")
+        if self.map:
+            raise ConfigError("--map looks at all photos, and a shard at some; leave it out with --shard")
+        if self.overwrite:
+            raise ConfigError("--overwrite would remove what other shards wrote; remove the folder, or pass another -o")
 
 
 def register(app: typer.Typer) -> None:
@@ -56,43 +103,54 @@ def embed(options: EmbedOptions) -> None:
     """Embed every photo once and keep the embeddings; what is already known is not embedded again.
 
     The other commands embed what they need; embed does it ahead, and -o DIR writes the joined table (path, label,
-    split, captions, embedding, error) as Parquet, which --data reads back without the photos.
+    split, captions, embedding, error) as Parquet, which --data reads back without the photos. --shard I/N does a part
+    of it, and --join DIR makes the parts one table.
     """
-    start = time.perf_counter()
+    if options.join is not None:
+        join(options, options.join)
+        return
+    if options.shard is not None:
+        embed_shard(options, options.shard)
+        return
     if options.output is not None:
         claim_folder(options.output, overwrite=options.overwrite)
     context = Context(options)
     dataset = context.dataset.select(options.split)
-    extractor = context.extractor
     began = time.perf_counter()
     if options.engine == "ray":
         embed_by_ray(options, context, dataset)
-    features = context.features(dataset)
+    # A table of embeddings may be written in another layout without the model that made it.
+    features = context.features(dataset, with_model=not context.needs_no_model)
     seconds = time.perf_counter() - began
     if options.captions:
-        _embed_captions(options, dataset, extractor)
+        _embed_captions(options, dataset, context.extractor)
     if not context.is_main:
         return
     if options.output is not None:
-        _write_table(options, options.output, features, dataset, extractor)
-    new = extractor.photos_read
-    summary = {
+        _write(options, options.output, context, features, dataset)
+    write_summary(options, "flip embed", _summary(context, len(features), features.unreadable, seconds))
+    finish(options, features.unreadable)
+
+
+def _summary(context: Context, n: int, unreadable: int, seconds: float) -> dict[str, object]:
+    """Return what is reported of n photos that were embedded in so many seconds."""
+    extractor = None if context.needs_no_model else context.extractor
+    new = extractor.photos_read if extractor else 0
+    return {
         "command": "embed",
         "format": FORMAT,
         "data": context.data_name,
-        "model": context.encoder.name,
-        "n": len(features),
+        "model": context.encoder.name if extractor else context.model_name,
+        "n": n,
         "embedded": new,
-        "cached": len(features) - new,
-        "unreadable": features.unreadable,
-        "precision": extractor.precision,
-        "device": extractor.device,
+        "cached": n - new,
+        "unreadable": unreadable,
+        "precision": context.features_precision,
+        "device": extractor.device if extractor else "none",
         "images_per_second": new / seconds if new else None,
-        "seconds": time.perf_counter() - start,
-        "cache": str(extractor.folder / extractor.fingerprint),
+        "seconds": time.perf_counter() - context.began,
+        "cache": str(extractor.folder / extractor.fingerprint) if extractor else None,
     }
-    write_summary(options, "flip embed", summary)
-    finish(options, features.unreadable)
 
 
 def embed_by_ray(options: EmbedOptions, context: Context, dataset: Dataset) -> None:
@@ -112,14 +170,70 @@ def _embed_captions(options: EmbedOptions, dataset: Dataset, extractor: FeatureE
         extractor.texts(captions, advance)
 
 
-def _write_table(
-    options: EmbedOptions, folder: Path, features: Features, dataset: Dataset, extractor: FeatureExtractor
-) -> None:
+def embed_shard(options: EmbedOptions, given: str) -> None:
+    """Embed one shard and write its part."""
+    from flip.embed.shard_writer import write_shard
+
+    assert options.output is not None
+    shard = parse_shard(given) or slurm_shard(os.environ, siblings=has_siblings())
+    context = Context(options)
+    dataset, extractor = context.dataset.select(options.split), context.extractor
+    began = time.perf_counter()
+    if options.engine == "ray":
+        embed_by_ray(options, context, dataset.take(shard.rows(len(dataset))))
+    with progress(options, "photos", len(shard.rows(len(dataset)))) as advance:
+        written = write_shard(options.output, dataset, extractor, shard, advance)
+    seconds = time.perf_counter() - began
+    if options.captions:
+        _embed_captions(options, dataset.take(shard.rows(len(dataset))), extractor)
+    if not context.is_main:
+        return
+    if not written.is_new:
+        log.info("shard %s of %s is there (%s rows); nothing to do", shard, options.output, f"{written.rows:,}")
+        return
+    summary = _summary(context, written.rows, written.unreadable, seconds)
+    write_summary(
+        options, "flip embed", {**summary, "shard": str(shard), "of": len(dataset), "file": str(written.file)}
+    )
+    finish(options, written.unreadable)
+
+
+def join(options: EmbedOptions, folder: Path) -> None:
+    """Join the parts of all shards."""
+    from flip.embed.joining import join_shards
+
+    with progress(options, "rows", None) as advance:
+        joined = join_shards(folder, advance)
+    if not joined.is_new:
+        log.info("%s is joined already (%s rows); nothing to do", folder, f"{joined.rows:,}")
+        return
+    summary = {
+        "command": "embed",
+        "format": FORMAT,
+        "joined": str(folder),
+        "shards": joined.shards,
+        "n": joined.rows,
+        "unreadable": joined.unreadable,
+        "files": [file.name for file in joined.files],
+    }
+    write_summary(options, "flip embed --join", summary)
+    finish(options, joined.unreadable)
+
+
+def _write(options: EmbedOptions, folder: Path, context: Context, features: Features, dataset: Dataset) -> None:
+    """Write the embeddings in the layout that was asked for."""
+    if options.layout_out == "clip-retrieval":
+        from flip.embed.clip_retrieval import write_clip_retrieval
+
+        arrays = write_clip_retrieval(folder, features, dataset)
+        log.info("wrote %s and metadata; autofaiss build_index --embeddings=%s/img_emb", arrays[0].parent, folder)
+        return
     from flip.embed.table import write_table
     from flip.report.embedding_map import map_columns
 
     columns = map_columns(features, seed=options.seed) if options.map else None
-    model, precision = extractor.model.name, extractor.precision
+    model = context.model_name if context.needs_no_model else context.encoder.name
+    precision = context.features_precision
     file = write_table(folder, features, dataset, model, precision=precision, map_columns=columns, overwrite=True)
     log.info("wrote %s", file)
     if columns:

@@ -57,6 +57,7 @@ def hybrid(options: HybridOptions) -> None:
     from flip.classify.classifier import make_head
 
     context = Context(options)
+    options = replace(options, text=context.text_side(options.text))
     with_text = options.text != "none"
     zero_shot = context.zero_shot_of_data(options.prompts) if with_text else None
 
@@ -82,17 +83,21 @@ def use_saved(options: HybridOptions, folder: Path) -> None:
     from flip.classify.classifier import load_classifier
     from flip.data.learned import require_unlearned
     from flip.embed.captions import with_caption_features
+    from flip.embed.table import UNKNOWN_MODEL
     from flip.studies.protocol import score
 
     classifier = load_classifier(folder)
     context = Context(replace(options, model=options.model or classifier.origin.model))
+    if not options.images:
+        require_meaning(context, options.split)
+        if not classifier.origin.fingerprint.startswith(UNKNOWN_MODEL):
+            context.pair_model()
     classifier.origin.require(_origin(context))
     if options.images:
         name_photos(options, context, classifier)
         return
-    require_meaning(context, options.split)
     dataset = context.dataset.select(options.split)
-    features = context.features(dataset)
+    features = context.features(dataset, with_model=not context.needs_no_model)
     if not context.is_main:
         return
     learned = classifier.count_learned(features)

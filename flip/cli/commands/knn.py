@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import typer
@@ -43,6 +43,7 @@ def knn(options: KnnOptions) -> None:
     from flip.classify.knn import KnnClassifier
 
     context = Context(options)
+    options = replace(options, text=context.text_side(options.text))
     with_text = options.text != "none"
     text = context.zero_shot_of_data(options.prompts).text if with_text else None
     settings = settings_from(options, KnnSettings)

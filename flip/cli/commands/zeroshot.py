@@ -29,8 +29,9 @@ class ZeroShotOptions(PredictOptions):
 
     prompts: str = option(
         "plain",
-        "plain, paper, bird, clip, a template with {}, a text file of templates, or JSON class → sentences.",
-        completes=names.PROMPTS,
+        "plain, paper, bird, coarse (the kind that all class names fit), clip, taxon (for BioCLIP), auto (the best on "
+        "training photos), a template with {}, a text file of templates, or JSON class → sentences.",
+        completes=(*names.PROMPTS, names.AUTO_PROMPTS),
     )
     classes: Path | None = option(
         None, "File of class names, one per line, to name IMAGES among; they can then be named without --data."
@@ -78,24 +79,27 @@ def zeroshot(options: ZeroShotOptions) -> None:
     if not options.images:
         require_meaning(context, options.split)
     dataset = context.dataset if options.images else context.dataset.select(options.split)
-    prompts = class_prompts(options.prompts, dataset.classnames, dataset.raw_names)
+    prompts = context.prompts_of_data(options.prompts)
     if options.images:
         name_photos(options, context, context.zero_shot(prompts))
         return
     features = context.features(dataset)
     if not context.is_main:
         return
-    about = describe(options, context, "zeroshot", **_protocol(prompts), precision=context.extractor.precision)
+    about = describe(
+        options, context, "zeroshot", **_protocol(prompts, options.prompts), precision=context.extractor.precision
+    )
     classifier = context.zero_shot(prompts)
     if options.transductive:
         classifier = classifier.transductive()
     show(options, context, score(classifier, features, about), dataset)
 
 
-def _protocol(prompts: ClassPrompts) -> dict[str, object]:
+def _protocol(prompts: ClassPrompts, asked: str) -> dict[str, object]:
     counts = sorted({len(texts) for texts in prompts.texts})
     return {
         "prompts": prompts.source,
+        **({"prompts_chosen_on": "training photos"} if asked == names.AUTO_PROMPTS else {}),
         "prompts_per_class": counts[0] if len(counts) == 1 else [counts[0], counts[-1]],
         "example": prompts.texts[0][0],
     }

@@ -1,4 +1,4 @@
-"""Tables that ``flip embed -o`` wrote: labelled photos that need not be there any more."""
+"""Tables of embeddings, written by ``flip embed -o`` or by any other program: the photos need not be there."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from pathlib import Path
 from flip.data.captions import parse_captions
 from flip.data.dataset import Dataset, Record
 from flip.data.layout import Layout
+from flip.data.layouts.parquet_images import is_parquet_images
 from flip.data.parquet import parquet_batches, parquet_files, read_parquet_schema
 from flip.data.settings import DEFAULTS, ReadSettings
 from flip.data.text import column_text
+from flip.data.vector_files import find_vectors
+from flip.data.vector_tables import read_vector_table
 from flip.errors import DataError, FeatureMismatchError
 from flip.files import JsonObject
 from flip.names import SPLITS
@@ -21,6 +24,9 @@ from flip.reading import parse_json
 
 #: Keys of the Parquet metadata: which model made a table, and its classes; and the hash of that.
 METADATA_KEY, SEAL_KEY = b"flip", b"flip.sha256"
+
+#: The folder below ``-o`` where the parts of shards wait to be joined.
+SHARDS = "shards"
 
 _COLUMNS = ["path", "label", "split", "captions"]
 #: Rows that are read together.
@@ -30,28 +36,56 @@ _MUST_AGREE = frozenset({"fingerprint", "raw_names", "classnames"})
 
 
 def is_embeddings(data: Path) -> bool:
-    """Return whether a file, or the first Parquet file of a folder, was written by ``flip embed -o``."""
+    """Return whether a file, or the first file of a folder, is a table of embeddings.
+
+    That is what ``flip embed -o`` wrote; Parquet with a column of float lists and no column of photos; a NumPy array
+    with a table beside it; and clip-retrieval's folder.
+
+    Raises
+    ------
+    DataError
+        If the folder holds shards that are not joined yet, or arrays without their tables.
+    ConfigError
+        If there are several columns of embeddings.
+    """
+    _require_joined(data)
+    return _is_ours(data) or (not is_parquet_images(data) and bool(find_vectors(data)))
+
+
+def _is_ours(data: Path) -> bool:
     file = data if data.is_file() else next(iter(parquet_files(data)), None)
     return file is not None and file.suffix.lower() == ".parquet" and read_about(file) is not None
 
 
 def read_embeddings(data: Path, settings: ReadSettings = DEFAULTS) -> Dataset:
-    """Read the rows of such a table without the embeddings; records are in the order of files (by name) and rows.
+    """Read the rows of a table without the embeddings; records are in the order of files (by name) and rows.
 
     Parameters
     ----------
     data : Path
-        A Parquet file, or a folder of them.
+        A file, or a folder of them.
     settings : ReadSettings
-        Nothing of them concerns such a table.
+        ``embedding_column`` names the embeddings, and ``test_fraction`` splits a table without splits that another
+        program wrote.
 
     Raises
     ------
     DataError
-        If it was not written by ``flip embed -o``, or its rows have no labels.
+        If it is no table of embeddings, or its rows have no labels.
+    ConfigError
+        If it has not the column of embeddings that is named.
     FeatureMismatchError
         If its files were made by different models or hold different classes.
     """
+    _require_joined(data)
+    if not _is_ours(data) or settings.embedding_column not in (None, "embedding"):
+        found = find_vectors(data, settings.embedding_column)
+        if not found:
+            raise DataError(
+                f"{data} was not written by flip embed -o, and has no column of float lists; give a file or folder "
+                "that holds embeddings, or another --layout"
+            )
+        return read_vector_table(data, LAYOUT.name, found, settings)
     files = [data] if data.is_file() else parquet_files(data)
     about = _same_of_all(data, files)
     index = {column_text(name): i for i, name in enumerate(about["raw_names"])}
@@ -60,6 +94,14 @@ def read_embeddings(data: Path, settings: ReadSettings = DEFAULTS) -> Dataset:
         raise DataError(f"{data} has no rows; write it again with flip embed -o")
     names = tuple(about["classnames"]), tuple(about["raw_names"])
     return Dataset(Path(about.get("root", data)), LAYOUT.name, *names, records, embeddings=data)
+
+
+def _require_joined(data: Path) -> None:
+    """Raise a DataError for a folder that shards wrote and that is not joined: rows would be missing or double."""
+    folder = data.parent if data.name == SHARDS else data
+    parts = parquet_files(folder / SHARDS) if (folder / SHARDS).is_dir() else []
+    if parts and "plan" in (read_about(parts[0]) or {}):
+        raise DataError(f"{folder} holds shards that are not joined; run flip embed --join {folder}")
 
 
 def _same_of_all(data: Path, files: Sequence[Path]) -> JsonObject:
@@ -119,4 +161,6 @@ def _seal(text: bytes) -> bytes:
     return hashlib.sha256(text).hexdigest().encode()
 
 
-LAYOUT = Layout("embeddings", is_embeddings, read_embeddings, "what flip embed -o wrote", files=True)
+LAYOUT = Layout(
+    "embeddings", is_embeddings, read_embeddings, "what flip embed -o wrote, or any table of embeddings", files=True
+)

@@ -9,7 +9,7 @@ import torch
 
 from flip.arrays import FloatArray, IntArray
 from flip.clip.encoder import OpenClipEncoder
-from flip.clip.prompts import ClassPrompts, class_prompts
+from flip.clip.prompts import ClassPrompts, data_prompts
 from flip.data.dataset import Dataset
 from flip.device import Placement
 from flip.training.clip.examples import Examples, make_examples
@@ -57,7 +57,7 @@ class Scorer:
             image, readable = embed_photos(self.model, sources, self.placement, size, self.workers)
             return image, examples.labels[readable]
 
-        head = None if self.settings.lora is not None else trained_head(self.model.network.visual)
+        head = None if self.settings.rank is not None else trained_head(self.model.network.visual)
         return embed if head is None or not len(examples) else _embed_by_head(head, embed)
 
     def examples(self, dataset: Dataset, prompts: ClassPrompts) -> Examples:
@@ -126,7 +126,7 @@ def average(
 def _held_out_prompts(scorer: Scorer, held_out: Dataset | None) -> ClassPrompts:
     if held_out is None:
         return scorer.prompts
-    return class_prompts(scorer.settings.prompts, held_out.classnames, held_out.raw_names)
+    return data_prompts(scorer.settings.prompts, held_out)
 
 
 def state_of(model: OpenClipEncoder) -> dict[str, torch.Tensor]:

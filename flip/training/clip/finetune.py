@@ -15,10 +15,11 @@ from flip.data.same_photos import warn_of_copies
 from flip.device import resolve_device
 from flip.files import JsonObject, plain, write_json
 from flip.results import FORMAT
+from flip.settings import parse_shots
 from flip.training.clip.output import RESULT
 from flip.training.clip.run import ClipRun, train_clip
 from flip.training.clip.scores import ClassSplit, Score, score_models, split_classes, starting_model
-from flip.training.clip.validation import split_validation
+from flip.training.clip.validation import Split, split_few_shot, split_validation
 from flip.training.listener import Listener
 from flip.training.resume import finished_result
 from flip.training.settings import DEFAULT_HARDWARE, ClipSettings, Hardware
@@ -81,8 +82,7 @@ def finetune(
         return finished
     dataset.require_photos()
     classes = split_classes(dataset, settings.holdout_classes)
-    split = split_validation(classes.trained, settings.val_fraction, settings.seed)
-    log.info(f"{len(split.training)} photos train, {len(split.validation)} of the training split choose the epoch")
+    split = _split(classes.trained, settings)
     name = model.name if isinstance(model, OpenClipEncoder) else model
     if name is not None and "test" in dataset.splits and not settings.no_scores:
         require_unlearned_by_model(name, dataset, "test")
@@ -102,6 +102,18 @@ def finetune(
         listener=listener,
     )
     return _finish(run, name, classes, settings, hardware, crop, cache, arch)
+
+
+def _split(dataset: Dataset, settings: ClipSettings) -> Split:
+    """Return the photos to learn from and those that choose the epoch, and log how many there are."""
+    if settings.shots is not None:
+        (shots,) = parse_shots(settings.shots)
+        split = split_few_shot(dataset, shots, settings.seed)
+        log.info(f"{len(split.training)} photos train, {settings.shots} of each class; none chooses the epoch")
+        return split
+    split = split_validation(dataset, settings.val_fraction, settings.seed)
+    log.info(f"{len(split.training)} photos train, {len(split.validation)} of the training split choose the epoch")
+    return split
 
 
 def _finish(
@@ -161,7 +173,7 @@ def _warn(run: ClipRun) -> None:
 
 def _summary(model: str | None, settings: ClipSettings, run: ClipRun, scores: list[Score]) -> JsonObject:
     """Return what ``result.json`` holds."""
-    state = run.trainer.state
+    state, rates = run.trainer.state, run.trainer.rates
     return {
         "command": "finetune",
         "format": FORMAT,
@@ -169,10 +181,11 @@ def _summary(model: str | None, settings: ClipSettings, run: ClipRun, scores: li
         "model": str(settings.from_scratch or model),
         "photos": run.photos,
         "validation_photos": run.validation_photos,
-        "train": settings.train if settings.lora is None else f"{settings.train}, low-rank {settings.lora}",
+        "train": settings.part if settings.rank is None else f"{settings.part}, low-rank {settings.rank}",
+        "shots": settings.shots,
         "parameters": run.parameters,
-        "lr_image": run.rates.image,
-        "lr_text": run.rates.text,
+        "lr_image": rates.image if rates else None,
+        "lr_text": rates.text if rates else None,
         "precision": run.precision,
         "batch": run.trainer.batch,
         "epochs": len(state.history),

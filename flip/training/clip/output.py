@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 
 from flip.clip.encoder import OpenClipEncoder
 from flip.clip.folder import CONFIG_FILE, TOKENIZER_FILES, WEIGHTS_FILE
@@ -44,7 +43,7 @@ def save_model(model: OpenClipEncoder, weights: dict[str, torch.Tensor], folder:
     try:
         with written_aside(file, durable=True) as aside:
             save_tensors(weights, aside)
-    except (ConfigError, SafetensorError) as e:
+    except ConfigError as e:
         raise CheckpointError(
             f"{file} cannot be written ({write_error(e)}); make room and run the same command again"
         ) from e

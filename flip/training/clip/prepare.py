@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flip.clip.encoder import OpenClipEncoder
-from flip.clip.prompts import class_prompts
+from flip.clip.prompts import data_prompts
 from flip.data.dataset import Dataset
 from flip.device import resolve_device, resolve_precision
 from flip.errors import ConfigError, DataError
@@ -55,7 +55,7 @@ def prepare_examples(
     augmented: Dataset | None,
 ) -> tuple[Examples, Scorer]:
     """Return the training examples, and a scorer of the weights by zero-shot."""
-    prompts = class_prompts(settings.prompts, photos.classnames, photos.raw_names)
+    prompts = data_prompts(settings.prompts, photos)
     boxes = crop == "boxes"
     examples = make_examples(photos, prompts, model.tokenize, crop=boxes, augmented=augmented)
     return examples, Scorer(model, prompts, resolve_device(hardware.device), settings, boxes, hardware.workers)
@@ -78,9 +78,9 @@ def make_validation(scorer: Scorer, photos: Dataset) -> Validation:
 
 def choose_trained(model: OpenClipEncoder, settings: ClipSettings) -> LoraModel | None:
     """Let the trained parameters require gradients; returns peft's model where there are low-rank additions."""
-    if settings.from_scratch is not None and (settings.train != "full" or settings.lora or settings.wise):
+    if settings.from_scratch is not None and (settings.part != "full" or settings.lora or settings.wise):
         raise ConfigError("--from-scratch trains all of random weights; leave out --train, --lora and --wise")
-    choose_parameters(model.network, settings.train)
+    choose_parameters(model.network, settings.part)
     if settings.grad_checkpointing:
         model.network.set_grad_checkpointing(True)
-    return add_lora(model.network, settings.lora, settings.train, settings.seed) if settings.lora else None
+    return add_lora(model.network, settings.rank, settings.part, settings.seed) if settings.rank else None

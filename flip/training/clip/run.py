@@ -15,6 +15,7 @@ from flip.device import resolve_device
 from flip.errors import ConfigError, ModelError
 from flip.files import write_json
 from flip.results import FORMAT
+from flip.settings import parse_shots
 from flip.training.clip.averaging import Scorer, average, state_of
 from flip.training.clip.examples import Examples
 from flip.training.clip.lora import merge_lora
@@ -26,6 +27,8 @@ from flip.training.clip.prepare import (
     require_two_classes,
     training_precision,
 )
+from flip.training.clip.projection import find_projection
+from flip.training.clip.projection_trainer import ProjectionTrainer
 from flip.training.clip.trainable import LearningRates, learning_rates, trained
 from flip.training.clip.trainer import ClipTrainer
 from flip.training.clip.validation import Split
@@ -40,6 +43,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: Either runs one training, and holds what is known of it.
+Trainer = ClipTrainer | ProjectionTrainer
+
 #: Settings that may differ when a run is resumed: they change no weight of the training itself.
 FREE_SETTINGS = frozenset(["save_every", "wise", "retain", "no_scores"])
 
@@ -52,9 +58,8 @@ class ClipRun:
     ----------
     folder : Path
         Where the model is.
-    trainer : ClipTrainer
+    trainer : ClipTrainer or ProjectionTrainer
         Its ``finish`` removes the checkpoints.
-    rates : LearningRates
     precision : {"fp32", "bf16"}
     parameters : int
         Number of trained parameters.
@@ -69,8 +74,7 @@ class ClipRun:
     """
 
     folder: Path
-    trainer: ClipTrainer
-    rates: LearningRates
+    trainer: Trainer
     precision: str
     parameters: int
     photos: int
@@ -130,7 +134,7 @@ def train_clip(
 class _Prepared(NamedTuple):
     """A trainer with what it was made of, and the weights from before training, for averaging."""
 
-    trainer: ClipTrainer
+    trainer: Trainer
     examples: Examples
     scorer: Scorer
     precision: str
@@ -151,11 +155,17 @@ def _prepare(
     precision = training_precision(hardware, model)
     examples, scorer = prepare_examples(model, split.training, settings, hardware, crop, augmented)
     before = state_of(model) if settings.wise else {}
+    validation = make_validation(scorer, split.validation)
+    if settings.few_shot_projection:
+        find_projection(model.network.visual, model.name).train_alone(model.network)
+        (shots,) = parse_shots(settings.shots)
+        fit = ProjectionTrainer(scorer, examples, validation, shots)
+        return _Prepared(fit, examples, scorer, "fp32", before, None)
     tuner = choose_trained(model, settings)
     trainer = ClipTrainer(
         model,
         examples,
-        make_validation(scorer, split.validation),
+        validation,
         _rates(model, settings),
         settings,
         folder / CHECKPOINTS,
@@ -167,7 +177,7 @@ def _prepare(
 
 def _rates(model: OpenClipEncoder, settings: ClipSettings) -> LearningRates:
     scratch = settings.from_scratch is not None
-    return learning_rates(model.network, settings.lr, lora=settings.lora is not None, scratch=scratch)
+    return learning_rates(model.network, settings.lr, lora=settings.rank is not None, scratch=scratch)
 
 
 def resume_key(
@@ -212,22 +222,18 @@ def _open_folder(
     return resumes
 
 
-def _describe(folder: Path, trainer: ClipTrainer, precision: str, examples: Examples) -> ClipRun:
+def _describe(folder: Path, trainer: Trainer, precision: str, examples: Examples) -> ClipRun:
     """Log how the run is trained, and return its description before averaging."""
-    rates, parameters = trainer.rates, sum(p.numel() for _, p in trained(trainer.model.network))
+    parameters = sum(p.numel() for _, p in trained(trainer.model.network))
     generated = f" and {int(examples.generated.sum())} generated" if examples.generated.any() else ""
-    lr = f"{rates.image:g}" if rates.image == rates.text else f"{rates.image:g} image, {rates.text:g} text"
-    log.info(
-        f"{examples.real}{generated} photos, batches of {trainer.batch}, {trainer.steps_per_epoch} steps per epoch; "
-        f"{parameters:,} parameters in {precision}; learning rate {lr} ({rates.reason})"
-    )
+    log.info(f"{examples.real}{generated} photos, {trainer.how()}; {parameters:,} parameters in {precision}")
     if examples.cut:
         log.info(f"{examples.cut} texts are longer than the model's {examples.tokens.shape[1]} tokens and are cut")
     photos, validation_photos = examples.real, len(trainer.validation)
-    return ClipRun(folder, trainer, rates, precision, parameters, photos, validation_photos, examples.cut, 1.0, ())
+    return ClipRun(folder, trainer, precision, parameters, photos, validation_photos, examples.cut, 1.0, ())
 
 
-def _train(model: OpenClipEncoder, tuner: LoraModel | None, trainer: ClipTrainer, folder: Path) -> None:
+def _train(model: OpenClipEncoder, tuner: LoraModel | None, trainer: Trainer, folder: Path) -> None:
     """Train and merge low-rank additions; when the loss diverges, write the last good epoch first."""
     try:
         trainer.train()
@@ -241,7 +247,7 @@ def _train(model: OpenClipEncoder, tuner: LoraModel | None, trainer: ClipTrainer
         merge_lora(tuner)
 
 
-def _write(model: OpenClipEncoder, trainer: ClipTrainer, folder: Path) -> None:
+def _write(model: OpenClipEncoder, trainer: Trainer, folder: Path) -> None:
     if trainer.is_main:
         write_metrics(folder, trainer.state.history)
         save_model(model, state_of(model), folder)

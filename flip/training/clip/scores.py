@@ -11,7 +11,7 @@ from flip.arrays import BoolArray
 from flip.classify.knn import KnnClassifier
 from flip.clip.encoder import OpenClipEncoder
 from flip.clip.model import load_model, new_model
-from flip.clip.prompts import class_prompts
+from flip.clip.prompts import data_prompts
 from flip.data.dataset import Dataset
 from flip.data.open import open_dataset
 from flip.embed.extractor import FeatureExtractor
@@ -80,6 +80,7 @@ def take_classes(dataset: Dataset, start: int, stop: int) -> Dataset:
         dataset,
         classnames=dataset.classnames[start:stop],
         raw_names=dataset.raw_names[start:stop],
+        ranks=tuple(rank._replace(groups=rank.groups[start:stop]) for rank in dataset.ranks),
         records=tuple(records),
     )
 
@@ -165,7 +166,7 @@ def _score(what: str, before: tuple[BoolArray, BoolArray], after: tuple[BoolArra
 def _zero_shot(dataset: Dataset, prompts: str, extractor: FeatureExtractor) -> tuple[BoolArray, BoolArray]:
     """Return which photos are classified correctly, and which could be read; both (n,)."""
     features = extractor.features(dataset)
-    classifier = extractor.class_embeddings(class_prompts(prompts, dataset.classnames, dataset.raw_names))
+    classifier = extractor.class_embeddings(data_prompts(prompts, dataset))
     return (features.image_features @ classifier.T).argmax(axis=1) == features.labels, _readable(features)
 
 

@@ -23,7 +23,7 @@ from flip.training.clip.trainable import LearningRates, clamp_scale, parameter_g
 from flip.training.clip.validation import Validation
 from flip.training.listener import Listener, StepReport, StopRequest, interrupts
 from flip.training.schedule import lr_factor
-from flip.training.settings import ClipSettings, Hardware
+from flip.training.settings import FEW_SHOT_REPEATS, ClipSettings, Hardware
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,8 @@ class ClipTrainer:
         groups = parameter_groups(model.network, rates, settings.weight_decay)
         self._optimizer = torch.optim.AdamW(groups, lr=rates.image)
         self.batch = self._whole_batch()
-        self.steps_per_epoch = max(1, round(examples.real / self.batch))
+        repeats = 1 if settings.shots is None else FEW_SHOT_REPEATS
+        self.steps_per_epoch = max(1, round(repeats * examples.real / self.batch))
         self.state = TrainingState()
 
     @property
@@ -83,6 +84,12 @@ class ClipTrainer:
     def is_main(self) -> bool:
         """Whether this process writes results."""
         return bool(self._accelerator.is_main_process)
+
+    def how(self) -> str:
+        """Return how the run is trained, as a user reads it."""
+        rates, steps = self.rates, self.steps_per_epoch
+        lr = f"{rates.image:g}" if rates.image == rates.text else f"{rates.image:g} image, {rates.text:g} text"
+        return f"batches of {self.batch}, {steps} steps per epoch; learning rate {lr} ({rates.reason})"
 
     def wait_for_everyone(self) -> None:
         """Return when every process has come here."""
@@ -262,7 +269,7 @@ class ClipTrainer:
         """Return the tensors that training changes: parameters, and BatchNorm's statistics where they are learned."""
         network = self.model.network
         weights: Tensors = {name: p.detach() for name, p in trained(network)}
-        if self._settings.lora is not None:
+        if self._settings.rank is not None:
             weights |= {name: p.detach() for name, p in attention_weights(network)}
         if self._settings.from_scratch is not None:
             persistent = network.state_dict()

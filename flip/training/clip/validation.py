@@ -16,6 +16,7 @@ from flip.clip.encoder import OpenClipEncoder
 from flip.clip.prompts import ClassPrompts
 from flip.clip.text_tower import encode_text
 from flip.data.dataset import Dataset
+from flip.data.few_shot import draw_photos
 from flip.data.images import decode_image
 from flip.device import Placement
 from flip.embed.keys import Source
@@ -61,6 +62,11 @@ def split_validation(dataset: Dataset, fraction: float, seed: int) -> Split:
         chosen = set(val)
         train = [i for i in train if i not in chosen]
     return Split(dataset.take(train), dataset.take(sorted(val)))
+
+
+def split_few_shot(dataset: Dataset, shots: int | None, seed: int) -> Split:
+    """Return a few-shot draw of the training split to learn from, and no photos that choose."""
+    return Split(draw_photos(dataset, shots, seed), dataset.take([]))
 
 
 @dataclass(frozen=True)
@@ -156,7 +162,7 @@ def embed_photos(
             return None
 
     batches = [sources[start : start + batch_size] for start in range(0, len(sources), batch_size)]
-    features = [np.zeros((0, model.dim), np.float32)]
+    features: list[FloatArray] = []
     readable: list[bool] = []
     model.network.eval()
     for futures in prefetch(prepare, batches, workers):
@@ -164,16 +170,22 @@ def embed_photos(
         readable += [pixels is not None for pixels in prepared]
         if any(pixels is not None for pixels in prepared):
             features.append(encoder.encode_images([pixels for pixels in prepared if pixels is not None]))
-    return np.concatenate(features), np.array(readable, bool)
+    image = np.concatenate(features) if features else np.zeros((0, model.dim), np.float32)
+    return image, np.array(readable, bool)
 
 
 def zero_shot(
     model: OpenClipEncoder, image_features: FloatArray, labels: IntArray, prompts: ClassPrompts, placement: Placement
 ) -> ZeroShot:
     """Return zero-shot's hits and cross-entropies of n photos with these image features (n, d)."""
-    texts = model.placed(placement).encode_texts([text for texts in prompts.texts for text in texts])
-    class_of_text = np.repeat(np.arange(len(prompts.texts)), [len(texts) for texts in prompts.texts])
-    classifier = mean_class_embeddings(texts, class_of_text)  # (c, d)
+    classifier = class_embeddings(model, prompts, placement)
     logits = zero_shot_logits(image_features, classifier, model.logit_scale)  # (n, c)
     probabilities = softmax(logits)[np.arange(len(labels)), labels]  # (n,), of the true class
     return ZeroShot(logits.argmax(axis=1) == labels, -np.log(np.maximum(probabilities, 1e-12)))
+
+
+def class_embeddings(model: OpenClipEncoder, prompts: ClassPrompts, placement: Placement) -> FloatArray:
+    """Return the class embeddings (c, d) of a network in training, whose embeddings are not cached."""
+    texts = model.placed(placement).encode_texts([text for texts in prompts.texts for text in texts])
+    class_of_text = np.repeat(np.arange(len(prompts.texts)), [len(texts) for texts in prompts.texts])
+    return mean_class_embeddings(texts, class_of_text)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from flip.arrays import FloatArray
-from flip.clip.prompts import class_prompts
+from flip.clip.prompts import data_prompts
 from flip.data.dataset import Dataset, Photo
 from flip.data.images import decode_photo
 from flip.data.text import utf8
@@ -56,7 +56,7 @@ def read_examples(dataset: Dataset, prompts: str = "plain") -> list[Example]:
         If ``prompts`` is none of what :func:`flip.clip.prompts.class_prompts` takes.
     """
     train = dataset.select("train")
-    texts = class_prompts(prompts, train.classnames, train.raw_names).texts
+    texts = data_prompts(prompts, train).texts
     return [
         Example(
             train.photo(record),

@@ -243,7 +243,7 @@ def test_a_manifest_is_no_table_of_embeddings(tmp_path: Path) -> None:
     file = written(tmp_path, ".parquet", ROWS)
     assert not is_embeddings(file)
     assert not is_embeddings(tmp_path / "a")
-    with pytest.raises(DataError, match="was not written by flip embed -o; give such a file or folder"):
+    with pytest.raises(DataError, match="was not written by flip embed -o, and has no column of float lists"):
         read_embeddings(file)
 
 

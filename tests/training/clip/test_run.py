@@ -308,7 +308,7 @@ def test_an_architecture_is_trained_from_random_weights(tmp_path, squares):
     settings = replace(SETTINGS, from_scratch=file, train="full", lr=None, epochs=1)
     split = split_validation(open_dataset(squares), 0.2, 0)
     result = train_clip(new_model(file, 0), split, tmp_path / "run", settings, CPU)
-    assert result.rates.image == 5e-4
+    assert result.trainer.rates.image == 5e-4
     assert load_model(str(tmp_path / "run")).config["preprocess_cfg"]["mean"] == [0.48, 0.46, 0.41]
     assert same(new_model(file, 3).network.state_dict(), new_model(file, 3).network.state_dict())
     assert new_model(file, 3).fingerprint != new_model(file, 4).fingerprint

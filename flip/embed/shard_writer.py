@@ -1,0 +1,175 @@
+"""Embed one shard of a listing and write its part; memory holds a row group, however large the shard is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from flip.data.dataset import Dataset
+from flip.data.layouts.embeddings import SHARDS, read_about
+from flip.embed.sharding import Shard
+from flip.embed.shards import PLAN, Part, is_sound, listing_digest, part_files, read_part, shard_file
+from flip.embed.table import TABLE_FILE, make_features, table_files
+from flip.embed.table_writer import GROUP_ROWS, about_table, table_columns, table_schema, table_writer
+from flip.errors import ConfigError
+from flip.files import JsonObject, claim_folder, require_same_key, written_aside
+
+if TYPE_CHECKING:
+    from flip.embed.extractor import FeatureExtractor
+    from flip.embed.stream import EmbeddedBatch
+    from flip.features import Features
+    from flip.settings import Progress
+
+log = logging.getLogger(__name__)
+
+_ADVICE = "pass the data, model and options that it was begun with, or another folder with -o"
+
+
+@dataclass(frozen=True)
+class WrittenShard:
+    """The part of a shard.
+
+    Attributes
+    ----------
+    file : Path
+    rows : int
+    unreadable : int
+        Photos without an embedding; 0 where nothing was written.
+    is_new : bool
+        False where a sound part, or the joined table, was there.
+    """
+
+    file: Path
+    rows: int
+    unreadable: int = 0
+    is_new: bool = True
+
+
+def write_shard(
+    folder: Path, dataset: Dataset, extractor: FeatureExtractor, shard: Shard, progress: Progress | None = None
+) -> WrittenShard:
+    """Embed one shard of a dataset and write its part, unless a sound one is there.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the parts of all shards go, into ``shards/``.
+    dataset : Dataset
+        The whole listing.
+    extractor : FeatureExtractor
+    shard : Shard
+    progress : callable, optional
+
+    Raises
+    ------
+    ConfigError
+        If the folder holds something else, or was begun with other data, options, another model or number of shards.
+    """
+    plan = make_plan(dataset, extractor, shard.count)
+    _claim(folder, plan)
+    mine = dataset.take(shard.rows(len(dataset)))
+    about = about_table(mine, extractor.model.fingerprint, extractor.model.name, extractor.precision)
+    part = Part(shard_file(folder, shard), shard, plan, listing_digest(mine), about)
+    if joined_plan(folder) is not None or _is_there(part):
+        return WrittenShard(part.file, len(mine), is_new=False)
+    batches = extractor.batches(mine, progress)
+    return WrittenShard(part.file, len(mine), _write(folder, part, mine, batches, extractor))
+
+
+def make_plan(dataset: Dataset, extractor: FeatureExtractor, shards: int) -> JsonObject:
+    """Return what all parts of a table agree on."""
+    return {
+        "shards": shards,
+        "rows": len(dataset),
+        "data": dataset.fingerprint(),
+        "listing": listing_digest(dataset),
+        "model": extractor.model.fingerprint,
+        "precision": extractor.precision,
+        "decode": "fast" if extractor.is_fast else "exact",
+        "crop": extractor.settings.crop,
+        "tta": extractor.settings.tta,
+    }
+
+
+def joined_plan(folder: Path) -> JsonObject | None:
+    """Return the plan of the table that shards were joined to; None where there is none, or parts are left."""
+    if part_files(folder):
+        return None
+    about = next((read_about(file) for file in table_files(folder)), None)
+    return dict(about[PLAN]) if about is not None and PLAN in about else None
+
+
+def _claim(folder: Path, plan: JsonObject) -> None:
+    """Make the folder, or check that it holds shards of the same table. Shards may begin at the same moment."""
+    try:
+        claim_folder(folder, SHARDS if (folder / SHARDS).is_dir() else TABLE_FILE)
+    except ConfigError:
+        if not (folder / SHARDS).is_dir():
+            raise
+    _require_same_plan(folder, plan)
+
+
+def _require_same_plan(folder: Path, plan: JsonObject) -> None:
+    """Check a part that is there, which agrees with all others, or the joined table."""
+    before = next((part.plan for file in part_files(folder) if (part := read_part(file))), None)
+    before = before or joined_plan(folder)
+    if before is not None:
+        require_same_key(folder, before, plan, _ADVICE)
+    elif table_files(folder):
+        raise ConfigError(f"-o {folder} holds a table that was not made of shards; pass another folder")
+
+
+def _is_there(part: Part) -> bool:
+    there = read_part(part.file) if part.file.is_file() else None
+    if there is not None and (there.plan, there.digest) == (part.plan, part.digest) and is_sound(there):
+        return True
+    if part.file.is_file():
+        log.warning("%s is damaged; shard %s is embedded again", part.file, part.shard)
+    return False
+
+
+def _write(
+    folder: Path, part: Part, dataset: Dataset, batches: Iterator[EmbeddedBatch], extractor: FeatureExtractor
+) -> int:
+    """Write the part and return how many photos could not be read."""
+    import pyarrow as pa
+
+    unreadable, schema = 0, table_schema(extractor.model.dim, part.metadata)
+    if not extractor.is_main:
+        # It embeds its share, which the main process takes from the cache.
+        return sum(error is not None for batch in batches for error in batch.errors)
+    with (
+        written_aside(part.file, "pass -o with a folder that can be written", durable=True, kind="table") as aside,
+        table_writer(aside, schema) as writer,
+    ):
+        for features in _row_groups(dataset, batches, extractor.model.fingerprint):
+            columns = table_columns(features)
+            writer.write_batch(pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema))
+            unreadable += features.unreadable
+        # A shard of another table may have been faster.
+        _require_same_plan(folder, part.plan)
+    return unreadable
+
+
+def _row_groups(dataset: Dataset, batches: Iterator[EmbeddedBatch], fingerprint: str) -> Iterator[Features]:
+    """Yield embedded photos with their records, a row group at a time."""
+    begin = 0
+    while group := _some(batches):
+        rows, errors = np.concatenate([b.embeddings for b in group]), [error for b in group for error in b.errors]
+        yield make_features(dataset.take(range(begin, begin + len(rows))), rows, errors, fingerprint)
+        begin += len(rows)
+
+
+def _some(batches: Iterator[EmbeddedBatch]) -> list[EmbeddedBatch]:
+    """Return batches for a row group; none at the end."""
+    group: list[EmbeddedBatch] = []
+    n = 0
+    while n < GROUP_ROWS and (batch := next(batches, None)) is not None:
+        group.append(batch)
+        n += len(batch.sources)
+    return group

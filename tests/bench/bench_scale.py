@@ -1,0 +1,113 @@
+"""Shards against one process: rate, memory, and the same table, over as many tiny photos as one likes.
+
+    python -m tests.bench.bench_scale [--photos 100000] [--shards 4] [--folder DIR]
+
+A small model with embeddings of width 512 and JPEG files of 32 × 32 pixels; whole processes, each shard and the local
+run with a cache of its own. ``--photos 1000000`` writes a million files (4 GB of blocks). With ``--folder`` the photos
+are kept there and used again. Prints JSON; processor seconds are what to compare on a busy machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image
+
+from tests.bench.bench_cache import write_model
+from tests.bench.processes import Measured, flip_command, load, measured
+
+CLASSES = 100
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=int, default=100_000)
+    parser.add_argument("--shards", type=int, default=4)
+    parser.add_argument("--folder", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        root = arguments.folder or Path(name)
+        model = root / "model"
+        if not model.is_dir():
+            write_model(model)
+        photos = write_photos(root / f"photos-{arguments.photos}", arguments.photos)
+        print(json.dumps(measure(Path(name), model, photos, arguments.photos, arguments.shards), indent=2))
+
+
+def measure(root: Path, model: Path, photos: Path, n: int, count: int) -> dict[str, object]:
+    begin = load()
+    local = run(root, model, photos, "local")
+    whole = run(root, model, photos, "whole", "--shard", "0/1")
+    parts = [run(root, model, photos, "table", "--shard", f"{i}/{count}") for i in range(count)]
+    joined = measured(flip_command("embed", "--join", root / "table"))
+    again = run(root, model, photos, "whole", "--shard", "0/1", fresh=False)
+    require_same(root / "local" / "embeddings.parquet", root / "table" / "embeddings.parquet")
+    return {
+        "photos": n,
+        "shards": count,
+        "load at the begin and at the end": [begin, load()],
+        "local": figures([local], n),
+        "one shard of all": figures([whole], n),
+        "shards one after the other": figures(parts, n),
+        "join": figures([joined], n),
+        "a finished shard of all": figures([again], n),
+        "rate of one shard of all to local, per processor second": round(local.cpu_seconds / whole.cpu_seconds, 3),
+        "rate of the shards to local, per processor second": round(
+            local.cpu_seconds / sum(part.cpu_seconds for part in parts), 3
+        ),
+        "bytes of the table per row": round((root / "table" / "embeddings.parquet").stat().st_size / n),
+    }
+
+
+def run(root: Path, model: Path, photos: Path, folder: str, *options: object, fresh: bool = True) -> Measured:
+    """Embed the photos into a folder, from an empty cache."""
+    cache = root / "cache"
+    if fresh:
+        shutil.rmtree(cache, ignore_errors=True)
+    given = ["--data", photos, "--model", model, "--precision", "fp32", "--device", "cpu", "--batch-size", 128]
+    return measured(flip_command("embed", *given, "-o", root / folder, *options), cache)
+
+
+def figures(runs: Sequence[Measured], n: int) -> dict[str, object]:
+    seconds, cpu = sum(run.seconds for run in runs), sum(run.cpu_seconds for run in runs)
+    return {
+        "seconds": round(seconds, 1),
+        "processor seconds": round(cpu, 1),
+        "rows per second": round(n / seconds),
+        "rows per processor second": round(n / cpu),
+        "peak memory in MB": max(run.peak_mb for run in runs),
+    }
+
+
+def require_same(file: Path, other: Path) -> None:
+    """Check that two tables have the same rows in the same order."""
+    with pq.ParquetFile(file) as one, pq.ParquetFile(other) as two:
+        assert one.metadata.num_rows == two.metadata.num_rows
+        for a, b in zip(one.iter_batches(8192), two.iter_batches(8192), strict=True):
+            assert a.equals(b)
+
+
+def write_photos(folder: Path, n: int) -> Path:
+    """Write class folders of photos, each different, unless they are there."""
+    done = folder.with_name(f"{folder.name}.done")
+    if done.is_file():
+        return folder
+    rng = np.random.default_rng(1)
+    for c in range(CLASSES):
+        (folder / f"class {c:03}").mkdir(parents=True, exist_ok=True)
+    for i in range(n):
+        pixels = rng.integers(0, 255, (32, 32, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"class {i % CLASSES:03}" / f"{i:07}.jpg")
+    done.touch()
+    return folder
+
+
+if __name__ == "__main__":
+    main()
