@@ -24,7 +24,7 @@ PATIENCE = 5.0
 _BLOCK = 4 << 20
 
 #: Errors of the disk for a path that a mount may serve: none has the name, or what is above it is a file.
-_NOT_HERE = frozenset({errno.ENOENT, errno.ENOTDIR})
+_NOT_HERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
 
 #: Largest pickle in a checkpoint. That of Stable Diffusion XL with the state of its optimiser has less than 2 MiB.
 MOST_PICKLE_BYTES = 4 << 20
