@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import socket
 from collections.abc import Iterator, Sequence
@@ -32,9 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Times a worker may die and be started again, and a batch be given to another.
-RETRIES = 8
-
 #: An error of flip's own in the traceback of a worker.
 _OURS = re.compile(r"flip\.errors\.(\w+): (.+)")
 
@@ -54,6 +50,7 @@ def embed_ahead(
 ) -> int:
     """Embed by Ray what the cache does not know of a dataset; return how many photos.
 
+    A worker that dies is started again, and its batch is given to another, as often as it takes.
     Photos that fail for a reason that may pass are left to who asks the cache next. Where nothing is missing, Ray is
     not started.
 
@@ -75,7 +72,7 @@ def embed_ahead(
     ConfigError
         If the cluster cannot be reached or has too few CPUs, or several processes were launched.
     ModelError
-        If a worker loads another model than this process, or dies again and again.
+        If a worker loads another model than this process, or fails.
     """
     if has_siblings():
         raise ConfigError("--engine ray starts its own workers; start flip without accelerate launch")
@@ -123,14 +120,9 @@ def _run(missing: Sequence[tuple[Source, FileKey]], recipe: Recipe, settings: En
             compute=ray.data.ActorPoolStrategy(size=workers.actors),
             num_cpus=1,
             num_gpus=workers.gpus_each,
-            ray_remote_args_fn=_actor_retries,
         )
         with _speaking_of_workers():
             yield from embedded.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2)
-
-
-def _actor_retries() -> dict[str, int]:
-    return {"max_restarts": RETRIES, "max_task_retries": RETRIES}
 
 
 class _Workers(NamedTuple):
@@ -177,8 +169,6 @@ def _cluster(settings: EngineSettings) -> Iterator[_Workers]:
 
 def _begin(ray: Any, settings: EngineSettings) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    # Stderr is flip's own; Ray reads this when it starts.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         _require_answer(settings.ray_address)
         if settings.ray_address is not None:
