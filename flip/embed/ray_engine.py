@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import socket
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -36,6 +38,9 @@ _OURS = re.compile(r"flip\.errors\.(\w+): (.+)")
 
 #: Seconds to wait for a cluster to answer.
 _PATIENCE = 10.0
+
+#: Memory that a task asks for to decode a batch.
+_BATCH_BYTES = 256 << 20
 
 #: Memory of the local object store: a few batches of decoded photos.
 _STORE_BYTES = 1 << 30
@@ -110,7 +115,13 @@ def _run(missing: Sequence[tuple[Source, FileKey]], recipe: Recipe, settings: En
         blocks = max(1, min(len(missing) // size, 50_000))
         table = ray.data.from_arrow(_listing(missing)).repartition(blocks)
         decoded = table.map_batches(
-            decode, fn_kwargs={"recipe": recipe}, batch_size=size, batch_format="pyarrow", num_cpus=1
+            decode,
+            fn_kwargs={"recipe": recipe},
+            batch_size=size,
+            batch_format="pyarrow",
+            num_cpus=1,
+            # Ray would let the actors decode too, if both asked for the same.
+            memory=_BATCH_BYTES,
         )
         embedded = decoded.map_batches(
             Model,
@@ -169,16 +180,34 @@ def _cluster(settings: EngineSettings) -> Iterator[_Workers]:
 
 def _begin(ray: Any, settings: EngineSettings) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    # Ray warns that actors can be started again, and says that it was told not to.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         _require_answer(settings.ray_address)
         if settings.ray_address is not None:
-            ray.init(address=settings.ray_address, **quiet)
+            with _without_stderr():
+                ray.init(address=settings.ray_address, **quiet)
             return
         cpus = max(cpu_count(), (settings.actors or 1) + 1)
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=_STORE_BYTES, **quiet)
+        with _without_stderr():
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=_STORE_BYTES, **quiet)
     except Exception as error:
         where = f"the cluster at {settings.ray_address}" if settings.ray_address else "Ray on this machine"
         raise ConfigError(f"{where} cannot be reached: {reason_of(error)}; check --ray-address") from error
+
+
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Drop what this process writes to stderr inside of the block, by whatever library."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _require_answer(address: str | None) -> None:
