@@ -24,7 +24,7 @@ LOW = FILES | {"machine", "metrics", "results", "features", "device"}
 ALLOWED = {
     "shown": set(),
     "mounts": set(),
-    "remote": {"errors", "mounts", "reading"},
+    "remote": {"errors", "mounts"},
     "reading": {"mounts"},
     "errors": {"shown"},
     "names": set(),
@@ -57,7 +57,7 @@ ONLY_IMPORTERS = {
     "fsspec": ("flip/remote.py",),
     "faiss": ("flip/classify/index.py", "flip/classify/approximate.py"),
     "diffusers": ("flip/diffusion/",),
-    "ray": ("flip/embed/ray_engine.py",),
+    "ray": ("flip/embed/ray_cluster.py",),
     "accelerate": ("flip/device.py",),
     "typer": ("flip/cli/",),
     "matplotlib": ("flip/report/",),

@@ -10,6 +10,7 @@ import numpy as np
 
 from flip.arrays import Array
 from flip.clip.encoder import Encoder
+from flip.data.remote_mount import fetch
 from flip.embed.decoding import Prepares
 from flip.embed.extractor import FeatureExtractor
 from flip.embed.keys import Source
@@ -18,7 +19,6 @@ from flip.embed.settings import EmbedSettings
 from flip.embed.vectors import as_kept
 from flip.errors import ModelError, reason_of
 from flip.mounts import Place
-from flip.remote import fetch
 
 if TYPE_CHECKING:
     import pyarrow as pa
