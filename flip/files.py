@@ -14,9 +14,12 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from flip.errors import ConfigError, FlipError, reason_of
+
+if TYPE_CHECKING:
+    from tempfile import TemporaryDirectory
 
 #: A JSON object whose keys others decide, such as a library's configuration or what a result file holds beside its
 #: numbers. Its values are read loosely; where flip decides the keys there is a class or a TypedDict.
@@ -418,6 +421,24 @@ def require_same_key(folder: Path, before: Mapping[str, object], key: Mapping[st
     if changed:
         differences = ", ".join(_difference(name, before.get(name), now[name]) for name in changed)
         raise ConfigError(f"{folder} was begun with other settings: {differences}; {advice}")
+
+
+@functools.cache
+def _of_process() -> TemporaryDirectory[str]:
+    import tempfile
+
+    return tempfile.TemporaryDirectory(prefix="flip-")
+
+
+def folder_of_process() -> Path:
+    """Return a temporary folder that goes with this process, for what the cache cannot hold.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made.
+    """
+    return Path(_of_process().name)
 
 
 def cache_folder(given: Path | None = None) -> Path:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 
+#: Characters up to which a column of a table is never wrapped.
+_SHORT = 20
+
+
 def pairs(title: str, values: Mapping[str, object]) -> Text:
     """Return a line for each name and value, for a tuple one for each of its items; no line is wrapped.
 
@@ -42,7 +46,9 @@ def grid(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
 
     table = Table(title=_text(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
     for key in rows[0] if rows else ():
-        table.add_column(_text(key.replace("_", " ")), overflow="fold")
+        longest = max(len(text) for text in (key, *(cell(row[key]) for row in rows)))
+        # What is short is not broken, so that words and numbers can be read.
+        table.add_column(_text(key.replace("_", " ")), overflow="fold", no_wrap=longest <= _SHORT)
     for row in rows:
         table.add_row(*(_text(cell(value)) for value in row.values()))
     return table

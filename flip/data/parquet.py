@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypedDict
+from typing import TYPE_CHECKING, Any, BinaryIO, TypedDict
 
 from flip.data.files import is_hidden
-from flip.data.parquet_pages import page_sizes
+from flip.data.parquet_pages import declared_bytes
 from flip.errors import DataError
 from flip.reading import open_plain
 
@@ -60,7 +60,26 @@ def parquet_batches(file: Path, columns: Sequence[str], rows: int) -> Iterator[p
         absent = [name for name in columns if name not in names]
         if absent:
             raise DataError(f"{file} has no column {absent[0]!r}; it has {', '.join(names)}")
-        yield from opened.iter_batches(rows, columns=list(columns))
+        for batch in opened.iter_batches(rows, columns=list(columns)):
+            # Text that is not UTF-8 would only be found out where it is used.
+            batch.validate(full=True)
+            yield batch
+
+
+def parquet_rows(file: Path, columns: Sequence[str], rows: int) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a Parquet file as values by column, ``rows`` of them in memory at a time.
+
+    Raises
+    ------
+    DataError
+        As :func:`parquet_batches`; also for a value that Python does not have, such as the year 200,000.
+    """
+    for batch in parquet_batches(file, columns, rows):
+        try:
+            values = batch.to_pylist()
+        except Exception as error:
+            raise _unreadable(file, error) from error
+        yield from values
 
 
 @contextmanager
@@ -85,8 +104,12 @@ def open_parquet(file: Path) -> Iterator[pq.ParquetFile]:
     except Exception as error:
         # Besides its own errors pyarrow raises whatever a broken or odd file makes it stumble over: dates that Python
         # does not have, sizes that do not fit, names that are not UTF-8.
-        lines = str(error).splitlines()
-        raise DataError(f"{file} is not a Parquet file that can be read: {lines[0] if lines else error!r}") from error
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: Exception) -> DataError:
+    lines = str(error).splitlines()
+    return DataError(f"{file} is not a Parquet file that can be read: {lines[0] if lines else error!r}")
 
 
 def header_limits(file: Path) -> HeaderLimits:
@@ -104,26 +127,12 @@ def header_limits(file: Path) -> HeaderLimits:
 def _require_bounded(file: Path, stream: BinaryIO, opened: pq.ParquetFile) -> None:
     size, about = file.stat().st_size, opened.metadata
     rows = about.num_rows
-    groups = [about.row_group(i) for i in range(about.num_row_groups)]
-    unpacked = sum(group.total_byte_size for group in groups)
+    unpacked = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
     most_rows, most_bytes = _ROWS + _ROWS_PER_BYTE * size, _BYTES + _BYTES_PER_BYTE * size
-    if 0 <= rows <= most_rows and unpacked <= most_bytes:
-        # The pages may declare more than the list of columns does.
-        unpacked = max(unpacked, _unpacked_pages(stream, groups))
+    # The pages may declare more than the list of columns does.
+    unpacked = max(unpacked, declared_bytes(stream, size))
     if not 0 <= rows <= most_rows or unpacked > most_bytes:
         raise DataError(
             f"{file} declares {rows:,} rows and {unpacked:,} bytes in a file of {size:,}; it is broken, or made to "
             "fill the memory"
         )
-
-
-def _unpacked_pages(stream: BinaryIO, groups: Sequence[pq.RowGroupMetaData]) -> int:
-    """Return the bytes in memory that the headers of all pages declare: pyarrow makes room for packed ones too."""
-    unpacked = 0
-    for group in groups:
-        for column in map(group.column, range(group.num_columns)):
-            offsets = (column.dictionary_page_offset, column.data_page_offset)
-            start = min(offset for offset in offsets if offset is not None)
-            pages = page_sizes(stream, start, column.total_compressed_size)
-            unpacked += sum(max(0, page.unpacked, page.packed) for page in pages)
-    return unpacked

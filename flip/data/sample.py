@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from dataclasses import replace
-from functools import cache as computed_once
 from pathlib import Path
 
 from flip.data.dataset import Dataset
 from flip.data.layouts.cub import read_cub
 from flip.errors import ConfigError, DataError, reason_of
-from flip.files import cache_folder
+from flip.files import cache_folder, folder_of_process
 from flip.sample.fieldguide import GUIDES, FieldGuide, is_guide, write_guide
 
 log = logging.getLogger(__name__)
@@ -46,7 +44,7 @@ def read_sample(name: str, cache: Path | None) -> Dataset:
 
 def _draw_for_now(guide: FieldGuide, name: str, folder: Path, error: Exception) -> Path:
     """Draw a guide into a folder that goes with this process."""
-    place = Path(_for_now().name) / name
+    place = folder_of_process() / name
     if not is_guide(place, guide):
         log.warning(
             "the drawn birds cannot be kept in %s (%s) and are drawn for this run alone; pass --cache DIR, or set "
@@ -64,8 +62,3 @@ def _draw(guide: FieldGuide, folder: Path) -> None:
     photos = len(guide.species) * guide.photos
     log.info("drawing %s photos of %d species into %s", f"{photos:,}", len(guide.species), folder)
     write_guide(guide, folder)
-
-
-@computed_once
-def _for_now() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="flip-sample-")

@@ -13,7 +13,7 @@ from flip.data.formats import photo_suffix
 from flip.data.parquet import open_parquet
 from flip.data.text import read_text
 from flip.errors import DataError, reason_of
-from flip.files import cache_folder, folder_aside, json_text
+from flip.files import cache_folder, folder_aside, folder_of_process, json_text
 from flip.reading import parse_json
 
 log = logging.getLogger(__name__)
@@ -45,20 +45,40 @@ def unpacked(files: Sequence[PhotoTable], data: Path, cache: Path | None) -> Pat
     Raises
     ------
     DataError
-        If a file cannot be read, a row has no photo or no label, or the cache cannot be written.
+        If a file cannot be read, a row has no photo or no label, or nothing can be written.
     """
     state = [(str(f.path.absolute()), f.path.stat().st_size, f.path.stat().st_mtime_ns, f[1:]) for f in files]
     digest = hashlib.sha256(repr(state).encode("utf-8", "surrogateescape")).hexdigest()[:12]
-    folder = cache_folder(cache) / "unpacked" / f"{data.absolute().stem}-{digest}"
+    name = f"{data.absolute().stem}-{digest}"
+    folder = cache_folder(cache) / "unpacked" / name
     if not (folder / _ROWS).is_file():
         log.info("unpacking the photos of %s into %s", data, folder)
         try:
-            with folder_aside(folder) as aside:
-                _unpack(files, aside)
+            _unpack_aside(files, folder)
         except OSError as error:
-            reason = reason_of(error)
-            raise DataError(f"the photos of {data} cannot be kept in {folder} ({reason}); pass --cache") from error
+            folder = _unpacked_for_now(files, data, name, folder, error)
     return folder
+
+
+def _unpacked_for_now(files: Sequence[PhotoTable], data: Path, name: str, folder: Path, error: OSError) -> Path:
+    """Unpack photos into a folder that goes with this process."""
+    log.warning(
+        "the photos of %s cannot be kept in %s (%s) and are unpacked for this run alone; pass --cache DIR, or set "
+        "FLIP_CACHE, to a folder that can be written",
+        *(data, folder, reason_of(error)),
+    )
+    try:
+        place = folder_of_process() / name
+        if not (place / _ROWS).is_file():
+            _unpack_aside(files, place)
+    except OSError as e:
+        raise DataError(f"the photos of {data} cannot be unpacked ({reason_of(e)}); pass --cache DIR") from e
+    return place
+
+
+def _unpack_aside(files: Sequence[PhotoTable], folder: Path) -> None:
+    with folder_aside(folder) as aside:
+        _unpack(files, aside)
 
 
 class _Cells(NamedTuple):

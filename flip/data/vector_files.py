@@ -16,6 +16,7 @@ from flip.data.parquet import open_parquet, parquet_files, read_parquet_schema
 from flip.data.photo_folders import METADATA_FILES
 from flip.data.table_files import READERS
 from flip.errors import ConfigError, DataError, reason_of
+from flip.reading import require_plain
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -202,12 +203,15 @@ def array_rows(file: Path) -> int:
 
 def _array(file: Path) -> Array:
     try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        require_plain(file)
+        array: Array = np.lib.format.open_memmap(file, mode="r")
+    except MemoryError:
+        raise
+    except Exception as error:
+        # The header is a Python literal: NumPy raises whatever tokenizing and evaluating a broken one raises.
         raise DataError(f"{file} is no NumPy array that can be read: {reason_of(error)}") from error
-    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind != "f":
-        what = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "several arrays"
-        raise DataError(f"{file} holds {what}; embeddings are floats of shape (n, d)")
+    if array.ndim != 2 or array.dtype.kind != "f":
+        raise DataError(f"{file} holds {array.dtype} of shape {array.shape}; embeddings are floats of shape (n, d)")
     return array
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from flip.data.classnames import clean_class_names, label_indices
 from flip.data.dataset import Dataset, Record
 from flip.data.ledger import Ledger
-from flip.data.parquet import parquet_batches, read_parquet_schema
+from flip.data.parquet import parquet_rows, read_parquet_schema
 from flip.data.settings import ReadSettings
 from flip.data.splits import UNLABELED, describe_splits, hash_splits, read_splits
 from flip.data.table_files import read_table
@@ -99,11 +99,8 @@ class _Source(NamedTuple):
             yield from self.rows
             return
         wanted = [name for name in read_parquet_schema(self.file).names if name.lower() in columns]
-        line = 0
-        for batch in parquet_batches(self.file, wanted, AT_ONCE):
-            for cells in batch.to_pylist():
-                line += 1
-                yield Row(self.file, line, {name.lower(): value for name, value in cells.items()})
+        for line, cells in enumerate(parquet_rows(self.file, wanted, AT_ONCE), 1):
+            yield Row(self.file, line, {name.lower(): value for name, value in cells.items()})
 
 
 def _open(file: Path) -> _Source:
@@ -163,8 +160,10 @@ def _add(
         ledger.omit("rows whose split says that they have no label", name)
         return
     named = row.label(label)
-    if named is None or (words.column and split is None):
-        raise DataError(f"{row.where}: no {label if named is None else words.column}; every row needs one")
+    if named is None:
+        raise DataError(f"{row.where}: no {label}; every row needs one")
+    if words.column and split is None:
+        raise DataError(f"{row.where}: no split; write train, val or test in every row, or leave the column out")
     listing.rows.append(number)
     listing.paths.append(name)
     listing.labels.append(named)

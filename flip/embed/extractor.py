@@ -314,7 +314,7 @@ class FeatureExtractor:
 
 def extract_features(
     dataset: Dataset,
-    model: Encoder,
+    model: Encoder | None = None,
     *,
     settings: EmbedSettings = DEFAULTS,
     cache: Path | None = None,
@@ -325,7 +325,8 @@ def extract_features(
     Parameters
     ----------
     dataset : Dataset
-    model : Encoder
+    model : Encoder, optional
+        Photos need one; a table of embeddings does not.
     settings : EmbedSettings
     cache : Path, optional
         Cache folder; the platform's when absent.
@@ -342,6 +343,10 @@ def extract_features(
     ConfigError, ModelError, FeatureMismatchError
         See :meth:`FeatureExtractor.features` and :attr:`FeatureExtractor.encoder`.
     """
+    if model is None:
+        if dataset.embeddings is None:
+            raise ConfigError(f"{dataset.root} holds photos, which need a model; pass one that load_model returned")
+        return read_table_features(dataset)
     return FeatureExtractor(model, settings, cache).features(dataset, progress)
 
 

@@ -126,6 +126,7 @@ def checked_batches(part: Part, whole: Digest | None = None) -> Iterator[pa.Reco
     own, n = Digest(), 0
     with open_parquet(part.file) as opened:
         for batch in opened.iter_batches(GROUP_ROWS):
+            batch.validate(full=True)
             rows = list(zip(*(batch[name].to_pylist() for name in LISTED), strict=True))
             for digest in (own, *([whole] if whole else [])):
                 digest.add(rows)

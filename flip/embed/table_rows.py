@@ -96,6 +96,7 @@ def _batches(file: Path, width: int) -> Iterator[pa.RecordBatch]:
             raise DataError(f"{file}: its embeddings are {column}, not of width {width}; {_ADVICE}")
         rows = 0
         for batch in table.iter_batches(_AT_ONCE, columns=["path", "embedding", "error"]):
+            batch.validate(full=True)
             rows += len(batch)
             yield batch
         if rows != table.metadata.num_rows:

@@ -24,8 +24,9 @@ class TrainingSettings:
     grad_checkpointing: bool = option(False, "Compute activations again in the backward pass: less memory, more time.")
     lr: float | None = option(
         None,
-        "Peak learning rate. [default: for CLIP 1e-5 for a transformer tower, 3e-4 for a convolutional one; "
-        "for diffusion 1e-5, with --lora 1e-4]",
+        "Peak learning rate. [default: for CLIP 1e-5 for a transformer tower, 3e-4 for a convolutional one (5e-5 where "
+        "the model names most photos already), ten times that with --lora, with --shots 2e-4 or 1e-3; for diffusion "
+        "1e-5, with --lora 1e-4]",
     )
     warmup: float = option(0.1, "Share of the steps in which the learning rate rises.")
     weight_decay: float = option(0.05, "Weight decay of AdamW; CLIP's biases, norms and embeddings have none.")
@@ -76,11 +77,15 @@ class ClipSettings(TrainingSettings):
         0.1, "Share of each class's training photos that choose the epoch, without a val split and --shots."
     )
     patience: int = option(5, "Stop after this many epochs without a better one; 0 never stops early.")
-    keep: float = option(
-        0.0, "LDIFS: weight of the distance between image features now and before; more forgets less and learns less."
+    keep: float | None = option(
+        None,
+        "LDIFS: weight of the distance between image features now and before; more forgets less and learns less. "
+        "[default: 0; 1 where a model names most photos already and no --lr, --wise or --shots is given]",
     )
     wise: str | None = option(
-        None, "WiSE-FT: weight from 0 (before) to 1 (after) of the fine-tuned model in the average saved, or sweep."
+        None,
+        "WiSE-FT: weight from 0 (before) to 1 (after) of the fine-tuned model in the average saved, or sweep. "
+        "[default: 1; 0.5 where --keep is 1 by default]",
     )
     holdout_classes: int = option(0, "Leave the last N classes out of training, and measure what is forgotten on them.")
     retain: str | None = option(None, "Other data whose zero-shot is measured before and after.")
@@ -94,7 +99,7 @@ class ClipSettings(TrainingSettings):
         at_least("--patience", self.patience, 0)
         in_range("--val-fraction", self.val_fraction, 0, 0.5, "0.1")
         in_range("--augmented-weight", self.augmented_weight, 0, 1, "0.1")
-        if self.keep < 0:
+        if self.keep is not None and self.keep < 0:
             raise ConfigError(f"--keep {self.keep:g} is negative; pass for example 1, or 0 for no such term")
         parse_wise(self.wise)
         if self.shots is not None:

@@ -70,6 +70,7 @@ def test_without_the_option_the_environment_is_ignored(flip, squares, tmp_path, 
     [
         (["--shard", "4/4", "-o", "t"], 2, "shards count from 0; pass 0/4 to 3/4"),
         (["--shard", "1", "-o", "t"], 2, "--shard 1 is no shard; pass I/N"),
+        (["--shard", "0/4", "-o", "s3://bucket/t"], 2, "needs a folder that all shards see as a path"),
         (["--shard", "0/4"], 2, "pass -o with the folder of all shards"),
         (["--shard", "0/4", "-o", "t", "--map"], 2, "leave it out with --shard"),
         (["--shard", "0/4", "-o", "t", "--overwrite"], 2, "would remove what other shards wrote"),
@@ -123,6 +124,29 @@ def test_processes_of_a_launcher_share_a_shard(flip, squares, tmp_path):
     read_json(flip("embed", "--join", tmp_path / "t"))
     read_json(flip("embed", "--data", squares, "-o", tmp_path / "local"))
     assert pq.read_table(tmp_path / "t").equals(pq.read_table(tmp_path / "local"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_real_photos_give_one_table_by_every_way(flip, shared, tmp_path):
+    """Each way has a cache of its own, so that all photos are embedded anew."""
+    model = shared / "models" / "flip-lit-b0"
+    given = ["--data", shared / "data" / "birds", "--model", model, "--precision", "fp32", "--device", "cpu"]
+    read_json(flip("embed", *given, "-o", tmp_path / "local", "--cache", tmp_path / "a"))
+    for i in (3, 0, 2, 1):
+        read_json(flip("embed", *given, "-o", tmp_path / "t", "--shard", f"{i}/4", "--cache", tmp_path / f"b{i}"))
+    read_json(flip("embed", "--join", tmp_path / "t"))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "flip"]
+    call = [*launch, "embed", *given, "-o", tmp_path / "two", "--cache", tmp_path / "c"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(list(map(str, call)), cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    local = pq.read_table(tmp_path / "local")
+    for other in (pq.read_table(tmp_path / name) for name in ("t", "two")):
+        assert other.drop_columns(["embedding"]).equals(local.drop_columns(["embedding"]))
+        rows = [np.stack(t["embedding"].to_numpy(zero_copy_only=False)).astype(np.float32) for t in (local, other)]
+        unit = [r / np.linalg.norm(r, axis=1, keepdims=True) for r in rows]
+        assert np.einsum("nd,nd->n", *unit).min() >= 0.9999
 
 
 # clip-retrieval's folders.

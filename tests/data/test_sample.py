@@ -2,6 +2,7 @@
 
 import pytest
 
+from flip import files
 from flip.data import sample as reading
 from flip.data.open import open_dataset
 from flip.errors import DataError
@@ -28,7 +29,7 @@ def test_it_is_drawn_once(small, tmp_path, caplog):
 @pytest.mark.parametrize("place", ["file", "file/below", "file/far/below"])
 def test_where_no_cache_can_be_written_it_is_drawn_for_this_run(small, tmp_path, caplog, place):
     (tmp_path / "file").write_text("x")
-    reading._for_now.cache_clear()
+    files._of_process.cache_clear()
     dataset = open_dataset("sample", cache=tmp_path / place)
     assert dataset.records == open_dataset("sample", cache=tmp_path / "good").records
     assert all(dataset.file(record).is_file() for record in dataset.records)

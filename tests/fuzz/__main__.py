@@ -7,10 +7,15 @@ import tempfile
 from pathlib import Path
 
 from tests import conftest  # noqa: F401 - sets the environment of tests before any library reads it
-from tests.fuzz import readers_data, readers_models, readers_results
+from tests.fuzz import readers_containers, readers_data, readers_models, readers_results
 from tests.fuzz.campaign import Reader, run
 
-READERS: tuple[Reader, ...] = (*readers_data.READERS, *readers_results.READERS, *readers_models.READERS)
+READERS: tuple[Reader, ...] = (
+    *readers_data.READERS,
+    *readers_containers.READERS,
+    *readers_results.READERS,
+    *readers_models.READERS,
+)
 
 
 def share(inputs: int, readers: tuple[Reader, ...] = READERS) -> dict[Reader, int]:

@@ -66,7 +66,8 @@ def _write(config: CompareConfig, comparisons: Sequence[Comparison]) -> None:
     form = result_format(config, "json")
     if form in ("table", "csv"):
         shown = [_for_people(row) if form == "table" else _flat(row) for row in comparisons]
-        write_rows(config, "flip compare: top-1 on the same photos", shown)
+        counts = " or ".join(dict.fromkeys(f"{row.n:,}" for row in comparisons))
+        write_rows(config, f"flip compare: top-1 on the same {counts} photos", shown)
         return
     rows = [row.to_dict() for row in comparisons]
     result = {"command": "compare", "format": 1, "pairs": config.pairs, "comparisons": rows}
@@ -83,15 +84,14 @@ def _flat(row: Comparison) -> Mapping[str, object]:
 def _for_people(row: Comparison) -> Mapping[str, object]:
     """Return a comparison as a terminal shows it."""
     low, high = row.ci95
+    p = f"p = {row.p_holm:.3f}" if row.p_holm >= 0.001 else "p < 0.001"
+    verdict = "unclear" if not row.significant else "better" if row.difference > 0 else "worse"
     return {
         "run": row.run,
+        "top-1": f"{row.top1:.1f}",
         "against": row.against,
-        "n": f"{row.n:,}",
-        "top1": f"{row.top1:.1f}",
-        "against_top1": f"{row.against_top1:.1f}",
-        "difference": f"{row.difference:+.1f}",
+        "its top-1": f"{row.against_top1:.1f}",
+        "points": f"{row.difference:+.1f}",
         "95 %": f"{low:+.1f} to {high:+.1f}",
-        "only run / only against": f"{row.only_run} / {row.only_against}",
-        "p (Holm)": f"{row.p_holm:.3f}" if row.p_holm >= 0.001 else "< 0.001",
-        "significant": "yes" if row.significant else "no",
+        "verdict": f"{verdict}, {p}",
     }

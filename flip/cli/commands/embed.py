@@ -88,6 +88,10 @@ class EmbedOptions(ReadOptions, EngineSettings, FolderOutput):
     def _require_shard_options(self) -> None:
         if self.output is None:
             raise ConfigError("--shard writes a part of the table into -o; pass -o with the folder of all shards")
+        if ":/" in str(self.output):
+            raise ConfigError(
+                "--shard needs a folder that all shards see as a path; mount it, or upload the joined table"
+            )
         if self.map:
             raise ConfigError("--map looks at all photos, and a shard at some; leave it out with --shard")
         if self.overwrite:

@@ -55,4 +55,4 @@ def models(options: ModelsOptions) -> None:
 
 def _in_short(row: KnownModel) -> dict[str, object]:
     size = None if row.megabytes is None else f"{row.megabytes:,.0f}"
-    return {"name": row.name, "here": "yes" if row.here else "no", "MB": size, "hub": row.hub}
+    return {"name": row.name, "here": "yes" if row.here else "no", "MB": size, "hub": row.hub.rstrip("/")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ METADATA_KEY, SEAL_KEY = b"flip", b"flip.sha256"
 
 #: The folder below ``-o`` where the parts of shards wait to be joined.
 SHARDS = "shards"
+_PART = re.compile(r"shard-\d{5,}-of-\d{5,}\.parquet")
 
 _COLUMNS = ["path", "label", "split", "captions"]
 #: Rows that are read together.
@@ -53,8 +55,14 @@ def is_embeddings(data: Path) -> bool:
 
 
 def _is_ours(data: Path) -> bool:
+    """Return whether flip wrote a table, also where what it says of itself is damaged."""
     file = data if data.is_file() else next(iter(parquet_files(data)), None)
-    return file is not None and file.suffix.lower() == ".parquet" and read_about(file) is not None
+    if file is None or file.suffix.lower() != ".parquet":
+        return False
+    try:
+        return not {METADATA_KEY, SEAL_KEY}.isdisjoint(read_parquet_schema(file).metadata or {})
+    except DataError:
+        return False
 
 
 def read_embeddings(data: Path, settings: ReadSettings = DEFAULTS) -> Dataset:
@@ -99,8 +107,7 @@ def read_embeddings(data: Path, settings: ReadSettings = DEFAULTS) -> Dataset:
 def _require_joined(data: Path) -> None:
     """Raise a DataError for a folder that shards wrote and that is not joined: rows would be missing or double."""
     folder = data.parent if data.name == SHARDS else data
-    parts = parquet_files(folder / SHARDS) if (folder / SHARDS).is_dir() else []
-    if parts and "plan" in (read_about(parts[0]) or {}):
+    if any(_PART.fullmatch(file.name) for file in (folder / SHARDS).glob("*.parquet")):
         raise DataError(f"{folder} holds shards that are not joined; run flip embed --join {folder}")
 
 
@@ -109,7 +116,7 @@ def _same_of_all(data: Path, files: Sequence[Path]) -> JsonObject:
     abouts = [read_about(file) for file in files]
     about = abouts[0] if abouts else None
     if about is None or not about.keys() >= _MUST_AGREE:
-        raise DataError(f"{data} was not written by flip embed -o; give such a file or folder, or another --layout")
+        raise DataError(f"{data} is damaged: it does not say which model made it; write it again with flip embed -o")
     for file, other in zip(files, abouts, strict=True):
         if other is None or any(other.get(key) != about[key] for key in _MUST_AGREE):
             raise FeatureMismatchError(

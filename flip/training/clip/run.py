@@ -18,6 +18,7 @@ from flip.results import FORMAT
 from flip.settings import parse_shots
 from flip.training.clip.averaging import Scorer, average, state_of
 from flip.training.clip.examples import Examples
+from flip.training.clip.gentle import settled
 from flip.training.clip.lora import merge_lora
 from flip.training.clip.output import CONFIG, OWN_FILES, RESULT, save_learned, save_model, write_metrics
 from flip.training.clip.prepare import (
@@ -120,6 +121,7 @@ def train_clip(
     if resolve_device(hardware.device).is_main:
         chosen_by = [held_out] if held_out is not None and settings.wise == "sweep" else []
         save_learned(model, [*split, *chosen_by], folder)
+    settings = settled(model, split.training, settings, hardware, crop=crop == "boxes")
     ready = _prepare(model, split, folder, settings, hardware, crop, augmented, listener)
     trainer = ready.trainer
     run = _describe(folder, trainer, ready.precision, ready.examples)
@@ -176,8 +178,13 @@ def _prepare(
 
 
 def _rates(model: OpenClipEncoder, settings: ClipSettings) -> LearningRates:
-    scratch = settings.from_scratch is not None
-    return learning_rates(model.network, settings.lr, lora=settings.rank is not None, scratch=scratch)
+    return learning_rates(
+        model.network,
+        settings.lr,
+        lora=settings.rank is not None,
+        scratch=settings.from_scratch is not None,
+        few_shot=settings.shots is not None,
+    )
 
 
 def resume_key(

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 TRANSFORMER_LR = 1e-5
 CONVOLUTIONAL_LR = 3e-4
 SCRATCH_LR = 5e-4
+#: Of a convolutional tower whose model names the classes well already.
+GENTLE_CONVOLUTIONAL_LR = 5e-5
 LORA_FACTOR = 10.0
+#: Of low-rank additions at few shots, for both towers: CLIP-LoRA's (Zanella & Ben Ayed, CVPRW 2024) where the image
+#: tower is a transformer; the other was chosen on training photos of the sample that were not drawn.
+FEW_SHOT_LORA_LR, FEW_SHOT_CONVOLUTIONAL_LORA_LR = 2e-4, 1e-3
 
 #: Beginnings of the names of the projections into the shared space, in open_clip's model classes.
 PROJECTIONS = (
@@ -79,7 +84,7 @@ def is_convolutional(tower: nn.Module) -> bool:
 
 
 def learning_rates(
-    network: ClipNetwork, given: float | None, *, lora: bool = False, scratch: bool = False
+    network: ClipNetwork, given: float | None, *, lora: bool = False, scratch: bool = False, few_shot: bool = False
 ) -> LearningRates:
     """Return the peak learning rates: as given for both towers, else a default for each.
 
@@ -93,6 +98,9 @@ def learning_rates(
     convolutional = is_convolutional(network.visual)
     image = CONVOLUTIONAL_LR if convolutional else TRANSFORMER_LR
     kind = "convolutional" if convolutional else "transformer"
+    if few_shot and lora:
+        rate = FEW_SHOT_CONVOLUTIONAL_LORA_LR if convolutional else FEW_SHOT_LORA_LR
+        return LearningRates(rate, rate, f"{kind} image tower, low-rank at few shots")
     return LearningRates(
         factor * image,
         factor * TRANSFORMER_LR,

@@ -67,7 +67,7 @@ class ClipTrainer:
             keep_freed_memory()
         self._photos = TrainingPhotos(examples, model.config["preprocess_cfg"])
         model.network.to(device=self._accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._encoder = self._accelerator.prepare_model(PairEncoder(model.network, keep=settings.keep > 0))
+        self._encoder = self._accelerator.prepare_model(PairEncoder(model.network, keep=bool(settings.keep)))
         groups = parameter_groups(model.network, rates, settings.weight_decay)
         self._optimizer = torch.optim.AdamW(groups, lr=rates.image)
         self.batch = self._whole_batch()
@@ -212,7 +212,9 @@ class ClipTrainer:
         for group in self._optimizer.param_groups:
             group["lr"] = factor * group["peak_lr"]
         self._optimizer.zero_grad(set_to_none=True)
-        loss = backward_step(self._encoder, batches, labels, self._accelerator, settings.seed + step, settings.keep)
+        loss = backward_step(
+            self._encoder, batches, labels, self._accelerator, settings.seed + step, settings.keep or 0.0
+        )
         norm = torch.nn.utils.clip_grad_norm_([p for _, p in trained(self.model.network)], settings.clip_grad)
         if not (math.isfinite(loss) and bool(torch.isfinite(norm))):
             raise ModelError(self._diverged(loss))

@@ -14,6 +14,7 @@ import pytest
 
 from flip.data.dataset import Dataset
 from flip.data.open import open_dataset
+from flip.embed.extractor import extract_features
 from flip.embed.table import is_of_unknown_model, read_table_features, table_metadata
 from flip.errors import ConfigError, DataError, FlipError
 from tests.embed.plain_encoder import PlainEncoder
@@ -317,6 +318,13 @@ def test_a_model_of_another_width_did_not_make_it(tmp_path: Path) -> None:
         read_table_features(dataset, PlainEncoder())
     narrow = written(tmp_path / "n.parquet", lists(pa.list_(pa.float32()), vectors(width=4)))
     assert read_table_features(open_dataset(narrow), PlainEncoder()).fingerprint == "plain-encoder"
+
+
+def test_python_needs_no_model_for_a_table(tmp_path: Path, squares: Path) -> None:
+    dataset = open_dataset(written(tmp_path / "t.parquet"))
+    assert (extract_features(dataset).image_features == read_table_features(dataset).image_features).all()
+    with pytest.raises(ConfigError, match="holds photos, which need a model"):
+        extract_features(open_dataset(squares))
 
 
 def test_a_manifest_and_photos_in_parquet_are_what_they_were(tmp_path: Path) -> None:

@@ -76,6 +76,8 @@ def test_the_learning_rate_is_the_tower_s(network):
     assert learning_rates(network, 2e-3).image == 2e-3
     assert learning_rates(network, None, lora=True).image == pytest.approx(1e-4)
     assert learning_rates(network, None, scratch=True).text == 5e-4
+    few = [learning_rates(pair, None, lora=True, few_shot=True) for pair in (network, ConvolutionalPair())]
+    assert [(rates.image, rates.text) for rates in few] == [(2e-4, 2e-4), (1e-3, 1e-3)]
 
 
 def test_only_matrices_decay_and_towers_have_their_own_rate():
