@@ -47,7 +47,7 @@ def _text(path: bytes) -> str:
 
 @functools.lru_cache(maxsize=1)
 def _preparer(load: Load, fingerprint: str) -> Prepares:
-    """Return the object that prepares photos in this process: the first half of the model, or all of it where it has no halves."""
+    """Return the object that prepares photos here: the first half of the model, or all of a model without halves."""
     encoder = _loaded(load, fingerprint)
     preparer = getattr(encoder, "preparer", None)
     return encoder if preparer is None else preparer()
