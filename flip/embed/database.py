@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 #: Seconds to wait for another process's transaction.
 _PATIENCE = 30.0
 
+#: Ends of the names of SQLite's own files beside a database.
+_BESIDE = ("-journal", "-wal", "-shm")
+
 #: SQLite error names for an intact file that cannot be written.
 _UNWRITABLE = tuple(f"SQLITE_{word}" for word in ("READONLY", "CANTOPEN", "FULL", "BUSY", "LOCKED", "PERM", "AUTH"))
 
@@ -109,8 +112,8 @@ class Database:
         if self.is_shared and _is_broken(error):
             log.debug("the database %s is made anew: %s", self.file, error)
             try:
-                for name in (f"{self.file.name}-journal", self.file.name):
-                    self.file.with_name(name).unlink(missing_ok=True)
+                for suffix in (*_BESIDE, ""):
+                    self.file.with_name(self.file.name + suffix).unlink(missing_ok=True)
                 self._db = self._open()
                 return
             except (OSError, *_DAMAGE) as e:
@@ -154,8 +157,10 @@ class Database:
 
 
 def _connect(file: Path, mode: str) -> sqlite3.Connection:
-    if kind := what_is(file):
-        raise sqlite3.OperationalError(f"it is {kind}")
+    # SQLite would wait for ever for a FIFO, also in place of one of its own files beside it.
+    for name in (file.name, *(file.name + suffix for suffix in _BESIDE)):
+        if kind := what_is(file.with_name(name)):
+            raise sqlite3.OperationalError(f"{name} is {kind}")
     address = f"file:{quote(str(file.absolute()).encode('utf-8', 'surrogateescape'))}?mode={mode}"
     return sqlite3.connect(address, timeout=_PATIENCE, isolation_level=None, check_same_thread=False, uri=True)
 

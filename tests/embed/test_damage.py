@@ -1,6 +1,7 @@
 """Damaged cache parts are set aside with one line, and none of their rows is used."""
 
 import logging
+import os
 import shutil
 
 import numpy as np
@@ -59,6 +60,19 @@ def test_a_bit_that_flips_in_a_part_is_noticed(tmp_path, seed):
         require_right_or_unknown(found, rows)
         unknown += not found.known.all()
     assert unknown > 10
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["images.sqlite", "images.sqlite-journal", "images.sqlite-wal", "images.sqlite-shm"])
+@pytest.mark.parametrize("special", ["fifo", "link to itself"])
+def test_special_files_in_place_of_the_index_are_not_waited_for(tmp_path, name, special):
+    rows = fill(tmp_path / "c")
+    place = tmp_path / "c" / "f1" / name
+    place.unlink(missing_ok=True)
+    os.mkfifo(place) if special == "fifo" else place.symlink_to(place)
+    found = known_rows(tmp_path / "c")
+    require_right_or_unknown(found, rows)
+    assert found.known.all()
 
 
 @pytest.mark.parametrize("seed", range(4))
