@@ -74,3 +74,16 @@ def test_every_public_name_is_there():
 @pytest.mark.parametrize("module", ["flip.names", "flip.errors", *SETTINGS])
 def test_names_and_settings_load_nothing_heavy(module):
     run_fresh(f"import {module}", typer=False)
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_wait_without_spinning_unless_told_otherwise(given, expected, monkeypatch):
+    """It is set before a library that reads it is loaded: run_fresh checks that none is."""
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    code = (
+        "import os\nfrom flip.cli.app import main\ntry:\n    main(['--version'])\nexcept SystemExit as e:\n"
+        "    assert not e.code\nprint(os.environ['OMP_WAIT_POLICY'])"
+    )
+    assert run_fresh(code).splitlines()[-1] == expected

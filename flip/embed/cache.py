@@ -7,7 +7,7 @@ without keeping more.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -201,9 +201,7 @@ class EmbeddingCache:
 
     def _settled(self, keys: Sequence[FileKey], decoding: str) -> tuple[list[int], list[Place]]:
         """Return the indices of keys that have a valid row, and the rows' places."""
-        by_number: dict[int, list[int]] = {}
-        for i, key in enumerate(keys):
-            by_number.setdefault(key_number(key, decoding), []).append(i)
+        by_number = _positions(key_number(key, decoding) for key in keys)
         wanted, places = list[int](), list[Place]()
         for place in self.store.find(list(by_number)):
             for i in by_number[place.about.key]:
@@ -214,9 +212,7 @@ class EmbeddingCache:
 
     def _by_content(self, keys: Sequence[FileKey], contents: Sequence[int]) -> dict[int, Place]:
         """Return the place of a row with each content, as far as there is one."""
-        by_number: dict[int, list[int]] = {}
-        for i, content in enumerate(contents):
-            by_number.setdefault(content, []).append(i)
+        by_number = _positions(contents)
         at: dict[int, Place] = {}
         for place in self.store.find(list(by_number), contents=True):
             if place.about.content is not None and _counts(place.about):
@@ -251,6 +247,14 @@ def _is_of(row: IndexRow, key: FileKey) -> bool:
     if (row.size, row.mtime_ns) != (key.size, key.mtime_ns):
         return False
     return row.ctime_ns is None or key.ctime_ns is None or row.ctime_ns == key.ctime_ns
+
+
+def _positions(numbers: Iterable[int]) -> dict[int, list[int]]:
+    """Return the positions at which each number is."""
+    found: dict[int, list[int]] = {}
+    for i, one in enumerate(numbers):
+        found.setdefault(one, []).append(i)
+    return found
 
 
 def _counts(row: IndexRow) -> bool:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flip.arrays import IntArray
 from flip.embed.claims import MERGING
 from flip.embed.index import IndexRow
 from flip.embed.parts import DamagedPartError, write_part
@@ -63,12 +62,11 @@ def _merge(store: PartStore, names: list[str]) -> None:
         return
     whole = pa.concat_tables(tables.values(), promote_options="default").combine_chunks()
     rows = store.kind.rows_of(whole)
-    kept = _kept(rows)
-    target = np.full(len(rows), -1, np.int64)
-    target[kept] = np.arange(len(kept))
-    # A row that was left out is where the one is that was kept instead.
-    last = {_what(row): i for i, row in enumerate(rows)}
-    target = target[[last[_what(row)] for row in rows]]
+    # Of each photo the last row is kept; the same file with another content is another photo.
+    last = {_identity(row): i for i, row in enumerate(rows)}
+    kept = np.array(sorted(last.values()), np.int64)
+    # A row that is left out is where the one is that is kept instead.
+    target = np.searchsorted(kept, [last[_identity(row)] for row in rows])
     merged = write_part(store.folder, whole.take(kept), store.fingerprint, tuple(tables))
     starts = np.cumsum([0, *(len(table) for table in tables.values())])
     moved = [
@@ -92,11 +90,5 @@ def _sound_table(store: PartStore, name: str) -> pa.Table | None:
     return None
 
 
-def _kept(rows: list[IndexRow]) -> IntArray:
-    """Return the last row of each photo; what the same file held at another time stays."""
-    last = {_what(row): i for i, row in enumerate(rows)}
-    return np.array(sorted(last.values()), np.int64)
-
-
-def _what(row: IndexRow) -> tuple[int | None, ...]:
+def _identity(row: IndexRow) -> tuple[int | None, ...]:
     return row.key, row.size, row.mtime_ns, row.content
