@@ -48,7 +48,7 @@ def grid(title: str, rows: Sequence[Mapping[str, object]]) -> Group:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for key in rows[0] if rows else ():
         longest = max(len(text) for text in (key, *(cell(row[key]) for row in rows)))
-        # What is short is not broken, so that words and numbers can be read.
+        # Short cells are not broken, so that words and numbers can be read.
         table.add_column(_text(key.replace("_", " ")), overflow="fold", no_wrap=longest <= _SHORT)
     for row in rows:
         table.add_row(*(_text(cell(value)) for value in row.values()))
