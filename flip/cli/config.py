@@ -162,9 +162,9 @@ class TrainedOptions(PredictOptions):
     )
     seeds: int = option(5, "Draws for each number of --shots.")
     augmented: Path | None = option(
-        None, "Folder of generated photos, as flip augment writes; they join training only."
+        None, "Folder of generated images, as flip augment writes; they join training only."
     )
-    augmented_weight: float = option(1.0, "How much a generated photo counts beside a real one.")
+    augmented_weight: float = option(1.0, "How much a generated image counts beside a photo.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -96,7 +96,7 @@ def make_training_set(
         return training
     found = read_generated(generated, training.features, extractor)
     log.info(
-        "%d generated photos join the %d real ones with weight %g", len(found.features), len(training), generated_weight
+        "%d generated images join the %d photos with weight %g", len(found.features), len(training), generated_weight
     )
     captioned = train.caption_features is not None
     features = with_caption_features(found.features, extractor) if captioned else found.features

@@ -90,7 +90,7 @@ class ClipSettings(TrainingSettings):
     holdout_classes: int = option(0, "Leave the last N classes out of training, and measure what is forgotten on them.")
     retain: str | None = option(None, "Other data whose zero-shot is measured before and after.")
     no_scores: bool = option(False, "Do not score the test photos before and after.")
-    augmented: Path | None = option(None, "Folder of generated photos of the same classes, which join training only.")
+    augmented: Path | None = option(None, "Folder of generated images of the same classes, which join training only.")
     augmented_weight: float = option(0.1, "Share of each batch that is drawn from --augmented.")
 
     def __post_init__(self) -> None:

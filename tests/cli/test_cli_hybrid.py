@@ -115,7 +115,7 @@ def test_generated_photos_join_training_only(flip, squares, tmp_path):
     generated = write_squares(tmp_path / "augmented" / "train", seed=9, photos=3).parent
     for arguments in (["hybrid", "--head", "gda"], ["knn", "-k", "3"]):
         result = flip(*arguments, "--data", squares, "--augmented", generated, "--augmented-weight", "0.5")
-        assert "12 generated photos join the 24 real ones with weight 0.5" in result.stderr
+        assert "12 generated images join the 24 photos with weight 0.5" in result.stderr
         evaluation = json.loads(result.stdout)
         assert evaluation["n"] == 24
         assert evaluation["protocol"]["augmented_weight"] == 0.5
