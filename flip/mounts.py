@@ -6,14 +6,15 @@ and decoders need not know where a photo lies.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
 class FileState(NamedTuple):
-    """What tells one content of a file from another without reading it.
+    """Facts that tell one content of a file from another without reading it.
 
     Attributes
     ----------
@@ -39,7 +40,7 @@ class FileState(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where the bytes of a file lie: a path or URL that any process can open, the first byte, and how many."""
+    """Place of a file's bytes: a path or URL that any process can open, the first byte, and the number of bytes."""
 
     file: str
     start: int
@@ -61,7 +62,7 @@ class Mount(Protocol):
         """Return the state of a file."""
 
     def place(self, below: str) -> Place:
-        """Return where its bytes lie."""
+        """Return the place of its bytes."""
 
     def read(self, below: str, start: int, size: int) -> bytes:
         """Return some of its bytes; fewer only where it ends."""
@@ -105,3 +106,49 @@ def waits_for_network(file: str | Path) -> bool:
     """Return whether reading a file waits for a network."""
     served = mounted(file)
     return served is not None and served[0].waits
+
+
+class MountedFile(io.RawIOBase):
+    """The bytes of a mounted file, read as they are asked for."""
+
+    def __init__(self, file: str | Path) -> None:
+        served = mounted(file)
+        assert served is not None
+        self._files, self._below = served
+        self._size = self._files.state(self._below).size
+        self._at = 0
+
+    def at(self, start: int, size: int) -> bytes:
+        """Return the bytes at a place."""
+        return self._files.read(self._below, start, size)
+
+    def readable(self) -> bool:
+        """Return that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return that it can be read anywhere."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def tell(self) -> int:
+        """Return the place of the next byte."""
+        return self._at
+
+    def readall(self) -> bytes:
+        """Return the rest."""
+        data = self.at(self._at, max(0, self._size - self._at))
+        self._at += len(data)
+        return data
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer as far as it goes."""
+        data = self.at(self._at, min(len(buffer), max(0, self._size - self._at)))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)

@@ -55,6 +55,7 @@ SAMPLERS = ("ddim", "dpm++", "euler")
 PLOTS = ("confusion", "calibration", "coverage", "few-shot")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+ENGINES = ("local", "ray")
 DECODINGS = ("auto", "exact", "fast")
 
 #: What ``flip data check`` looks for, in the order in which it lists them.

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flip.mounts import FileState, Place, mounted
+from flip.mounts import FileState, MountedFile, Place, mounted
 
 #: Seconds to wait for whoever writes into a FIFO.
 PATIENCE = 5.0
@@ -24,7 +24,7 @@ PATIENCE = 5.0
 _BLOCK = 4 << 20
 
 #: Errors of the disk for a path that a mount may serve: none has the name, or what is above it is a file.
-_NOT_HERE = frozenset({errno.ENOENT, errno.ENOTDIR})
+_NOT_HERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
 
 #: Largest pickle in a checkpoint. That of Stable Diffusion XL with the state of its optimiser has less than 2 MiB.
 MOST_PICKLE_BYTES = 4 << 20
@@ -49,7 +49,7 @@ def open_plain(file: str | Path) -> io.BufferedReader:
         descriptor = _open(file)
     except OSError as error:
         if error.errno in _NOT_HERE and mounted(file) is not None:
-            return io.BufferedReader(_Mounted(file), _BLOCK)
+            return io.BufferedReader(MountedFile(file), _BLOCK)
         raise
     try:
         mode = os.fstat(descriptor).st_mode
@@ -86,7 +86,7 @@ def state_of(file: str | Path) -> FileState:
 
 
 def place_of(file: str | Path) -> Place:
-    """Return where the bytes of a file lie, as a process can open it that knows none of the mounts.
+    """Return the place of a file's bytes, as a process can open it that knows none of the mounts.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def read_range(file: str | Path, start: int, size: int) -> bytes:
         If it cannot be read.
     """
     with open_plain(file) as stream:
-        if isinstance(stream.raw, _Mounted):
+        if isinstance(stream.raw, MountedFile):
             return stream.raw.at(start, size)
         return os.pread(stream.fileno(), size, start)
 
@@ -213,46 +213,6 @@ def read_json(file: str | Path, *, keys_once: bool = True) -> Any:
         If it cannot be read, or is no JSON.
     """
     return parse_json(read_bytes(file).decode("utf-8-sig"), keys_once=keys_once)
-
-
-class _Mounted(io.RawIOBase):
-    """The bytes of a mounted file, read as they are asked for."""
-
-    def __init__(self, file: str | Path) -> None:
-        served = mounted(file)
-        assert served is not None
-        self._files, self._below = served
-        self._size = self._files.state(self._below).size
-        self._at = 0
-
-    def at(self, start: int, size: int) -> bytes:
-        """Return the bytes at a place."""
-        return self._files.read(self._below, start, size)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        self._at = max(0, base + offset)
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readall(self) -> bytes:
-        data = self.at(self._at, max(0, self._size - self._at))
-        self._at += len(data)
-        return data
-
-    def readinto(self, buffer: Any) -> int:
-        data = self.at(self._at, min(len(buffer), max(0, self._size - self._at)))
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

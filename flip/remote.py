@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from flip.errors import ConfigError, DataError, FlipError, MissingDependencyError
-from flip.mounts import FileState, Place
+from flip.errors import DataError, FlipError, MissingDependencyError
+from flip.mounts import FileState
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -31,10 +30,7 @@ _PACKAGES = {
     "sftp": "paramiko",
 }
 
-#: Protocols that only read, and those whose paths begin with a bucket that must be there.
-_READ_ONLY, _BUCKETS = ("http", "https", "data", "github"), ("s3", "s3a", "gs", "gcs", "az", "abfs")
-
-#: What a server says of a file's content, the surest first.
+#: Entries in which servers describe a file's content, the surest first.
 _TAGS = ("ETag", "etag", "md5Hash", "Content-MD5", "content_md5", "blob_id")
 _TIMES = ("LastModified", "last_modified", "mtime", "updated", "Last-Modified", "created")
 
@@ -217,130 +213,7 @@ def read_files(remote: Remote, names: Iterable[str], keep: Callable[[str, bytes]
     at_once(read, names)
 
 
-def require_free(remote: Remote, *, folder: bool, overwrite: bool | None) -> None:
-    """Check that something can be uploaded to a URL, as far as that can be known before.
-
-    Parameters
-    ----------
-    remote : Remote
-    folder : bool
-        A folder is uploaded, which must be new or empty.
-    overwrite : bool or None
-        Whether a folder may hold files; None where nobody can ask for that.
-
-    Raises
-    ------
-    ConfigError
-        If the protocol only reads, or the folder holds files.
-    DataError
-        If the store cannot be asked, or the bucket is not there.
-    """
-    protocol, _, path = remote.url.partition("://")
-    if protocol in _READ_ONLY:
-        raise ConfigError(f"{remote.url} cannot be written: {protocol}:// only reads; pass s3://, gs:// or a path")
-    bucket = path.partition("/")[0]
-    with speaking_of(remote.url):
-        try:
-            if protocol in _BUCKETS:
-                remote.files.info(bucket)
-        except FileNotFoundError as error:
-            raise DataError(f"{remote.url} cannot be written: the bucket {bucket} is not there; make it") from error
-        holds = folder and not overwrite and bool(remote.files.find(remote.path, maxdepth=2))
-    if holds:
-        advice = "another folder" if overwrite is None else "another folder, or --overwrite"
-        raise ConfigError(f"{remote.url} holds files already; pass {advice}")
-
-
-def upload(source: Path, remote: Remote) -> int:
-    """Upload a file, or the files of a folder, the last of them by name last; return how many.
-
-    Raises
-    ------
-    DataError
-        If one cannot be uploaded.
-    """
-    if source.is_file():
-        files = {"": source}
-    else:
-        files = {f"/{f.relative_to(source).as_posix()}": f for f in sorted(source.rglob("*")) if f.is_file()}
-    for below, file in files.items():
-        with speaking_of(remote.url + below):
-            remote.files.put_file(str(file), remote.path.rstrip("/") + below)
-    return len(files)
-
-
 def at_once(call: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
     """Call a function of each item in several threads, and return the results in their order."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return list(pool.map(call, items))
-
-
-class RemoteMount:
-    """The files below a URL, served below a path of this machine.
-
-    Parameters
-    ----------
-    url : str
-        Of the folder above them; ``s3:/`` for any file of a protocol.
-    states : mapping
-        What is known of them, by their paths; the others are asked for one by one.
-    """
-
-    waits = True
-
-    def __init__(self, url: str, states: Mapping[str, FileState] | None = None) -> None:
-        self._url = url
-        self._states = dict(states or {})
-
-    def state(self, below: str) -> FileState:
-        """Return the state of a file."""
-        known = self._states.get(below)
-        if known is None:
-            try:
-                known = state_of_remote(open_remote(f"{self._url}/{below.lstrip('/')}"))
-            except DataError as error:
-                raise OSError(errno.EIO, str(error), below) from error
-            if known is None:
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self._url}/{below}")
-            self._states[below] = known
-        return known
-
-    def place(self, below: str) -> Place:
-        """Return the URL and the length of a file."""
-        state = self.state(below)
-        return Place(state.name, 0, state.size)
-
-    def read(self, below: str, start: int, size: int) -> bytes:
-        """Return some bytes of a file."""
-        return read_place(self.place(below)._replace(start=start), size)
-
-    def ask(self, below: Sequence[str]) -> None:
-        """Learn the states of many files, several at a time; what is not there is asked for again."""
-
-        def learn(one: str) -> None:
-            with contextlib.suppress(OSError):
-                self.state(one)
-
-        at_once(learn, [one for one in below if one not in self._states])
-
-
-def read_place(place: Place, size: int) -> bytes:
-    """Return the bytes at a place of a URL.
-
-    Raises
-    ------
-    OSError
-        If they cannot be read.
-    """
-    remote = open_remote(place.file)
-    whole = place.start == 0 and size >= place.size
-    try:
-        if whole:
-            return bytes(remote.files.cat_file(remote.path))
-        data = bytes(remote.files.cat_file(remote.path, start=place.start, end=place.start + size))
-    except Exception as error:
-        if isinstance(error, (FlipError, MemoryError)):
-            raise
-        raise OSError(errno.EIO, reason(error), place.file) from error
-    # A server that knows no ranges sends the whole file.
-    return data if len(data) <= size else data[place.start : place.start + size]

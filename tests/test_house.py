@@ -57,6 +57,7 @@ ONLY_IMPORTERS = {
     "fsspec": ("flip/remote.py",),
     "faiss": ("flip/classify/index.py", "flip/classify/approximate.py"),
     "diffusers": ("flip/diffusion/",),
+    "ray": ("flip/embed/ray_cluster.py",),
     "accelerate": ("flip/device.py",),
     "typer": ("flip/cli/",),
     "matplotlib": ("flip/report/",),

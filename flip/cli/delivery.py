@@ -49,8 +49,9 @@ def delivered(options: Any) -> Iterator[Any]:
     if not urls:
         yield options
         return
+    from flip.cli.uploading import require_free
     from flip.files import outgoing_folder
-    from flip.remote import open_remote, require_free
+    from flip.remote import open_remote
 
     remotes = {name: open_remote(url) for name, url in urls.items()}
     for f in fields(options):
@@ -91,6 +92,8 @@ def _urls(options: Any) -> dict[str, str]:
     for name, url in urls.items():
         if name not in writes:
             raise ConfigError(f"{flag(name)} {url} is a URL; pass a path of this machine")
+    if urls and getattr(options, "shard", None):
+        raise ConfigError("--shard writes beside what other shards wrote; pass -o with a folder that all of them see")
     if urls and getattr(options, "resume", False):
         raise ConfigError("--resume goes on in a folder of this machine; pass -o with its path")
     return urls
@@ -101,7 +104,7 @@ def _name(url: str) -> str:
 
 
 def _deliver(made: _Upload) -> None:
-    from flip.remote import upload
+    from flip.cli.uploading import upload
 
     if is_main_process() and made.here.exists():
         log.info("uploaded %d files to %s", upload(made.here, made.remote), made.remote.url)

@@ -13,6 +13,7 @@ import numpy as np
 from flip.arrays import Array, FloatArray
 from flip.clip.geometry import Geometry
 from flip.clip.network import LoadedModel
+from flip.clip.preparing import Preparer
 from flip.clip.tower import ImageTower, split_preprocess
 from flip.device import Placement, resolve_device
 from flip.files import JsonObject
@@ -183,6 +184,10 @@ class OpenClipEncoder:
     def geometry(self) -> Geometry | None:
         """Resize and crop of the preprocessing, for scaled decoding; None if scaled decoding does not support it."""
         return Geometry.of(self.facts.config["preprocess_cfg"])
+
+    def preparer(self) -> Preparer:
+        """Return an object that prepares photos as this encoder does, without its network."""
+        return Preparer(self.facts.config["preprocess_cfg"])
 
     @property
     def context_length(self) -> int:

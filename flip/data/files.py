@@ -74,6 +74,7 @@ class FileIndex:
         self._names: dict[str, frozenset[str]] = {}
         self._composed: dict[str, dict[str, str]] = {}
         self._asked: dict[str, set[str]] = {}
+        self._tars = set[str]()
 
     def find(self, path: str) -> str | None:
         """Return a path as it is spelt on the disk, or None where there is no such file.
@@ -88,7 +89,7 @@ class FileIndex:
         names = self._listed(parent)
         if name not in names:
             # The file system may fold case or accents; the list may have been written where accents were composed.
-            if is_file(self._folder / path):
+            if is_file(self._folder / path) or self._is_in_tar(path):
                 return path
             found = self._spelt(path)
             return found if found is None else self.find(found)
@@ -113,6 +114,18 @@ class FileIndex:
             for name in sorted(self._names[parent] - self._asked[parent]):
                 if not is_hidden(name):
                     yield f"{parent}/{name}" if parent else name
+
+    def _is_in_tar(self, path: str) -> bool:
+        """Return whether a path such as ``birds.tar/0001`` names a photo of a tar, which is then served."""
+        from flip.data.samples import serve_samples
+
+        before, inside, _ = path.partition(".tar/")
+        tar = f"{before}.tar"
+        if not inside or tar in self._tars or not is_file(self._folder / tar):
+            return False
+        self._tars.add(tar)
+        serve_samples(self._folder / tar)
+        return is_file(self._folder / path)
 
     def _listed(self, parent: str) -> frozenset[str]:
         if parent not in self._names:

@@ -12,13 +12,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from flip.data.remote_mount import RemoteMount
 from flip.data.samples import expand
 from flip.data.table_files import READERS
 from flip.errors import DataError, reason_of
 from flip.files import cache_folder, folder_aside, json_text
 from flip.mounts import FileState, mount
 from flip.reading import read_json
-from flip.remote import Remote, RemoteMount, at_once, find_files, open_remote, read_files, speaking_of, state_of_remote
+from flip.remote import Remote, at_once, find_files, open_remote, read_files, speaking_of, state_of_remote
 
 log = logging.getLogger(__name__)
 

@@ -109,7 +109,7 @@ def read_samples(file: Path, ledger: Ledger) -> list[Sample]:
     described: dict[str, dict[str, bytes | None]] = {}
     for member in tar_members(file, tuple(f".{kind}" for kind in _KINDS), ledger):
         key, extension = split_name(member.name)
-        if key is None or extension is None or _is_meta(key):
+        if key is None or extension is None or key.endswith("/") or _is_meta(key):
             ledger.omit("files in tars without a key or an extension", f"{file.name}/{member.name}")
         elif is_image_file(f"x.{extension.rpartition('.')[2]}"):
             if key in photos:
@@ -124,6 +124,17 @@ def read_samples(file: Path, ledger: Ledger) -> list[Sample]:
         ledger.omit("samples without an image", f"{file.name}/{key}")
     mount(file, TarMount(file, photos))
     return [Sample(key, _row(file, line, key, described.get(key, {}), ledger)) for line, key in enumerate(photos, 1)]
+
+
+def serve_samples(file: Path) -> None:
+    """Serve the photos of a tar below its path by their keys, for what names some of them.
+
+    Raises
+    ------
+    DataError
+        If the tar cannot be read.
+    """
+    read_samples(file, Ledger())
 
 
 def split_of(path: str) -> str | None:
@@ -150,7 +161,7 @@ def _is_meta(key: str) -> bool:
 
 
 def _row(file: Path, line: int, key: str, parts: dict[str, bytes | None], ledger: Ledger) -> Row:
-    """Return what describes a photo as a row of a table; what cannot be read is noticed and not there."""
+    """Return the parts that describe a photo as a row of a table; the ledger notes those that cannot be read."""
     cells: JsonObject = {}
     for kind in _KINDS:
         if kind not in parts:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 
 from flip.arrays import Array
-from flip.clip.encoder import Encoder
 from flip.clip.geometry import Geometry
 from flip.data.dataset import Box
 from flip.data.images import decode_image
 from flip.data.scaled import decode_scaled
 from flip.embed.keys import EXACT, FAST
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 class Pixels(NamedTuple):
@@ -23,7 +25,14 @@ class Pixels(NamedTuple):
     decoding: str
 
 
-def read_pixels(source: Path | bytes | BinaryIO, box: Box | None, encoder: Encoder, *, fast: bool) -> Pixels:
+class Prepares(Protocol):
+    """Anything that makes photos ready for a network: an encoder, or the first half of one."""
+
+    def prepare(self, image: Image) -> Array:
+        """Return an RGB image as the network takes it."""
+
+
+def read_pixels(source: Path | bytes | BinaryIO, box: Box | None, encoder: Prepares, *, fast: bool) -> Pixels:
     """Decode a photo for an encoder.
 
     With ``fast`` a JPEG is decoded at a smaller scale where at least twice as many pixels are left along each side as

@@ -19,7 +19,7 @@ from flip.clip.prompts import ClassPrompts
 from flip.data.dataset import Dataset
 from flip.device import Placement, cpu_count, has_siblings, resolve_device, resolve_precision
 from flip.embed.cache import EmbeddingCache, Found
-from flip.embed.keys import EXACT, FAST, Source, file_key
+from flip.embed.keys import EXACT, FAST, FileKey, Source, file_key
 from flip.embed.mirror import MirrorEncoder
 from flip.embed.settings import DEFAULTS, EmbedSettings
 from flip.embed.stream import EmbeddedBatch, embed_stream
@@ -72,7 +72,7 @@ class FeatureExtractor:
     def device(self) -> str:
         """The device that was used; "none" where nothing had to be encoded."""
         if not {"encoder", "_text_encoder"} & self.__dict__.keys():
-            return "none"
+            return self._devices[-1] if self._devices else "none"
         return str(self.placement.device if isinstance(self.model, PlaceableEncoder) else "the encoder's own")
 
     @property
@@ -113,6 +113,10 @@ class FeatureExtractor:
     @cached_property
     def _read(self) -> list[int]:
         return [0]
+
+    @cached_property
+    def _devices(self) -> list[str]:
+        return []
 
     @cached_property
     def _text_encoder(self) -> Encoder:
@@ -228,6 +232,23 @@ class FeatureExtractor:
             if has_siblings():
                 self._read[0] = missing
 
+    def missing(self, dataset: Dataset, cache: EmbeddingCache) -> list[tuple[Source, FileKey]]:
+        """Return the photos of a dataset that are there and that a cache does not know."""
+        sources = self._sources(dataset)
+        ask_ahead([source.file for source in sources])
+        keys = [file_key(source) for source in sources]
+        known = cache.look_up(keys).known
+        return [
+            (source, key)
+            for source, key, is_known in zip(sources, keys, known, strict=True)
+            if not is_known and isinstance(key, FileKey)
+        ]
+
+    def count_elsewhere(self, photos: int, device: str) -> None:
+        """Count photos that others embedded for this extractor, and what they ran on."""
+        self._read[0] += photos
+        self._devices.append(device)
+
     def _sources(self, dataset: Dataset) -> list[Source]:
         crop = self.settings.crop == "boxes"
         if crop:
@@ -279,10 +300,21 @@ class FeatureExtractor:
             missing = np.flatnonzero(~known)
             if len(missing):
                 new = [unique[i] for i in missing]
+                self._log_cut(new)
                 embeddings[missing] = self._text_encoder.encode_texts(new, progress)
                 cache.add(new, embeddings[missing])
         row = {text: i for i, text in enumerate(unique)}
         return embeddings[[row[text] for text in texts]]
+
+    def _log_cut(self, texts: Sequence[str]) -> None:
+        """Log how many texts are longer than the model reads; to know it of stored ones would take the network."""
+        count = getattr(self.model, "count_cut", None)
+        cut = count(texts) if count is not None else 0
+        if cut:
+            most = getattr(self.model, "context_length", 0)
+            log.info(
+                "%d of %d texts are longer than the %d tokens the model reads; the rest is cut", cut, len(texts), most
+            )
 
     def class_embeddings(self, prompts: ClassPrompts, progress: Progress | None = None) -> FloatArray:
         """Return the unit mean of each class's prompt embeddings, unit rows (c, d)."""

@@ -9,7 +9,7 @@ from typing import BinaryIO, NamedTuple
 
 from flip.arrays import Array
 from flip.clip.encoder import Encoder
-from flip.embed.decoding import read_pixels
+from flip.embed.decoding import Prepares, read_pixels
 from flip.embed.keys import EXACT, FileKey, Source
 from flip.errors import FlipError
 from flip.reading import open_plain, state_of
@@ -76,7 +76,14 @@ def read_photo(
         return PhotoRead(error="image too large: out of memory", is_lasting=False)
 
 
-def _decoded(held: BinaryIO, source: Source, encoder: Encoder, fast: bool) -> PhotoRead:
+def read_bytes(data: bytes, source: Source, encoder: Prepares, *, fast: bool) -> PhotoRead:
+    """Hash and decode a photo whose bytes are here already."""
+    held = _named(data, source.file)
+    read = _decoded(held, source, encoder, fast)
+    return read._replace(content=hashlib.sha256(data).hexdigest() + source.view)
+
+
+def _decoded(held: BinaryIO, source: Source, encoder: Prepares, fast: bool) -> PhotoRead:
     try:
         pixels = read_pixels(held, source.box, encoder, fast=fast)
         return PhotoRead(pixels=pixels.prepared, decoding=pixels.decoding)
@@ -97,9 +104,13 @@ def _hashed(file: io.BufferedReader, name: str, size: int) -> tuple[BinaryIO, st
         file.seek(0)
         return file, digest
     data = file.read()
+    return _named(data, name), hashlib.sha256(data).hexdigest()
+
+
+def _named(data: bytes, name: str) -> BinaryIO:
     held = _NamedBytes(data)
     held.name = name
-    return held, hashlib.sha256(data).hexdigest()
+    return held
 
 
 def _passes(cause: BaseException | None, message: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from flip.errors import ConfigError, near_names
-from flip.names import DECODINGS, DEVICES, PRECISIONS
+from flip.names import DECODINGS, DEVICES, ENGINES, PRECISIONS
 from flip.settings import at_least, flag, option
 
 
@@ -49,6 +49,33 @@ class EmbedSettings(ViewSettings):
             if choices and value not in choices:
                 near = near_names(str(value), choices)
                 raise ConfigError(f"{flag(known.name)} {value!r} is unknown{near}; pass {', '.join(choices)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings:
+    """The engine that runs the network: this process, or workers of Ray."""
+
+    engine: str = option(
+        "local",
+        "local: this process; ray: workers of Ray, here or on a cluster, which hold a model each.",
+        choices=ENGINES,
+    )
+    ray_address: str | None = option(
+        None, "A Ray cluster: auto, HOST:PORT or ray://HOST:PORT. [default: workers on this machine]"
+    )
+    actors: int | None = option(
+        None, "Workers of --engine ray that hold a model. [default: one per GPU, else one per two CPU cores]"
+    )
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise ConfigError(f"--engine {self.engine!r} is unknown; pass {' or '.join(ENGINES)}")
+        if self.engine != "ray":
+            for name in ("ray_address", "actors"):
+                if getattr(self, name) is not None:
+                    raise ConfigError(f"{flag(name)} belongs to --engine ray; pass it too")
+        if self.actors is not None:
+            at_least("--actors", self.actors, 1)
 
 
 DEFAULTS = EmbedSettings()

@@ -257,7 +257,7 @@ def test_copies_at_s3_are_found_without_reading_them(s3, cache, monkeypatch):
 
     fill(s3, "birds/photos", {"wren/1.png": png("red"), "gull/1.png": png("red"), "gull/2.png": png("blue")})
     dataset = open_dataset("s3://birds/photos", cache=cache)
-    monkeypatch.setattr("flip.remote.read_place", None)
+    monkeypatch.setattr("flip.data.remote_mount.read_place", None)
     assert [group.tolist() for group in same_content(dataset.files)] == [[0, 2]]
 
 

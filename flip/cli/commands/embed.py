@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +17,13 @@ from flip.cli.context import Context, finish, progress
 from flip.cli.options import command
 from flip.cli.output import write_summary
 from flip.device import has_siblings
+from flip.embed.settings import EngineSettings
 from flip.embed.sharding import parse_shard, slurm_shard
 from flip.errors import ConfigError
 from flip.files import claim_folder
 from flip.names import LAYOUTS_OUT
 from flip.results import FORMAT
-from flip.settings import flag, option
+from flip.settings import flag, option, settings_from
 
 if TYPE_CHECKING:
     from flip.data.dataset import Dataset
@@ -32,7 +34,7 @@ log = logging.getLogger("flip.cli")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedOptions(ReadOptions, FolderOutput):
+class EmbedOptions(ReadOptions, EngineSettings, FolderOutput):
     """``flip embed``."""
 
     split: str = option("all", "Which split to embed: train, val, test or all.")
@@ -57,12 +59,13 @@ class EmbedOptions(ReadOptions, FolderOutput):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        EngineSettings.__post_init__(self)
         if self.map and self.output is None:
             raise ConfigError("--map adds columns to the table that -o writes; pass -o with a folder too")
         if self.layout_out != "flip":
             self._require_layout_options()
         given = [flag(name) for name in ("output", "shard", "map", "captions", "overwrite") if getattr(self, name)]
-        # What the environment names is meant for other commands.
+        # The variables of the environment are meant for other commands.
         usual = {"data": os.environ.get("FLIP_DATA"), "model": os.environ.get("FLIP_MODEL")}
         given += [flag(name) for name, value in usual.items() if getattr(self, name) not in (None, value)]
         if self.join is not None and given:
@@ -118,6 +121,8 @@ def embed(options: EmbedOptions) -> None:
     context = Context(options)
     dataset = context.dataset.select(options.split)
     began = time.perf_counter()
+    if options.engine == "ray":
+        embed_by_ray(options, context, dataset)
     # A table of embeddings may be written in another layout without the model that made it.
     features = context.features(dataset, with_model=not context.needs_no_model)
     seconds = time.perf_counter() - began
@@ -132,7 +137,7 @@ def embed(options: EmbedOptions) -> None:
 
 
 def _summary(context: Context, n: int, unreadable: int, seconds: float) -> dict[str, object]:
-    """Return what is reported of n photos that were embedded in so many seconds."""
+    """Return the report of n photos that were embedded in so many seconds."""
     extractor = None if context.needs_no_model else context.extractor
     new = extractor.photos_read if extractor else 0
     return {
@@ -152,6 +157,17 @@ def _summary(context: Context, n: int, unreadable: int, seconds: float) -> dict[
     }
 
 
+def embed_by_ray(options: EmbedOptions, context: Context, dataset: Dataset) -> None:
+    """Embed by Ray what the cache does not know; the table is then made from the cache, as always."""
+    from flip.clip.model import load_model
+    from flip.embed.ray_engine import embed_ahead
+
+    dataset.require_photos()
+    load = partial(load_model, context.model_name, arch=options.arch, cache=options.cache)
+    with progress(options, "photos", len(dataset)) as advance:
+        embed_ahead(dataset, context.extractor, load, settings_from(options, EngineSettings), advance)
+
+
 def _embed_captions(options: EmbedOptions, dataset: Dataset, extractor: FeatureExtractor) -> None:
     captions = list(dict.fromkeys(caption for r in dataset.records for caption in r.captions))
     with progress(options, "captions", len(captions)) as advance:
@@ -167,6 +183,8 @@ def embed_shard(options: EmbedOptions, given: str) -> None:
     context = Context(options)
     dataset, extractor = context.dataset.select(options.split), context.extractor
     began = time.perf_counter()
+    if options.engine == "ray":
+        embed_by_ray(options, context, dataset.take(shard.rows(len(dataset))))
     with progress(options, "photos", len(shard.rows(len(dataset)))) as advance:
         written = write_shard(options.output, dataset, extractor, shard, advance)
     seconds = time.perf_counter() - began

@@ -14,7 +14,9 @@ from PIL import Image
 from flip.data.dataset import Dataset
 from flip.data.images import decode_photo
 from flip.data.open import open_dataset
+from flip.data.tars import TarMount
 from flip.errors import DataError, MissingDependencyError
+from flip.mounts import mount
 from tests.data.tar_files import birds, png, write_tar
 
 pytest.importorskip("webdataset")
@@ -133,7 +135,7 @@ def test_photos_without_any_class_are_of_one(tmp_path):
     assert any("no sample has a class" in note for note in dataset.notes)
 
 
-# What is left out, and said.
+# Rows that are left out, with a note.
 
 
 @pytest.mark.parametrize(
@@ -255,7 +257,20 @@ def test_a_tar_that_was_packed_again_is_embedded_again(tmp_path, tiny_model):
     assert (before.image_features != after.image_features).any()
 
 
-# What is refused.
+def test_a_manifest_may_name_photos_in_tars(tmp_path):
+    from flip.data.manifest_file import write_manifest
+
+    write_manifest(read(write_tar(tmp_path / "tars" / "x.tar", birds())), tmp_path / "clean.csv")
+    assert "tars/x.tar/gull-1,gull" in (tmp_path / "clean.csv").read_text()
+    mount(tmp_path / "tars" / "x.tar", TarMount(tmp_path / "tars" / "x.tar", {}))  # as another process would begin
+    dataset = open_dataset(tmp_path / "clean.csv")
+    assert decode_photo(dataset.photo(dataset.records[3])).getpixel((0, 0)) == (40, 20, 90)
+    (tmp_path / "wrong.csv").write_text("path,label\ntars/x.tar/gull-7,gull\n")
+    with pytest.raises(DataError, match=r"wrong.csv:2: no file 'tars/x.tar/gull-7'"):
+        open_dataset(tmp_path / "wrong.csv")
+
+
+# Refused tars.
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a model knows decides how gently it is trained, where nobody chose."""
+"""Training is gentle where the model knows the classes and nobody chose otherwise."""
 
 from __future__ import annotations
 

@@ -1,0 +1,55 @@
+"""Commands on tars: what they do with photos in folders they do with photos in tars."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import one_line, read_json
+from tests.data.tar_files import write_tar
+
+pytest.importorskip("webdataset")
+
+
+@pytest.fixture
+def tars(birds: Path, tmp_path: Path) -> Path:
+    """The photos of ``birds`` in two tars, one for each split."""
+    for split in ("train", "test"):
+        members = {}
+        for photo in sorted((birds / split).rglob("*.png")):
+            key = f"{photo.parent.name}-{photo.stem}"
+            members |= {f"{key}.png": photo.read_bytes(), f"{key}.cls": photo.parent.name.encode()}
+        write_tar(tmp_path / "tars" / f"{split}-0.tar", members)
+    return tmp_path / "tars"
+
+
+def test_tars_are_scored_as_the_folders_that_they_were_made_of(flip, birds, tars):
+    here, there = (read_json(flip("knn", "--data", data)) for data in (birds, tars))
+    assert {name: there[name] for name in ("top1", "n", "per_class")} == {
+        name: here[name] for name in ("top1", "n", "per_class")
+    }
+
+
+def test_photos_in_tars_are_drawn_copied_and_shown(flip, tars, tmp_path):
+    result = flip("knn", "--data", tars, "--sheet", "sheet.png", "--copy-to", "sorted", "--run", "run", "--link")
+    assert result.exit_code == 0, result.output
+    copies = list((tmp_path / "sorted").rglob("*.png"))
+    assert len(copies) == 8
+    assert all(copy.is_file() and not copy.is_symlink() for copy in copies)
+    assert (tmp_path / "sheet.png").stat().st_size > 1000
+    assert flip("report", "run", "-o", "page.html").exit_code == 0
+    # WebP files in base64.
+    assert (tmp_path / "page.html").read_text().count("UklGR") >= 8
+
+
+def test_a_check_reads_every_photo_of_a_pattern(flip, tars):
+    checked = read_json(flip("data", "check", tars / "{train,test}-{0..0}.tar", "--format", "json"))
+    assert checked["photos"] == 20
+    counts = {check["check"]: check["count"] for check in checked["checks"]}
+    assert counts["tiny"] == 20
+    assert counts["unreadable"] == 0
+
+
+def test_a_pattern_of_tars_that_are_not_there_is_one_line(flip, tars):
+    assert "test-3.tar, one of the 4" in one_line(flip("knn", "--data", tars / "test-{3..6}.tar"), 1)
