@@ -166,11 +166,12 @@ def values(name):
     option = "--" + name.replace("_", "-")
     if field.default is False:
         return [option]
-    return [option, str(field.default if field.default is not None else {"size": "64"}.get(name, "sample"))]
+    without_default = {"size": "64", "keep": "1", "train": "image", "shots": "2"}
+    return [option, str(field.default if field.default is not None else without_default.get(name, "sample"))]
 
 
 OF_CLIP = ["crop", "holdout_classes", "keep", "model", "no_scores", "patience", "retain", "train", "tta", "wise"]
-OF_CLIP += ["arch", "augmented", "augmented_weight", "val_fraction"]
+OF_CLIP += ["arch", "augmented", "augmented_weight", "shots", "val_fraction"]
 OF_DIFFUSION = ["base", "caption_dropout", "ckpt", "ema", "no_ema", "sample_every", "size", "snr_gamma", "views"]
 
 
