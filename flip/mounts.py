@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 
 class FileState(NamedTuple):
-    """What tells one content of a file from another without reading it.
+    """Facts that tell one content of a file from another without reading it.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class FileState(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where the bytes of a file lie: a path or URL that any process can open, the first byte, and how many."""
+    """Place of a file's bytes: a path or URL that any process can open, the first byte, and the number of bytes."""
 
     file: str
     start: int
@@ -62,7 +62,7 @@ class Mount(Protocol):
         """Return the state of a file."""
 
     def place(self, below: str) -> Place:
-        """Return where its bytes lie."""
+        """Return the place of its bytes."""
 
     def read(self, below: str, start: int, size: int) -> bytes:
         """Return some of its bytes; fewer only where it ends."""

@@ -86,7 +86,7 @@ def state_of(file: str | Path) -> FileState:
 
 
 def place_of(file: str | Path) -> Place:
-    """Return where the bytes of a file lie, as a process can open it that knows none of the mounts.
+    """Return the place of a file's bytes, as a process can open it that knows none of the mounts.
 
     Raises
     ------

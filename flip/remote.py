@@ -30,7 +30,7 @@ _PACKAGES = {
     "sftp": "paramiko",
 }
 
-#: What a server says of a file's content, the surest first.
+#: Entries in which servers describe a file's content, the surest first.
 _TAGS = ("ETag", "etag", "md5Hash", "Content-MD5", "content_md5", "blob_id")
 _TIMES = ("LastModified", "last_modified", "mtime", "updated", "Last-Modified", "created")
 

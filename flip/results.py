@@ -316,8 +316,10 @@ class Prediction:
     def to_cells(self, root: Path | None = None) -> JsonObject:
         """Return the row as csv holds it: the classes of ``top`` in columns, and a link to a photo below ``root``."""
         cells = self.to_dict()
+        if not math.isnan(self.score):
+            cells["score"] = round(self.score, 6)
         for rank, (label, score) in enumerate(self.top[1:], 2):
-            cells |= {f"label{rank}": label, f"score{rank}": score}
+            cells |= {f"label{rank}": label, f"score{rank}": round(score, 6)}
         if root is not None:
             cells["link"] = (root / self.path).absolute().as_uri()
         return cells

@@ -20,7 +20,7 @@ _PART = re.compile(
     re.M | re.S,
 )
 
-#: What ends a command in a line of shell.
+#: Ends of a command in a line of shell.
 _BETWEEN = {"|", "||", "&&", ";", "&", "(", ")", "do", "then"}
 
 _ASSIGNMENT = re.compile(r"^\w+=")

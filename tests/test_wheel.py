@@ -37,7 +37,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def without_network() -> list[str]:
-    """Return what starts a command in a network namespace with no interface, where the system lets us."""
+    """Return the words that start a command in a network namespace with no interface, where the system lets us."""
     if shutil.which("unshare") and subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode == 0:
         return ["unshare", "-rn"]
     return []

@@ -24,7 +24,11 @@ def write_audit(options: FileOutput, data: str, model: str | None, audit: Audit)
     if form == "json":
         write_summary(options, "", audit_report(data, model, audit))
     elif form == "table":
-        write_rows(options, f"flip data check {data}", [_in_short(row) for row in kinds(audit)])
+        rows = kinds(audit)
+        told = rows if options.verbose else [row for row in rows if row["count"]]
+        n = len(audit.findings)
+        found = f"{n:,} finding{'s' * (n > 1)} in {len(audit.dataset):,} photos" if n else "nothing found"
+        write_rows(options, f"flip data check {data}: {found} by {len(rows)} checks", [_in_short(row) for row in told])
         shown = [row for check in audit.checks for row in map(finding_row, audit.of(check.name)[:SHOWN])]
         if shown and output_file(options) is None:
             more = f", at most {SHOWN} of a kind" if len(shown) < len(audit.findings) else ""
@@ -79,7 +83,8 @@ def _in_short(row: dict[str, object]) -> dict[str, object]:
     def name(value: object) -> object:
         return [name(item) for item in value] if isinstance(value, list) else Path(str(value)).name if value else None
 
-    return {key: name(value) if key in ("examples", "path", "other") else value for key, value in row.items()}
+    # Notes are on stderr.
+    return {k: name(v) if k in ("examples", "path", "other") else v for k, v in row.items() if k != "note"}
 
 
 def write_ranking(file: Path, audit: Audit) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +12,7 @@ from typing import TYPE_CHECKING
 from flip.shown import shown
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.table import Table
+    from rich.console import Group, RenderableType
     from rich.text import Text
 
 
@@ -40,18 +40,22 @@ def pairs(title: str, values: Mapping[str, object]) -> Text:
     return text
 
 
-def grid(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
-    """Return rows as a table whose columns are the first row's keys."""
+def grid(title: str, rows: Sequence[Mapping[str, object]]) -> Group:
+    """Return a title, and rows as a table whose columns are the first row's keys."""
+    from rich.console import Group
     from rich.table import Table
 
-    table = Table(title=_text(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for key in rows[0] if rows else ():
         longest = max(len(text) for text in (key, *(cell(row[key]) for row in rows)))
-        # What is short is not broken, so that words and numbers can be read.
+        # Short cells are not broken, so that words and numbers can be read.
         table.add_column(_text(key.replace("_", " ")), overflow="fold", no_wrap=longest <= _SHORT)
     for row in rows:
         table.add_row(*(_text(cell(value)) for value in row.values()))
-    return table
+    # Rich would wrap a table's own title to the table's width.
+    head = _text(title)
+    head.stylize("italic")
+    return Group(head, table) if rows else Group(head)
 
 
 def _text(text: str) -> Text:
@@ -63,6 +67,8 @@ def _text(text: str) -> Text:
 
 def cell(value: object) -> str:
     """Return a value as a table shows it: numbers short, nothing as a dash, control characters visible."""
+    if isinstance(value, float) and math.isnan(value):
+        return "–"
     if isinstance(value, float):
         return f"{value:.1f}" if abs(value) >= 1 or value == 0 else f"{value:.3f}"
     if isinstance(value, (list, tuple)):

@@ -186,7 +186,7 @@ class OpenClipEncoder:
         return Geometry.of(self.facts.config["preprocess_cfg"])
 
     def preparer(self) -> Preparer:
-        """Return what prepares photos as this encoder does, without its network."""
+        """Return an object that prepares photos as this encoder does, without its network."""
         return Preparer(self.facts.config["preprocess_cfg"])
 
     @property

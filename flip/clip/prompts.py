@@ -21,7 +21,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 }
 
 
-#: What ``--prompts auto`` chooses among, the first of equals.
+#: Candidates of ``--prompts auto``; of equals the first is chosen.
 CANDIDATES = ("plain", "coarse", "clip", "taxon")
 
 

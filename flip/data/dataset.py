@@ -228,7 +228,9 @@ class Dataset:
     def require_photos(self) -> None:
         """Raise a DataError if the dataset is a table of embeddings, for what needs the photos themselves."""
         if self.embeddings is not None:
-            raise DataError(f"{self.root} is a table of embeddings, and training needs the photos; pass their folder")
+            raise DataError(
+                f"{self.embeddings} is a table of embeddings, and training needs the photos; pass their folder"
+            )
 
     def fingerprint(self) -> str:
         """Return a hash of class names, paths, labels, splits, captions, boxes and sources, 16 hex digits.

@@ -39,5 +39,5 @@ def warn_of_short_classes(labels: IntArray, shots: Sequence[int | None]) -> None
 
 
 def short_classes(labels: IntArray, shots: int) -> int:
-    """Return how many classes have fewer photos than ``shots``; each of those gives all it has."""
+    """Return the number of classes with fewer photos than ``shots``; each of those gives all it has."""
     return int((np.unique(labels, return_counts=True)[1] < shots).sum())

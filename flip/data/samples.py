@@ -161,7 +161,7 @@ def _is_meta(key: str) -> bool:
 
 
 def _row(file: Path, line: int, key: str, parts: dict[str, bytes | None], ledger: Ledger) -> Row:
-    """Return what describes a photo as a row of a table; what cannot be read is noticed and not there."""
+    """Return the parts that describe a photo as a row of a table; the ledger notes those that cannot be read."""
     cells: JsonObject = {}
     for kind in _KINDS:
         if kind not in parts:

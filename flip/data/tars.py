@@ -16,7 +16,7 @@ from flip.errors import DataError, reason_of
 from flip.mounts import FileState, Place, waits_for_network
 from flip.reading import open_plain, read_range, state_of
 
-#: How compressed files begin, and what made them.
+#: First bytes of compressed files, and the program that makes them.
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
     b"BZh": "bzip2",

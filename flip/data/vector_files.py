@@ -165,7 +165,7 @@ def _is_vectors(kind: pa.DataType) -> bool:
 
 
 def vector_width(files: Sequence[VectorFile]) -> int:
-    """Return how many numbers an embedding has, as the first that is there tells.
+    """Return the width of the embeddings, which is that of the first one.
 
     Raises
     ------
@@ -191,7 +191,7 @@ def read_vectors(file: VectorFile, width: int | None) -> Iterator[Array]:
 
 
 def array_rows(file: Path) -> int:
-    """Return how many embeddings a NumPy array holds.
+    """Return the number of embeddings in a NumPy array.
 
     Raises
     ------

@@ -27,7 +27,7 @@ _LABELS = (*ALIASES["label"], "labels")
 
 
 class _Listing(NamedTuple):
-    """What the rows of all files say, in their order; ``rows`` are their numbers among all."""
+    """The rows of all files in their order; ``rows`` are their numbers among all."""
 
     rows: list[int]
     paths: list[str]
@@ -37,7 +37,7 @@ class _Listing(NamedTuple):
 
 
 def read_vector_table(data: Path, layout: str, files: list[VectorFile], settings: ReadSettings) -> Dataset:
-    """Read what tables say of each embedding: path, label, split and captions, as a manifest's columns are called.
+    """Read path, label, split and captions of each embedding, from columns that are called as those of manifests.
 
     A row without a path is named by its file and number. Without a column of splits the name's hash decides.
 

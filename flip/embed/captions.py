@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 
 from flip.embed.extractor import FeatureExtractor
-from flip.embed.texts import log_cut_texts
 from flip.errors import DataError
 from flip.features import Features
 from flip.settings import Progress
@@ -41,7 +40,6 @@ def with_caption_features(
             "add captions, or pass --text prompts"
         )
     texts = [text for captions in readable.captions for text in captions]
-    log_cut_texts(texts, extractor)
     embedded = extractor.texts(texts, progress)  # (all captions, d)
     means = np.zeros((len(features), embedded.shape[1]), np.float32)
     if texts:

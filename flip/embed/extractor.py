@@ -300,10 +300,21 @@ class FeatureExtractor:
             missing = np.flatnonzero(~known)
             if len(missing):
                 new = [unique[i] for i in missing]
+                self._log_cut(new)
                 embeddings[missing] = self._text_encoder.encode_texts(new, progress)
                 cache.add(new, embeddings[missing])
         row = {text: i for i, text in enumerate(unique)}
         return embeddings[[row[text] for text in texts]]
+
+    def _log_cut(self, texts: Sequence[str]) -> None:
+        """Log how many texts are longer than the model reads; to know it of stored ones would take the network."""
+        count = getattr(self.model, "count_cut", None)
+        cut = count(texts) if count is not None else 0
+        if cut:
+            most = getattr(self.model, "context_length", 0)
+            log.info(
+                "%d of %d texts are longer than the %d tokens the model reads; the rest is cut", cut, len(texts), most
+            )
 
     def class_embeddings(self, prompts: ClassPrompts, progress: Progress | None = None) -> FloatArray:
         """Return the unit mean of each class's prompt embeddings, unit rows (c, d)."""

@@ -120,7 +120,7 @@ def _run(missing: Sequence[tuple[Source, FileKey]], recipe: Recipe, settings: En
 
 
 def _listing(missing: Sequence[tuple[Source, FileKey]]) -> pa.Table:
-    """Return where each photo lies, as any machine finds it."""
+    """Return the place of each photo, as any machine finds it."""
     import pyarrow as pa
 
     places = [_place(source, key) for source, key in missing]

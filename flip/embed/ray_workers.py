@@ -1,4 +1,4 @@
-"""What workers of Ray do: decode photos, or encode them with a model of their own. Nothing here knows Ray."""
+"""Work of Ray's workers: decoding photos, and encoding them with a model of their own. Nothing here imports Ray."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _text(path: bytes) -> str:
 
 @functools.lru_cache(maxsize=1)
 def _preparer(load: Load, fingerprint: str) -> Prepares:
-    """Return what prepares photos in this process: the first half of the model, or all of it where it has no halves."""
+    """Return the object that prepares photos here: the first half of the model, or all of a model without halves."""
     encoder = _loaded(load, fingerprint)
     preparer = getattr(encoder, "preparer", None)
     return encoder if preparer is None else preparer()

@@ -53,7 +53,7 @@ class EmbedSettings(ViewSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSettings:
-    """What runs the network: this process, or workers of Ray."""
+    """The engine that runs the network: this process, or workers of Ray."""
 
     engine: str = option(
         "local",

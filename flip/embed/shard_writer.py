@@ -82,7 +82,7 @@ def write_shard(
 
 
 def make_plan(dataset: Dataset, extractor: FeatureExtractor, shards: int) -> JsonObject:
-    """Return what all parts of a table agree on."""
+    """Return the description of the whole table, which all its parts share."""
     return {
         "shards": shards,
         "rows": len(dataset),

@@ -1,4 +1,4 @@
-"""Parts of a table that shards write: what each says of the whole, and the check that it holds its rows.
+"""Parts of a table that shards write: their description of the whole, and the check of their rows.
 
 A folder holds them in ``shards/`` until they are joined: before that it is no table.
 """
@@ -32,19 +32,19 @@ PLAN, SHARD, DIGEST = "plan", "shard", "digest"
 
 @dataclass(frozen=True)
 class Part:
-    """One shard's file, and what it says of itself.
+    """One shard's file and its description of itself.
 
     Attributes
     ----------
     file : Path
     shard : Shard
     plan : dict
-        What all parts agree on: number of shards and rows, hashes of the data and of all rows in order, model,
-        precision, decoding and view.
+        The description of the whole, which all parts share: number of shards and rows, hashes of the data and of all
+        rows in order, model, precision, decoding and view.
     digest : str
         Hash of this part's rows, without their embeddings.
     about : dict
-        What a table says of itself besides.
+        The description that every table has.
     """
 
     file: Path
@@ -60,7 +60,7 @@ class Part:
 
     @property
     def metadata(self) -> JsonObject:
-        """All that the file says of itself."""
+        """The whole description, as the file holds it."""
         return {**self.about, PLAN: self.plan, SHARD: self.shard.index, DIGEST: self.digest}
 
 
@@ -100,7 +100,7 @@ def part_files(folder: Path) -> list[Path]:
 
 
 def read_part(file: Path) -> Part | None:
-    """Return what a part says of itself; None for a file that is damaged or none."""
+    """Read a part's description of itself; None for a file that is damaged or no part."""
     try:
         about = dict(read_about(file) or {})
         plan, index, digest = about.pop(PLAN), about.pop(SHARD), about.pop(DIGEST)

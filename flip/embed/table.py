@@ -117,7 +117,7 @@ def is_of_unknown_model(dataset: Dataset) -> bool:
 
 
 def table_width(dataset: Dataset) -> int:
-    """Return how many numbers the embeddings of an ``embeddings`` dataset have."""
+    """Return the width of the embeddings of an ``embeddings`` dataset."""
     return dataset.vectors.width if dataset.vectors is not None else read_width(_files(dataset)[0])
 
 

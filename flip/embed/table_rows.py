@@ -104,7 +104,7 @@ def _batches(file: Path, width: int) -> Iterator[pa.RecordBatch]:
 
 
 def read_width(file: Path) -> int:
-    """Return how many numbers the embeddings of a table have that ``flip embed -o`` wrote."""
+    """Return the width of the embeddings of a table that ``flip embed -o`` wrote."""
     schema = read_parquet_schema(file)
     width = getattr(schema.field("embedding").type, "list_size", None) if "embedding" in schema.names else None
     if width is None or width < 1:

@@ -25,7 +25,7 @@ GROUP_ROWS = 8192
 
 
 def about_table(dataset: Dataset, fingerprint: str, model: str, precision: str) -> JsonObject:
-    """Return what a table says of itself: the model, the precision, the classes and the data."""
+    """Return a table's description of itself: the model, the precision, the classes and the data."""
     return {
         "fingerprint": fingerprint,
         "model": model,

@@ -30,7 +30,6 @@ def class_embeddings(
     from flip.classify.text_side import mean_class_embeddings
 
     texts = [text for texts in prompts.texts for text in texts]
-    log_cut_texts(texts, extractor)
     counts = [len(texts) for texts in prompts.texts]
     return mean_class_embeddings(extractor.texts(texts, progress), np.repeat(np.arange(len(counts)), counts))
 
@@ -52,15 +51,6 @@ def choose_prompts(candidates: Sequence[ClassPrompts], extractor: FeatureExtract
         right.append(int((logits.argmax(axis=1) == train.labels).sum()))
         log.info("prompts %s: %d of %d training photos named rightly", prompts.source, right[-1], len(train))
     return candidates[int(np.argmax(right))]
-
-
-def log_cut_texts(texts: Sequence[str], extractor: FeatureExtractor) -> None:
-    """Log how many texts are longer than the model reads."""
-    count = getattr(extractor.model, "count_cut", None)
-    cut = count(texts) if count is not None else 0
-    if cut:
-        most = getattr(extractor.model, "context_length", 0)
-        log.info("%d of %d texts are longer than the %d tokens the model reads; the rest is cut", cut, len(texts), most)
 
 
 def build_zero_shot_classifier(

@@ -37,7 +37,7 @@ from flip.studies.training_data import make_training_set
 from flip.training.listener import Listener, StepReport
 from flip.training.settings import ClipSettings, Hardware
 
-#: What an unfinished demo goes on from.
+#: File from which an unfinished demo goes on.
 STATE = "steps.json"
 
 PROMPTS = {"paper": "the paper's prompts", "plain": "clean names", "bird": "clean names, “a type of bird”"}
@@ -229,7 +229,7 @@ class Demo:
 
     @cached_property
     def _drawing(self) -> demo_drawing.Drawing:
-        """What is generated from five training photos per species has seen no others."""
+        """The diffusion model is trained on five photos per species, and its images have seen no others."""
         train, test = self.dataset.select("train"), self.dataset.select("test")
         kept = train.take(few_shot_indices(train.labels, FEW, self.seed))
         few = replace(kept, records=(*kept.records, *test.records))

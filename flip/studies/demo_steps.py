@@ -24,7 +24,7 @@ StepUpdate = Callable[[float, float], None]
 #: Opens a bar with a title.
 OpenBar = Callable[[str], AbstractContextManager[StepUpdate | None]]
 
-#: What a step leaves, as JSON holds it.
+#: Result of a step, as JSON holds it.
 StepResult = dict[str, Any]
 
 
@@ -43,7 +43,7 @@ class Step:
 
 @dataclass
 class StepProgress:
-    """How far a step is: the parts that it consists of follow each other, each with a share of it.
+    """Progress of a step: its parts follow each other, each with a share of it.
 
     Attributes
     ----------

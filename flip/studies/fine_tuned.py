@@ -21,7 +21,7 @@ from flip.training.clip.run import train_clip
 from flip.training.clip.validation import Split, embed_photos, zero_shot
 from flip.training.settings import ClipSettings, Hardware
 
-#: What a result says of this learner.
+#: Description of this learner in a result.
 FINE_TUNED = {
     "learner": "CLIP fine-tuned as flip finetune --shots does; zero-shot is scored",
     "share": "w m / (1 + w m) of each batch are extras, for m extras of weight w beside each photo",

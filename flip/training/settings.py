@@ -123,7 +123,7 @@ class ClipSettings(TrainingSettings):
 
     @property
     def part(self) -> str:
-        """What is trained: "full", "image", "text" or "projection"."""
+        """The part that is trained: "full", "image", "text" or "projection"."""
         return self.train or "full"
 
     @property

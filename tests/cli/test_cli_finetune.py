@@ -88,12 +88,17 @@ def test_the_summary_says_what_was_gained_and_forgotten(flip, squares, tmp_path)
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_the_result_is_a_model_for_every_command(flip, squares, tmp_path):
-    assert flip("-o", tmp_path / "run", "--epochs", "4", "--no-scores").exit_code == 0
-    arguments = ["zeroshot", "--data", squares, "--model", tmp_path / "run", "--cache", tmp_path / "cache"]
-    result = CliRunner().invoke(app, [*map(str, arguments)])
-    assert result.exit_code == 0
-    assert json.loads(result.stdout)["n"] == 24
+@pytest.mark.parametrize("how", [["--epochs", "4"], ["--shots", "2"], ["--shots", "9", "--train", "projection"]])
+def test_the_result_is_a_model_for_every_command(flip, squares, tmp_path, how):
+    result = flip("-o", tmp_path / "run", "--no-scores", *how)
+    assert result.exit_code == 0, result.output
+    assert ("shots: 4 classes have fewer" in result.stderr) == ("9" in how)
+    common = ["--data", squares, "--model", tmp_path / "run", "--cache", tmp_path / "cache"]
+    for command in (["zeroshot"], ["knn"], ["hybrid", "--head", "ridge", "--shots", "2", "--seeds", "1"]):
+        result = CliRunner().invoke(app, [*map(str, [*command, *common])])
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout)["n"] == 24
+    assert CliRunner().invoke(app, [*map(str, ["embed", *common, "-o", tmp_path / "table"])]).exit_code == 0
 
 
 def test_what_is_made_from_a_validation_photo_is_not_learned_from(tmp_path, caplog):
@@ -219,6 +224,9 @@ def test_every_option_of_both_targets_is_one_of_the_command(tmp_path):
         (["--clip-grad", "0"], 2, "--clip-grad 0 is not positive"),
         (["--epochs", "0"], 2, "--epochs 0 is too small; pass 1 or more"),
         (["--lora", "0"], 2, "--lora 0 is too small; pass 1 or more"),
+        (["--shots", "0"], 2, "--shots '0': '0' is no number of photos"),
+        (["--shots", "1,2"], 2, "--shots 1,2: a run makes one model"),
+        (["--shots", "2", "--wise", "sweep"], 2, "--wise sweep chooses by photos that are not trained on"),
         (["--from-scratch", "c.json"], 1, "--from-scratch begins with random weights; leave out --model"),
     ],
 )

@@ -89,7 +89,7 @@ def test_formats(flip, squares, tmp_path):
     arguments = ("reproduce", "--data", squares, "--only", "zeroshot", *SHORT)
     assert flip(*arguments, "--format", "markdown").stdout.startswith("| row | the paper, on CUB |")
     assert flip(*arguments, "--format", "csv").stdout.startswith("row,title,quoted_top1")
-    assert "45.6" in flip(*arguments, "--format", "table").stdout
+    assert "45.56" in flip(*arguments, "--format", "table").stdout
     flip(*arguments, "-o", "table.md")
     assert (tmp_path / "table.md").read_text().startswith("| row |")
 

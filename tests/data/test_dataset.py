@@ -204,5 +204,5 @@ def test_groups_that_came_with_the_data(dataset):
 def test_a_table_of_embeddings_has_no_photos_to_train_on(dataset):
     dataset.require_photos()
     table = replace(dataset, embeddings=Path("out"))
-    with pytest.raises(DataError, match="photos is a table of embeddings, and training needs the photos; pass their"):
+    with pytest.raises(DataError, match="out is a table of embeddings, and training needs the photos; pass their"):
         table.require_photos()

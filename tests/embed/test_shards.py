@@ -197,7 +197,7 @@ def test_a_shard_embeds_its_own_photos_only(photos, tmp_path):
     assert encoder.encoded == written.rows == 5
 
 
-# What does not fit.
+# Misfits.
 
 
 @pytest.mark.parametrize(

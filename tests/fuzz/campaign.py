@@ -82,6 +82,9 @@ def run(reader: Reader, inputs: int, folder: Path, first_seed: int = 0) -> Tally
         usual = guard.run(reader.read, scratch)
         assert not usual.wrong, (reader.name, usual.wrong)
         assert usual.error is None, (reader.name, usual.error)
+        if reader.writes:
+            shutil.rmtree(scratch)
+            shutil.copytree(pristine, scratch, symlinks=True)
         for seed in range(first_seed, first_seed + inputs):
             rng = random.Random(f"{reader.name} {seed}")
             file = rng.choice(files)

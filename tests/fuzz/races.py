@@ -112,7 +112,7 @@ def main(rounds: int, seed: int = 0) -> list[str]:
             assert not isinstance(expected[racer.name], str), expected
         for _ in range(rounds):
             wrong += compete(race, expected, rng)
-        # What they left together serves one that comes later.
+        # The cache that they left serves one that comes later.
         last = RACERS[0]
         shutil.rmtree(Path(folder) / "out0", ignore_errors=True)
         if race.result(last, 0, race.start(last, 0)) != expected[last.name]:

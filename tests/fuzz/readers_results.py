@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from flip.classify.classifier import load_classifier, make_head
@@ -17,8 +19,11 @@ from flip.diffusion.metadata import ImageMetadata
 from flip.diffusion.pictures import read_metadata, save_picture
 from flip.diffusion.slots import Slot
 from flip.embed.cache import EmbeddingCache
+from flip.embed.joining import join_shards
 from flip.embed.keys import FileKey
 from flip.embed.rows import NewRow
+from flip.embed.shard_writer import write_shard
+from flip.embed.sharding import Shard
 from flip.embed.table import make_features, read_table_features, write_table
 from flip.embed.text_cache import TextCache
 from flip.errors import ConfigError
@@ -29,8 +34,9 @@ from flip.report.rows import read_runs
 from flip.results import Run, predict_row, score_predictions, write_run
 from flip.training.checkpoints import Checkpoint, CheckpointFolder
 from flip.training.resume import begin_run, finished_result, may_resume
+from tests.embed.plain_encoder import extractor
 from tests.fuzz.campaign import Reader
-from tests.fuzz.readers_data import CLASSES, FOLDERS, equal, picture
+from tests.fuzz.readers_data import CLASSES, FOLDERS, equal, photo, picture
 
 FINGERPRINT, DIM, N = "0123456789abcdef", 16, 24
 
@@ -105,6 +111,36 @@ def read_embeddings(folder: Path) -> Any:
         *(found.image_features.tobytes(), found.labels.tolist(), found.paths, found.splits, found.captions),
         *(found.errors, found.classnames, found.raw_names, found.fingerprint),
     ]
+
+
+def make_shards(folder: Path) -> None:
+    """The parts of three shards."""
+    for i in range(7):
+        photo(folder / "photos" / FOLDERS[i % 3] / f"{i}.png", i)
+    for i in range(3):
+        write_shard(folder / "t", open_dataset(folder / "photos"), extractor(folder / "cache"), Shard(i, 3))
+
+
+def read_shards(folder: Path) -> Any:
+    """Join them, and read the table."""
+    join_shards(folder / "t")
+    return read_embeddings(folder / "t")
+
+
+def make_others(folder: Path) -> None:
+    """Embeddings that other programs wrote: lists in Parquet, and an array with a table beside it."""
+    cells = {"path": [f"{i}.jpg" for i in range(N)], "label": [CLASSES[i % 3] for i in range(N)]}
+    for name in ("list", "array"):
+        (folder / name).mkdir()
+    pq.write_table(pa.table({**cells, "emb": list(rows())}), folder / "list" / "t.parquet")
+    np.save(folder / "array" / "t.npy", rows())
+    lines = [",".join(row) for row in zip(*cells.values(), strict=True)]
+    (folder / "array" / "t.csv").write_text("\n".join(["path,label", *lines]) + "\n")
+
+
+def read_others(folder: Path) -> Any:
+    """Read the rows and the features of both."""
+    return [read_embeddings(folder / name) for name in ("list", "array")]
 
 
 def make_heads(folder: Path) -> None:
@@ -196,6 +232,8 @@ def read_checkpoints(folder: Path) -> Any:
 READERS = (
     Reader("cache", make_cache, read_cache, same_cache, writes=True),
     Reader("embeddings", make_embeddings, read_embeddings, equal),
+    Reader("shards", make_shards, read_shards, equal, "t/shards/*", writes=True),
+    Reader("embeddings of others", make_others, read_others),
     Reader("heads", make_heads, read_heads, equal, cost=2),
     Reader("runs", make_runs, read_the_runs),
     Reader("augmented", make_augmented, read_augmented, cost=2),

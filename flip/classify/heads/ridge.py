@@ -27,6 +27,8 @@ MOST_ROWS = 8_192
 PRECISE_ROWS = 2_048
 #: With more rows than this one fold is held out rather than each in turn: every fold is a matrix to factorise.
 SINGLE_FOLD_ROWS = 4_096
+#: Rows of a kernel that are worked on together.
+BLOCK = 512
 #: Scores below this are as good as impossible.
 FLOOR = 0.01
 #: The weight of the scores' logarithm with nothing to validate on.
@@ -46,11 +48,17 @@ def two_width_kernel(left: FloatArray, right: FloatArray) -> FloatArray:
     np.minimum(out, 0.0, out=out)  # −|x − y|²
     out *= 0.5
     np.exp(out, out=out)
-    # The narrow kernel is the fourth power of the wide one.
-    return np.asarray(0.5 * (out + np.square(np.square(out))), dtype=np.float32)
+    for start in range(0, len(out), BLOCK):
+        wide = out[start : start + BLOCK]
+        # The narrow kernel is the fourth power of the wide one.
+        wide += np.square(np.square(wide))
+        wide *= 0.5
+    return out.astype(np.float32, copy=False)
 
 
-def ridge_coefficients(kernel: FloatArray, residual: Array, weight: Array, noise: float) -> FloatArray:
+def ridge_coefficients(
+    kernel: FloatArray, residual: Array, weight: Array, noise: float, *, overwrite_kernel: bool = False
+) -> FloatArray:
     """Return ``α = (K + λ W⁻¹)⁻¹ R`` of shape (n, c), for row weights above zero.
 
     Kernel ridge regression of the residuals that a prior leaves (ProKeR: Bendou et al., CVPR 2025), with one weight per
@@ -65,13 +73,16 @@ def ridge_coefficients(kernel: FloatArray, residual: Array, weight: Array, noise
         W.
     noise : float
         λ.
+    overwrite_kernel : bool
+        Use the kernel's memory for the factorisation.
     """
     from scipy.linalg import cho_factor, cho_solve
 
     precision = np.float64 if len(kernel) <= PRECISE_ROWS else np.float32
-    matrix: Array = kernel.astype(precision)
+    matrix: Array = kernel.astype(precision, copy=not overwrite_kernel)
     matrix.flat[:: len(matrix) + 1] += (noise / weight).astype(precision)
-    factor = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
+    # LAPACK works in place where columns are contiguous; the matrix is its own transpose.
+    factor = cho_factor(matrix.T, lower=True, overwrite_a=True, check_finite=False)
     return np.asarray(cho_solve(factor, residual.astype(precision), check_finite=False), dtype=np.float32)
 
 
@@ -178,7 +189,8 @@ class RidgeHead(FeatureHead):
 
     def _solve(self, kernel: FloatArray, residual: FloatArray, weight: FloatArray) -> FloatArray:
         used = np.flatnonzero(weight)
-        return ridge_coefficients(kernel[np.ix_(used, used)], residual[used], weight[used], self.noise)
+        chosen = kernel[np.ix_(used, used)]
+        return ridge_coefficients(chosen, residual[used], weight[used], self.noise, overwrite_kernel=True)
 
     def _unexplained(self, residual: FloatArray, weight: FloatArray) -> float:
         """Return the share of the labels' variance that the prior leaves, 0.02 to 1."""

@@ -212,7 +212,11 @@ def _repeated(dataset: Dataset) -> int | None:
 def _in_short(value: object) -> object:
     """Return a mapping as text, and a list of mappings as a list of texts."""
     if isinstance(value, dict):
+        if {"label", "n"} <= value.keys():
+            return f"{value['label']}, {value['n']}"
+        if {"kind", "count", "first"} <= value.keys():
+            return f"{value['kind']} ({value['count']}), the first {value['first']}"
         return ", ".join(f"{key} {_in_short(item)}" for key, item in value.items()) or None
     if isinstance(value, list):
-        return [_in_short(item) for item in value]
+        return tuple(_in_short(item) for item in value) if value and isinstance(value[0], dict | str) else value
     return value

@@ -65,7 +65,7 @@ class EmbedOptions(ReadOptions, EngineSettings, FolderOutput):
         if self.layout_out != "flip":
             self._require_layout_options()
         given = [flag(name) for name in ("output", "shard", "map", "captions", "overwrite") if getattr(self, name)]
-        # What the environment names is meant for other commands.
+        # The variables of the environment are meant for other commands.
         usual = {"data": os.environ.get("FLIP_DATA"), "model": os.environ.get("FLIP_MODEL")}
         given += [flag(name) for name, value in usual.items() if getattr(self, name) not in (None, value)]
         if self.join is not None and given:
@@ -137,7 +137,7 @@ def embed(options: EmbedOptions) -> None:
 
 
 def _summary(context: Context, n: int, unreadable: int, seconds: float) -> dict[str, object]:
-    """Return what is reported of n photos that were embedded in so many seconds."""
+    """Return the report of n photos that were embedded in so many seconds."""
     extractor = None if context.needs_no_model else context.extractor
     new = extractor.photos_read if extractor else 0
     return {

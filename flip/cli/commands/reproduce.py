@@ -162,10 +162,10 @@ def _for_people(row: dict[str, Any]) -> dict[str, Any]:
     best = row["best_on_test"]
     return {
         "row": row["row"],
-        "the paper": row["quoted_top1"],
+        "the paper": None if row["quoted_top1"] is None else f"{row['quoted_top1']:.2f}",
         "protocol": row["protocol"],
         "top-1": row["left_out"] if row["top1"] is None else row["top1"],
         "95 %": None if low is None else f"{low:.1f} to {high:.1f}",
         "chosen on test": None if best is None else f"{best:.1f} ({row['best_on_test_choice']})",
-        "seconds": row["seconds"],
+        "seconds": None if row["seconds"] is None else f"{row['seconds']:.1f}",
     }

@@ -173,7 +173,7 @@ def _record(photo: _Photo, label: int, split: str, ledger: Ledger) -> Record:
 
 
 def _told(read: Callable[[Row], _T | None], photo: _Photo, ledger: Ledger) -> _T | None:
-    """Return what a row says; what makes no sense is noticed, and costs no other row."""
+    """Return the record of a row; None for a row that makes no sense, which the ledger notes."""
     try:
         return read(photo.row)
     except DataError as error:

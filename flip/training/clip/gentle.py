@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
+import numpy as np
+
 from flip.clip.encoder import OpenClipEncoder
 from flip.clip.prompts import data_prompts
 from flip.data.dataset import Dataset, few_shot_indices
@@ -19,7 +21,7 @@ log = logging.getLogger(__name__)
 #: Share of training photos that a model names rightly from which on it is trained gently. Measured in docs/results.md:
 #: below it a free training gains much and forgets nothing measurable, above it it gains little and forgets much.
 KNOWN = 0.75
-#: Photos that are looked at, about.
+#: Photos that are looked at, at most.
 PHOTOS = 256
 
 
@@ -60,9 +62,14 @@ def settled(
 def share_named(
     model: OpenClipEncoder, photos: Dataset, settings: ClipSettings, hardware: Hardware, *, crop: bool
 ) -> tuple[float, int]:
-    """Return the share of training photos that zero-shot names rightly, and of how many, equally many of each class."""
+    """Return the share of training photos that zero-shot names rightly, and the number of photos looked at.
+
+    They are a draw of about as many of each class.
+    """
     each = max(1, PHOTOS // len(photos.classnames))
-    drawn = photos.take(few_shot_indices(photos.labels, each, settings.seed))
+    rows = few_shot_indices(photos.labels, each, settings.seed)
+    # Of more classes than photos some are not looked at.
+    drawn = photos.take(np.sort(np.random.default_rng(settings.seed).permutation(rows)[:PHOTOS]))
     sources = [Source(str(drawn.file(r)), r.region(crop)) for r in drawn.records]
     placement = resolve_device(hardware.device)
     features, readable = embed_photos(model, sources, placement, settings.batch_size, hardware.workers)

@@ -62,7 +62,7 @@ class ProjectionTrainer:
         return self._scorer.placement
 
     def how(self) -> str:
-        """Return how the run is trained, as a user reads it."""
+        """Return a description of the training for the user."""
         return f"the projection alone, fitted to convergence with λ {self.strength:g}"
 
     def wait_for_everyone(self) -> None:
@@ -114,7 +114,7 @@ class ProjectionTrainer:
         """There is nothing to remove."""
 
     def _features(self) -> tuple[torch.Tensor, IntArray]:
-        """Return what enters the projection (m, p) of the photos that can be read, and their rows (m,)."""
+        """Return the features before the projection, (m, p), of the photos that can be read, and their rows (m,)."""
         settings, sources = self._scorer.settings, list(self._examples.sources)
         projection = find_projection(self.model.network.visual, self.model.name)
         with projection.left_out():

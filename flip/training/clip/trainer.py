@@ -86,7 +86,7 @@ class ClipTrainer:
         return bool(self._accelerator.is_main_process)
 
     def how(self) -> str:
-        """Return how the run is trained, as a user reads it."""
+        """Return a description of the training for the user."""
         rates, steps = self.rates, self.steps_per_epoch
         lr = f"{rates.image:g}" if rates.image == rates.text else f"{rates.image:g} image, {rates.text:g} text"
         return f"batches of {self.batch}, {steps} steps per epoch; learning rate {lr} ({rates.reason})"

@@ -215,7 +215,7 @@ def test_a_row_without_a_sound_embedding_is_a_row_with_an_error(tmp_path: Path) 
     assert features.image_features[6:8] == pytest.approx(np.full((2, WIDTH), WIDTH**-0.5), abs=1e-6)
 
 
-# What does not fit is one line.
+# Misfits are one line each.
 
 
 def lengths_differ() -> pa.Array:

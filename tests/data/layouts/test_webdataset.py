@@ -135,7 +135,7 @@ def test_photos_without_any_class_are_of_one(tmp_path):
     assert any("no sample has a class" in note for note in dataset.notes)
 
 
-# What is left out, and said.
+# Rows that are left out, with a note.
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_a_manifest_may_name_photos_in_tars(tmp_path):
         open_dataset(tmp_path / "wrong.csv")
 
 
-# What is refused.
+# Refused tars.
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,13 @@ import torch
 
 from flip.clip.model import load_model
 from flip.data.open import open_dataset
-from flip.errors import ConfigError
+from flip.errors import ConfigError, DataError
 from flip.studies.few_shot import draws
 from flip.training.clip.projection import find_projection, fit_projection, projection_loss, relative_length
 from flip.training.clip.run import train_clip
 from flip.training.clip.validation import split_few_shot
 from flip.training.settings import ClipSettings, Hardware
-from tests.conftest import TINY_CONFIG, write_captioned
+from tests.conftest import TINY_CONFIG, write_captioned, write_squares
 
 SETTINGS = ClipSettings(shots="2", train="projection", batch_size=8)
 CPU = Hardware(device="cpu", precision="fp32", workers=2)
@@ -184,3 +184,29 @@ def test_shots_train_low_rank_additions_of_both_towers_by_default(tmp_path, tiny
     assert any(name.startswith("transformer.") for name in changed)
     # Ten passes over four photos in batches of four.
     assert runs[0].trainer.steps == 10
+
+
+def test_a_photo_that_cannot_be_read_is_passed_over_and_a_class_without_any_is_an_error(tmp_path, tiny_model):
+    folder = write_squares(tmp_path / "data" / "train", photos=2)
+    (folder / "red_fox" / "0.png").write_bytes(b"no photo")
+    run = fit(tiny_model, open_dataset(tmp_path / "data"), tmp_path / "run")
+    assert len(run.trainer.unreadable) == 1
+    assert "red_fox/0.png cannot be read" in next(iter(run.trainer.unreadable.values()))
+    (folder / "red_fox" / "1.png").write_bytes(b"no photo either")
+    with pytest.raises(DataError, match="no training photo of a class can be read"):
+        fit(tiny_model, open_dataset(tmp_path / "data"), tmp_path / "other")
+
+
+def test_generated_images_weigh_their_share(tmp_path, tiny_model, squares):
+    more = open_dataset(write_squares(tmp_path / "more", seed=5, photos=3), layout="class-folders")
+    weights = []
+    for share in (0.0, 0.5):
+        split, settings = split_few_shot(open_dataset(squares), 2, 0), replace(SETTINGS, augmented_weight=share)
+        run = train_clip(
+            load_model(str(tiny_model)), split, tmp_path / str(share), settings, CPU, augmented=more, overwrite=True
+        )
+        weights.append(load_model(str(run.folder)).network.state_dict()["visual.proj"])
+    alone = fit(tiny_model, open_dataset(squares), tmp_path / "alone")
+    expected = load_model(str(alone.folder)).network.state_dict()["visual.proj"]
+    assert torch.allclose(weights[0], expected, atol=1e-4)
+    assert not torch.allclose(weights[1], expected, atol=1e-4)

@@ -103,7 +103,8 @@ def stop_after(step):
 
 
 @pytest.mark.parametrize(
-    ("step", "more"), [(3, {}), (5, {}), (3, {"lora": 2}), (3, {"train": "full", "grad_accum": 2})]
+    ("step", "more"),
+    [(3, {}), (5, {}), (3, {"lora": 2}), (3, {"train": "full", "grad_accum": 2}), (40, {"train": None, "shots": "4"})],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(whole, tmp_path, tiny_model, squares, step, more):
     # Three epochs of two steps: step 3 is in the middle of the second. The checkpoint is written after each step.
