@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -27,6 +28,9 @@ _LISTING = ".flip-listing.json"
 
 #: Suffixes of what layouts read before any photo: it is fetched at once. Everything else is read when it is asked for.
 _TABLES = frozenset({*READERS, ".txt", ".json", ".mat", ".md", ".npy"})
+
+#: Bytes of a name that file systems take.
+_LONGEST = 255
 
 #: Protocols by which a table may name its photos: none of them reads this machine.
 PHOTO_PROTOCOLS = frozenset({"http", "https", "s3", "gs", "gcs", "hf", "az", "abfs"})
@@ -111,7 +115,7 @@ def _listed(remote: Remote) -> dict[str, FileState]:
 
 def _mirror(remote: Remote, given: str, states: Mapping[str, FileState], cache: Path | None) -> Path:
     """Return the folder in the cache that stands for what was given, made anew where something there has changed."""
-    states = {name: state for name, state in states.items() if _is_harmless(name)}
+    states = _kept(remote.url, states)
     digest = hashlib.sha256(given.encode("utf-8", "surrogateescape")).hexdigest()[:12]
     folder = cache_folder(cache) / "remote" / f"{PurePosixPath(remote.path).name or 'data'}-{digest}"
     listing = [[name, state.size, state.mtime_ns] for name, state in states.items()]
@@ -129,9 +133,19 @@ def _mirror(remote: Remote, given: str, states: Mapping[str, FileState], cache: 
     return folder
 
 
+def _kept(url: str, states: Mapping[str, FileState]) -> dict[str, FileState]:
+    """Return the files whose names a folder can hold: a store takes any, and a file beside a folder of its name."""
+    folders = {str(parent) for name in states for parent in PurePosixPath(name).parents}
+    kept = {name: state for name, state in states.items() if _is_harmless(name) and name not in folders}
+    if len(kept) < len(states):
+        first = next(name for name in states if name not in kept)
+        log.info("%s: left out %d names that no folder can hold, the first %s", url, len(states) - len(kept), first)
+    return kept
+
+
 def _is_harmless(name: str) -> bool:
-    """Return whether a file may have this name below a folder; a store takes any."""
-    return not name.startswith("/") and ".." not in name.split("/") and "\0" not in name and "//" not in name
+    parts = name.split("/")
+    return not {"", ".", ".."} & {*parts} and "\0" not in name and all(len(os.fsencode(p)) <= _LONGEST for p in parts)
 
 
 def _read_listing(folder: Path) -> object:

@@ -19,7 +19,8 @@ class DataSettings:
 
     data: str | None = option(
         None,
-        "Folder or manifest of labelled photos, or sample for drawn birds. [default: data/birds where it exists]",
+        "Folder, manifest or tars of labelled photos, the URL of any of them, or sample for drawn birds. [default: "
+        "data/birds where it exists]",
         envvar="FLIP_DATA",
         completes=SAMPLE_DATA,
     )

@@ -27,6 +27,14 @@ def test_photos_at_s3_give_the_numbers_of_photos_here(flip, birds, s3):
     }
 
 
+def test_what_is_known_of_photos_at_s3_is_told_by_their_url(flip, birds, s3):
+    s3.put(str(birds), "birds/photos", recursive=True)
+    told = read_json(flip("data", "info", "s3://birds/photos", "--format", "json"))
+    assert (told["data"], told["photos"]) == ("s3://birds/photos", 20)
+    checked = read_json(flip("data", "check", "s3://birds/photos", "--format", "json"))
+    assert checked["photos"] == 20
+
+
 def test_a_run_and_a_result_are_uploaded_together(flip, birds, s3, cache):
     result = flip("knn", "--data", birds, "--run", "s3://birds/runs/first", "-o", "s3://birds/result.json")
     assert result.exit_code == 0, result.output

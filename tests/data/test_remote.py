@@ -145,6 +145,16 @@ def test_names_that_lead_outside_write_nothing_outside(memory, cache, tmp_path):
     assert not list(tmp_path.rglob("evil*"))
 
 
+def test_names_that_no_folder_can_hold_are_left_out_and_the_others_read(s3, cache):
+    names = ("a b.png", "ü#1.png", "50%.png", "x=1&2.png", "[1]*.png")
+    odd = {f"wren/{name}": png("red") for name in names}
+    fill(s3, "birds/photos", PHOTOS | odd | {"wren": b"", "gull/" + "k" * 300 + ".png": png()})
+    dataset = open_dataset("s3://birds/photos", cache=cache)
+    assert {record.path for record in dataset.records} == {*PHOTOS, *odd}
+    for record in dataset.records:
+        assert decode_photo(dataset.photo(record)).size == (8, 6), record.path
+
+
 @pytest.mark.parametrize(
     ("url", "match"),
     [

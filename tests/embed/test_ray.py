@@ -1,4 +1,7 @@
-"""Embedding by Ray gives what this process gives, row for row, and outlives a worker that is killed."""
+"""Embedding by Ray gives what this process gives, row for row, and outlives a worker that is killed.
+
+Every process of the tests would start its own Ray, so all but one of the tests that need it are slow ones.
+"""
 
 from __future__ import annotations
 
@@ -98,6 +101,7 @@ def require_equal(made, expected) -> None:
     assert not made.image_features[~readable].any()
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_rows_of_this_process(ray, photos, tiny_model, tmp_path):
     dataset = open_dataset(photos)
     made, done = embed_by_ray(dataset, tiny_model, tmp_path / "ray")
@@ -106,6 +110,7 @@ def test_two_workers_give_the_rows_of_this_process(ray, photos, tiny_model, tmp_
     assert sum(error is not None for error in made.errors) == 1
 
 
+@pytest.mark.slow
 def test_tars_and_urls_are_read_by_the_workers_themselves(ray, photos, tiny_model, tmp_path, s3):
     pytest.importorskip("webdataset")
     members = {}
@@ -144,6 +149,7 @@ def test_a_worker_that_is_killed_costs_nothing(ray, photos, tiny_model, tmp_path
         assert not extractor.missing(dataset, cache)
 
 
+@pytest.mark.slow
 def test_a_worker_with_another_model_is_refused(ray, photos, tiny_model, other_model, tmp_path):
     from flip.embed.ray_engine import embed_ahead
 
@@ -157,6 +163,7 @@ def test_a_worker_with_another_model_is_refused(ray, photos, tiny_model, other_m
         )
 
 
+@pytest.mark.slow
 def test_as_many_models_as_cpus_are_refused(ray, photos, tiny_model, tmp_path):
     with pytest.raises(ConfigError, match="--actors 64 leaves none of the cluster's"):
         embed_by_ray(open_dataset(photos), tiny_model, tmp_path / "cache", actors=64)
