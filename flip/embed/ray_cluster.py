@@ -96,7 +96,9 @@ def _begin(ray: Any, settings: EngineSettings) -> None:
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=_STORE_BYTES, **quiet)
     except Exception as error:
         where = f"the cluster at {settings.ray_address}" if settings.ray_address else "Ray on this machine"
-        raise ConfigError(f"{where} cannot be reached: {reason_of(error)}; check --ray-address") from error
+        raise ConfigError(
+            f"{where} cannot be reached: {reason_of(error)}; check --ray-address, and RAY_AUTH_TOKEN"
+        ) from error
 
 
 @contextmanager
