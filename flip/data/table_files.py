@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flip.data.foreign import what_it_is
+from flip.data.open_quotes import require_closed_quotes
 from flip.data.parquet import open_parquet
 from flip.data.tables import COLUMNS, Row, Table
 from flip.data.text import nfc, read_text
@@ -81,7 +82,9 @@ def _read_csv(file: Path) -> Table:
         rows.append(Row(file, line, dict(zip(header, cells, strict=True))))
     while header and not header[-1]:
         header.pop()
-    return Table(header, rows)
+    table = Table(header, rows)
+    require_closed_quotes(file, text, delimiter, table)
+    return table
 
 
 def _csv_rows(file: Path, text: str, delimiter: str, start: int) -> Iterator[tuple[int, list[str]]]:

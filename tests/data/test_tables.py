@@ -127,7 +127,7 @@ def test_of_several_columns_the_one_that_is_read_is_said(write: Write) -> None:
         (
             "m.csv",
             'path,label\nwren/1.jpg,"wren\ngull/3.jpg,gull"\n',
-            r"m.csv:2: the label that begins with 'wren' has sev",
+            r"m.csv:2: a quote that begins in this row ends on line 3",
         ),
         (
             "m.csv",
@@ -178,6 +178,43 @@ def test_a_long_file_with_an_open_quote_names_the_line_it_is_on(write: Write) ->
 def test_quoted_lines_in_captions_are_kept(write: Write) -> None:
     dataset = read_manifest(write("m.csv", 'path,label,text\nwren/1.jpg,wren,"a wren,\nin a ""tree"""\n'))
     assert dataset.records[0].captions == ('a wren,\nin a "tree"',)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+@pytest.mark.parametrize(
+    ("header", "rows"),
+    [
+        ("path,label,caption", ('wren/1.jpg,wren,"a wren', "wren/2.jpg,wren,x", 'gull/3.jpg,gull,bird"')),
+        ("caption,path,label", ('"a wren,wren/1.jpg,wren', 'bird",gull/3.jpg,gull')),
+        ("path,caption,label", ('wren/1.jpg,"a wren,wren', 'gull/3.jpg,bird",gull')),
+        ("path,label,split,notes", ('wren/1.jpg,wren,train,"?', 'gull/3.jpg,gull,test,!"')),
+    ],
+)
+def test_a_quote_that_a_later_row_closes_is_refused(
+    write: Write, suffix: str, header: str, rows: tuple[str, ...]
+) -> None:
+    text = "\n".join((header, *rows)) + "\n"
+    with pytest.raises(DataError, match=rf"m.{suffix}:2: a quote that begins in this row ends on line"):
+        read_manifest(write(f"m.{suffix}", text.replace(",", "\t") if suffix == "tsv" else text))
+
+
+def test_a_quote_over_rows_without_files_is_seen_by_their_labels(tmp_path: Path) -> None:
+    file = tmp_path / "m.csv"
+    file.write_text('key,label,caption\n1,a,x\n2,b,"x\n3,a,x\n4,b,x"\n5,b,x\n')
+    with pytest.raises(DataError, match=r"m.csv:3: a quote that begins"):
+        read_table(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "caption"),
+    [
+        ('path,label,text\nwren/1.jpg,wren,"one, two,\nthree, four, five"\n', "one, two,\nthree, four, five"),
+        ('text,path,label\n"a wren, x, y\nin a tree",wren/1.jpg,wren\n', "a wren, x, y\nin a tree"),
+        ('path,text,label\nwren/1.jpg,"a\nb, c",wren\ngull/3.jpg,d,wren\n', "a\nb, c"),
+    ],
+)
+def test_commas_in_captions_of_several_lines_are_kept(write: Write, text: str, caption: str) -> None:
+    assert read_manifest(write("m.csv", text)).records[0].captions == (caption,)
 
 
 def test_a_photo_behind_a_link_is_one_photo(write: Write, tmp_path: Path) -> None:
