@@ -278,6 +278,28 @@ def test_folders_of_clip_retrieval_that_do_not_fit_are_refused(tmp_path: Path) -
         open_dataset(folder)
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("img_emb_0", "img_emb_00"), "img_emb has img_emb_0.npy and img_emb_00.npy of one number"),
+        (("a_1", "b_1"), "img_emb has a_1.npy and b_1.npy of one number"),
+        (("img_emb_0", "more"), "more.npy has no number in its name, as img_emb_0.npy has"),
+        (("more", "rest"), "more.npy has no number in its name"),
+    ],
+)
+def test_parts_of_clip_retrieval_that_share_a_number_or_have_none_are_refused(
+    tmp_path: Path, names: tuple[str, str], said: str
+) -> None:
+    folder = clip_retrieval(tmp_path / "c", 20, 4)
+    for kind, stem, suffix in (("img_emb", "img_emb", ".npy"), ("metadata", "metadata", ".parquet")):
+        for i, name in enumerate(names):
+            (folder / kind / f"{stem}_{i}{suffix}").rename(folder / kind / f"{name}.{i}")
+        for i, name in enumerate(names):
+            (folder / kind / f"{name}.{i}").rename(folder / kind / f"{name}{suffix}")
+    with pytest.raises(DataError, match=said):
+        open_dataset(folder)
+
+
 def test_files_of_two_widths_are_refused(tmp_path: Path) -> None:
     written(tmp_path / "f" / "a.parquet")
     other = {"path": [f"{i}" for i in range(N)]}
