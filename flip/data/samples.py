@@ -174,16 +174,20 @@ def _row(file: Path, line: int, key: str, parts: dict[str, bytes | None], ledger
         try:
             cells |= _cells(kind, data.decode("utf-8-sig"))
         except ValueError:
-            ledger.notice(f".{kind} files that cannot be read", where)
+            ledger.notice(f".{kind} files that cannot be read, or say something twice", where)
     return Row(file, line, cells)
 
 
 def _cells(kind: str, text: str) -> JsonObject:
     if kind == _JSON:
-        found = parse_json(text, keys_once=False)
+        found = parse_json(text)
         if not isinstance(found, dict):
             raise ValueError("no object")
-        return {column: value for name, value in found.items() if (column := name.strip().lower()) in _COLUMNS}
+        kept = [(column, value) for name, value in found.items() if (column := name.strip().lower()) in _COLUMNS]
+        cells = dict(kept)
+        if len(cells) < len(kept):
+            raise ValueError("a key twice")
+        return cells
     text = text.strip()
     if kind == _CAPTION:
         return {"captions": [text]} if text else {}

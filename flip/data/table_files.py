@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,10 +43,23 @@ def read_table(file: Path) -> Table:
         raise DataError(f"{file} is no table that flip reads; it must end in one of {', '.join(READERS)}")
     _require_table(file)
     table = reader(file)
-    twice = next((name for name, n in Counter(table.columns).items() if n > 1 and name), None)
+    require_columns_once(file, table.columns)
+    return table
+
+
+def require_columns_once(file: str | Path, columns: Iterable[str]) -> None:
+    """Raise a DataError if two columns have one name, of which a reader would take either.
+
+    Parameters
+    ----------
+    file : str or Path
+        The file, and where in it, for the message.
+    columns : iterable of str
+        In lower case.
+    """
+    twice = next((name for name, n in Counter(columns).items() if n > 1 and name), None)
     if twice is not None:
         raise DataError(f"{file} has the column {twice!r} twice; rename or remove one")
-    return table
 
 
 def _require_table(file: Path) -> None:
@@ -133,7 +146,10 @@ def _read_jsonl(file: Path) -> Table:
             raise DataError(f"{file}:{line}: not JSON: {error}") from error
         if not isinstance(cells, dict):
             raise DataError(f"{file}:{line}: a JSON {type(cells).__name__}; each line must be an object")
-        rows.append(Row(file, line, {nfc(name.strip().lower()): value for name, value in cells.items()}))
+        named = {nfc(name.strip().lower()): value for name, value in cells.items()}
+        if len(named) < len(cells):
+            require_columns_once(f"{file}:{line}", (nfc(name.strip().lower()) for name in cells))
+        rows.append(Row(file, line, named))
     return Table(list(dict.fromkeys(name for row in rows for name in row.cells)), rows)
 
 

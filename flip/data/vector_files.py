@@ -136,7 +136,7 @@ def _numbered(folder: Path, suffix: str) -> dict[int, Path]:
     """Return the files of a suffix by the last number in their names, which each has and no two share."""
     numbered: dict[int, Path] = {}
     for file in sorted(file for file in folder.glob(f"*{suffix}") if not is_hidden(file.name)):
-        found = re.findall(r"\d{1,18}", file.stem)[-1:]
+        found = re.findall(r"\d+", file.stem)[-1:]
         if not found:
             raise DataError(f"{file} has no number in its name, as {folder.name}_0{suffix} has; number it or move it")
         other = numbered.setdefault(int(found[0]), file)

@@ -13,7 +13,7 @@ from flip.data.ledger import Ledger
 from flip.data.parquet import parquet_rows, read_parquet_schema
 from flip.data.settings import ReadSettings
 from flip.data.splits import UNLABELED, describe_splits, hash_splits, read_splits
-from flip.data.table_files import read_table
+from flip.data.table_files import read_table, require_columns_once
 from flip.data.tables import ALIASES, CAPTIONS, Row, SplitColumn
 from flip.data.vector_files import AT_ONCE, VectorFile, VectorTable, array_rows, vector_width
 from flip.errors import DataError
@@ -107,7 +107,9 @@ def _open(file: Path) -> _Source:
     if file.suffix.lower() != ".parquet":
         table = read_table(file)
         return _Source(file, table.columns, table.rows)
-    return _Source(file, [field.name.lower() for field in read_parquet_schema(file) if not _is_no_text(field.type)])
+    schema = read_parquet_schema(file)
+    require_columns_once(file, [name.lower() for name in schema.names])
+    return _Source(file, [field.name.lower() for field in schema if not _is_no_text(field.type)])
 
 
 def _is_no_text(kind: pa.DataType) -> bool:

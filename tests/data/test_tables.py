@@ -154,6 +154,11 @@ def test_of_several_columns_the_one_that_is_read_is_said(write: Write) -> None:
         ),
         ("m.jsonl", '{"path": "wren/1.jpg", "label": ["a", "b"]}\n', r"m.jsonl:1: the label is .*; write one class"),
         ("m.jsonl", '{"path": "wren/1.jpg", "label": {"id": 1}}\n', r"m.jsonl:1: the label is .*; write one class"),
+        # Keys that are there twice.
+        ("m.jsonl", '{"path": "wren/1.jpg", "label": "a", "label": "b"}\n', r"m.jsonl:1: .*'label' is there twice"),
+        ("m.jsonl", '{"path": "wren/1.jpg", "label": "a", "Label": "b"}\n', r"m.jsonl:1 has the column 'label' twice"),
+        ("m.jsonl", '{"path": "wren/1.jpg", " path": "x", "label": "a"}\n', r"m.jsonl:1 has the column 'path' twice"),
+        ("m.jsonl", '{"caf\u00e9": 1, "cafe\u0301": 2, "path": "x", "label": "a"}\n', r"has the column 'café' twice"),
         # Paths that nearly are one.
         ("m.csv", "path,label\nwren/1,wren\n", r"no file 'wren/1' .*; did you mean wren/1.jpg\?"),
         ("m.csv", "path,label\nwren/1.JPG,wren\n", r"no file 'wren/1.JPG' .*; did you mean wren/1.jpg\?"),

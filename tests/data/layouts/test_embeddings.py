@@ -300,6 +300,15 @@ def test_parts_of_clip_retrieval_that_share_a_number_or_have_none_are_refused(
         open_dataset(folder)
 
 
+@pytest.mark.parametrize("names", [("label", "Label"), ("path", "PATH"), ("split", "split"), ("note", "Note")])
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path, names: tuple[str, str]) -> None:
+    cells = {**columns(), "embedding": lists(KINDS["list of float"], vectors()), "note": ["x"] * N}
+    arrays = [*(pa.array(values) for values in cells.values()), pa.array(["x"] * N)]
+    pq.write_table(pa.table(arrays, names=[*cells, names[1]]), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=f"t.parquet has the column '{names[0]}' twice"):
+        open_dataset(tmp_path / "t.parquet")
+
+
 def test_files_of_two_widths_are_refused(tmp_path: Path) -> None:
     written(tmp_path / "f" / "a.parquet")
     other = {"path": [f"{i}" for i in range(N)]}
