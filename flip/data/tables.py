@@ -40,7 +40,8 @@ ALIASES = {
 #: The columns that are looked at; of a Parquet file no other is read.
 COLUMNS = frozenset({"bbox", "frame", "source", *CAPTIONS, *_BOX}.union(*ALIASES.values()))
 
-_BYTES = re.compile(r"""b(['"]).*\1""", re.DOTALL)
+#: Bytes as Python writes them. Nothing else is evaluated, which could be nested without an end.
+_BYTES = re.compile(r"""b'(?:[^'\\\n]|\\.)*'|b"(?:[^"\\\n]|\\.)*\"""", re.DOTALL)
 
 
 #: A list as Python or JSON writes it.
@@ -77,7 +78,8 @@ class Row(NamedTuple):
         if isinstance(value, str) and _BYTES.fullmatch(value.strip()):
             value = _evaluated(value.strip())
         if isinstance(value, bytes):
-            value = value.decode("utf-8", errors="replace")
+            # As names of files are: bytes that are not UTF-8 stay apart, and can be written as they were.
+            value = value.decode("utf-8", errors="surrogateescape")
         # pandas turns whole numbers into floats as soon as one cell of the column is empty.
         text = str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
         return text if value is not None and text else None
@@ -138,8 +140,8 @@ class Row(NamedTuple):
             return None
         try:
             x, y, w, h = (float(number) for number in numbers if number is not None)
-        except (TypeError, ValueError):
-            raise DataError(f"{self.where}: box {numbers} is not four numbers (x, y, w, h)") from None
+        except (TypeError, ValueError, OverflowError):
+            raise DataError(f"{self.where}: box {str(numbers)[:80]} is not four numbers (x, y, w, h)") from None
         return x, y, w, h
 
     def split(self, words: SplitColumn) -> str | None:

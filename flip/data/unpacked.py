@@ -124,7 +124,7 @@ def _cells(file: PhotoTable) -> Iterator[_Cells]:
                     raise DataError(f"{file.path}: a row has no {file.label}; every row needs one")
                 yield _Cells(
                     image.get("bytes") if isinstance(image, dict) else image,
-                    label.decode("utf-8", "replace") if isinstance(label, bytes) else label,
+                    label.decode("utf-8", "surrogateescape") if isinstance(label, bytes) else label,
                     parse_captions(row[file.caption]) if file.caption else (),
                 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -331,6 +332,50 @@ def test_bytes_in_parquet_are_text(tmp_path: Path) -> None:
     file = tmp_path / "m.parquet"
     pq.write_table(pa.table({"path": ["wren/1.jpg", "gull/3.jpg"], "label": [b"wren", b"gull"]}), file)
     assert labels(read_manifest(file)) == PLAIN
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
+def test_labels_that_are_not_utf8_stay_apart(tmp_path: Path, suffix: str) -> None:
+    given = [b"caf\xe9", b"caf\xe8", b"caf\xff\xfe"]
+    photos = ["wren/1.jpg", "wren/2.jpg", "gull/3.jpg"]
+    file = tmp_path / f"m.{suffix}"
+    if suffix == "parquet":
+        pq.write_table(pa.table({"path": [p.encode() for p in photos], "label": given}), file)
+    elif suffix == "jsonl":
+        rows = ({"path": p, "label": str(label)} for p, label in zip(photos, given, strict=True))
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        mark = "," if suffix == "csv" else "\t"
+        rows_of_text = (f"{p}{mark}{label!r}\n" for p, label in zip(photos, given, strict=True))
+        file.write_text(f"path{mark}label\n" + "".join(rows_of_text))
+    read = labels(read_manifest(file))
+    assert [os.fsencode(read[p]) for p in photos] == given
+
+
+def test_paths_that_are_not_utf8_are_their_files(tmp_path: Path, draw: Draw) -> None:
+    names = [b"\xe9.jpg", b"\xe8.jpg"]
+    for name in names:
+        (tmp_path / "wren" / "1.jpg").rename(tmp_path / os.fsdecode(name))
+        draw("wren/1.jpg")
+    pq.write_table(pa.table({"path": names, "label": ["a", "b"]}), tmp_path / "m.parquet")
+    dataset = read_manifest(tmp_path / "m.parquet")
+    assert [os.fsencode(record.path) for record in dataset.records] == names
+
+
+@pytest.mark.parametrize(
+    "label", ["b''" + "-" * 100_000 + "b''", "b'" + "('" * 50_000 + "'", 'b"' + "[" * 100_000 + '""', "b''\n'", "b'\\'"]
+)
+def test_a_label_that_only_looks_like_bytes_is_text(tmp_path: Path, label: str) -> None:
+    file = tmp_path / "m.jsonl"
+    file.write_text(json.dumps({"path": "wren/1.jpg", "label": label}) + "\n")
+    assert labels(read_manifest(file)) == {"wren/1.jpg": label}
+
+
+@pytest.mark.parametrize("box", ["[1, 2, 3, {}]", '{{"a": 1}}', '"1 2 x 4"', '[[[]], "x"]', "{}", "[{}, 1]"])
+def test_a_box_that_is_none_is_one_line(write: Write, box: str) -> None:
+    given = box.format("9" * 400)
+    with pytest.raises(DataError, match=r"m.jsonl:1: box .* is not four numbers"):
+        read_manifest(write("m.jsonl", f'{{"path": "wren/1.jpg", "label": "a", "bbox": {given}}}\n'))
 
 
 def test_a_large_table_is_read_in_seconds(tmp_path: Path) -> None:
