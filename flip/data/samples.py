@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -29,7 +28,8 @@ _COLUMNS = COLUMNS.difference(ALIASES["path"])
 #: Most tars that a pattern may stand for.
 MOST_TARS = 1_000_000
 
-_RANGE = re.compile(r"\{(-?\d{1,4000})\.\.(-?\d{1,4000})(?:\.\.-?\d+)?\}")
+#: A part of a pattern that says how many paths it stands for; a backslash takes the meaning from what is behind it.
+_PART = re.compile(r"\\.|\{(?P<first>-?\d{1,4000})\.\.(?P<last>-?\d{1,4000})(?:\.\.-?\d+)?\}|[{},]", re.DOTALL)
 
 #: A label longer than this is none.
 _LONGEST_LABEL = 200
@@ -81,9 +81,8 @@ def expand(pattern: str) -> list[str]:
     DataError
         If its braces are not closed, or it stands for more than a million.
     """
-    # The library makes each range whole before it gives the first path.
-    ranges = (abs(int(last) - int(first)) + 1 for first, last in _RANGE.findall(pattern))
-    if math.prod(ranges) > MOST_TARS:
+    # The library makes each path from all of the pattern's parts, and each range whole before the first path.
+    if count_paths(pattern) > MOST_TARS:
         raise DataError(f"{pattern} stands for more than {MOST_TARS:,} tars; write several patterns")
     try:
         paths = list(islice(conventions().expand(pattern), MOST_TARS + 1))
@@ -92,6 +91,30 @@ def expand(pattern: str) -> list[str]:
     if len(paths) > MOST_TARS:
         raise DataError(f"{pattern} stands for more than {MOST_TARS:,} tars; write several patterns")
     return paths
+
+
+def count_paths(pattern: str) -> int:
+    """Return how many paths a pattern stands for, without making them; steps of ranges are taken as 1.
+
+    Braces that are not closed count as nothing.
+    """
+    # Of each brace that is open, outermost first: the paths of the items before, and of the item that is read.
+    open_braces = [(0, 1)]
+    for found in _PART.finditer(pattern):
+        before, item = open_braces[-1]
+        if found["first"] is not None:
+            n = abs(int(found["last"]) - int(found["first"])) + 1
+            # Beyond the most there is nothing to tell apart, and numbers that grow without an end take time.
+            open_braces[-1] = before, min(item * n, MOST_TARS + 1)
+        elif found[0] == "{":
+            open_braces.append((0, 1))
+        elif found[0] == "," and len(open_braces) > 1:
+            open_braces[-1] = before + item, 1
+        elif found[0] == "}" and len(open_braces) > 1:
+            open_braces.pop()
+            around, outer = open_braces[-1]
+            open_braces[-1] = around, min(outer * (before + item), MOST_TARS + 1)
+    return open_braces[0][1]
 
 
 def read_samples(file: Path, ledger: Ledger) -> list[Sample]:

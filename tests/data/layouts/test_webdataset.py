@@ -14,6 +14,7 @@ from PIL import Image
 from flip.data.dataset import Dataset
 from flip.data.images import decode_photo
 from flip.data.open import open_dataset
+from flip.data.samples import count_paths, expand
 from flip.data.tars import TarMount
 from flip.errors import DataError, MissingDependencyError
 from flip.mounts import mount
@@ -300,6 +301,9 @@ def test_what_is_no_tar_is_one_line(tmp_path, content, match):
         ("none-{0..3}.tar", "no file .*none-0.tar, one of the 4"),
         ("birds-{0..3}.tar", "no file .*birds-1.tar, one of the 4"),
         ("birds-{0..99999999999}.tar", "more than 1,000,000"),
+        ("{a,b}" * 25 + ".tar", "more than 1,000,000"),
+        ("birds-{0..999}{a,b,{c,d}}" + "{0..9}" * 3 + ".tar", "more than 1,000,000"),
+        ("x-{1..1000}{1..1000}{1..2}.tar", "more than 1,000,000"),
         ("birds-}{.tar", "."),
         ("birds-{0000..}.tar", "."),
     ],
@@ -308,6 +312,24 @@ def test_a_pattern_that_stands_for_nothing_is_one_line(tmp_path, pattern, match)
     write_tar(tmp_path / "birds-0.tar", birds())
     with pytest.raises(DataError, match=match):
         read(tmp_path / pattern)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "a-{0..3}.tar",
+        "{a,b}{c,d,e}.tar",
+        "x-{a,{b,c}{0..4}},y.tar",
+        "{a}{b{c,d}}.tar",
+        "a,b.tar",
+        r"\{a,b{c,\,}.tar",
+        "{5..1}{-2..2}.tar",
+        "{,}{}.tar",
+        "{a,b{1,2}{3,4}{5,{6,7}}}.tar",
+    ],
+)
+def test_the_paths_of_a_pattern_are_counted_as_they_are_made(pattern):
+    assert count_paths(pattern) == len(expand(pattern))
 
 
 def test_without_the_library_the_message_says_how_to_install_it(tmp_path, monkeypatch):
