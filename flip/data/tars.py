@@ -7,7 +7,7 @@ import os
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
@@ -27,6 +27,12 @@ _COMPRESSED = {
 
 #: Bytes of a member that describes a photo; one that has more is no caption and no label.
 MOST_BYTES = 1 << 20
+
+#: Largest place of a byte that a file can have.
+_MOST_PLACE = (1 << 63) - 1
+
+#: Errors of the library for headers that are none: also chains of thousands, and sizes of 80 bits.
+_BROKEN = (tarfile.TarError, ValueError, EOFError, OverflowError, RecursionError)
 
 _BLOCK = tarfile.BLOCKSIZE
 
@@ -61,8 +67,9 @@ def tar_members(file: Path, suffixes: Sequence[str], ledger: Ledger) -> Iterator
         with open_plain(file) as stream:
             _require_uncompressed(file, stream.read(8))
             stream.seek(0)
-            with tarfile.open(fileobj=stream, mode="r:", errors="surrogateescape") as tar:
-                for info in _headers(file, tar, ledger):
+            headers = _Headers(stream)
+            with tarfile.open(fileobj=cast(Any, headers), mode="r:", errors="surrogateescape") as tar:
+                for info in _headers(file, tar, headers, ledger):
                     name = _name(file, info, ledger)
                     if name is not None:
                         small = info.size <= MOST_BYTES and name.lower().endswith(tuple(suffixes))
@@ -70,8 +77,41 @@ def tar_members(file: Path, suffixes: Sequence[str], ledger: Ledger) -> Iterator
                         yield Member(name, info.offset_data, info.size, stream.read(info.size) if small else None)
     except OSError as error:
         raise DataError(f"{file} cannot be read: {reason_of(error)}") from error
-    except (tarfile.TarError, ValueError, EOFError) as error:
-        raise DataError(f"{file} is no tar that can be read ({error}); pack it again") from error
+    except _BROKEN as error:
+        raise DataError(f"{file} is no tar that can be read ({_why(error)}); pack it again") from error
+
+
+class _Headers:
+    """A tar as the library reads its headers, of which those of one member have a bounded number of bytes.
+
+    A header that describes the next one is read whole, of whatever size it says that it has.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.left = MOST_BYTES
+
+    def read(self, n: int) -> bytes:
+        """Return the next bytes; a ReadError is raised where the member's headers have too many."""
+        self.left -= n
+        if n < 0 or self.left < 0:
+            raise tarfile.ReadError(f"headers of one file that have more than {MOST_BYTES >> 20} MiB")
+        return self._stream.read(n)
+
+    def seek(self, place: int) -> int:
+        """Go to a place and return it."""
+        return self._stream.seek(place)
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self._stream.tell()
+
+
+def _why(error: BaseException) -> str:
+    """Return what is wrong with a tar's headers."""
+    if isinstance(error, RecursionError):
+        return "a chain of headers without a file"
+    return "a number that no tar has" if isinstance(error, OverflowError) else str(error)
 
 
 def _require_uncompressed(file: Path, head: bytes) -> None:
@@ -80,7 +120,7 @@ def _require_uncompressed(file: Path, head: bytes) -> None:
         raise DataError(f"{file} is compressed by {made_by}, so no photo in it can be found alone; unpack it to a tar")
 
 
-def _headers(file: Path, tar: tarfile.TarFile, ledger: Ledger) -> Iterator[tarfile.TarInfo]:
+def _headers(file: Path, tar: tarfile.TarFile, headers: _Headers, ledger: Ledger) -> Iterator[tarfile.TarInfo]:
     """Yield the headers of a tar; where it is damaged behind the first, that is noted and the rest is left out."""
     place, whole = 0, state_of(file).size
     try:
@@ -88,13 +128,18 @@ def _headers(file: Path, tar: tarfile.TarFile, ledger: Ledger) -> Iterator[tarfi
             if info.offset < place or info.size < 0 or info.offset_data > whole:
                 raise tarfile.ReadError(f"a header that leads to byte {info.offset_data}")
             place = info.offset_data + info.size
+            if place > _MOST_PLACE:
+                raise OverflowError
+            headers.left = MOST_BYTES
             # Of a million members none is kept here.
             cast(Any, tar).members.clear()
             yield info
-    except (tarfile.TarError, ValueError, EOFError, OverflowError) as error:
+            if place > whole:  # a place that the disk may refuse to go to
+                break
+    except _BROKEN as error:
         if place == 0:
             raise
-        ledger.notice("tars that are cut off or damaged, and read as far as possible", f"{file.name} ({error})")
+        ledger.notice("tars that are cut off or damaged, and read as far as possible", f"{file.name} ({_why(error)})")
         return
     if place > whole or not _ends(file, tar.offset):
         at = f"byte {min(place, whole):,}"
@@ -157,6 +202,8 @@ class TarMount:
         now = state_of(self._file)
         if (now.size, now.mtime_ns) != (self._state.size, self._state.mtime_ns):
             raise OSError(errno.ESTALE, f"{self._file.name} was changed while it was read", str(self._file))
+        if int(self._starts[row] + self._sizes[row]) > now.size:
+            raise OSError(errno.EIO, f"{self._file.name} ends within it", str(self._file))
         wanted = max(0, min(size, int(self._sizes[row]) - start))
         data = read_range(self._file, int(self._starts[row]) + start, wanted)
         if len(data) < wanted:

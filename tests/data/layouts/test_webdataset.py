@@ -274,6 +274,78 @@ def test_a_manifest_may_name_photos_in_tars(tmp_path):
         open_dataset(tmp_path / "wrong.csv")
 
 
+# Headers that no program writes, behind sound photos.
+
+
+def header(name: str = "z.png", kind: bytes = tarfile.REGTYPE, size: int = 0) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def pax(**records: str) -> bytes:
+    """Return a header with records, without the member that it describes."""
+    info = tarfile.TarInfo("z")
+    info.pax_headers = records
+    return info.tobuf(tarfile.PAX_FORMAT)[:-512]
+
+
+def with_headers(tar: Path, *, before: bytes = b"", behind: bytes = b"") -> Path:
+    write_tar(tar, birds())
+    with tarfile.open(tar) as packed:
+        end = max(info.offset_data + -(-info.size // 512) * 512 for info in packed.getmembers())
+    tar.write_bytes(before + tar.read_bytes()[:end] + behind + bytes(1024))
+    return tar
+
+
+LONG_NAME = header("././@LongLink", tarfile.GNUTYPE_LONGNAME, 5) + b"abcde".ljust(512, b"\0")
+
+
+@pytest.mark.parametrize(
+    ("behind", "why"),
+    [
+        (pax(a="b") * 3000 + header(), "a chain of headers without a file"),
+        (LONG_NAME * 3000 + header(), "a chain of headers without a file"),
+        (tarfile.TarInfo.create_pax_global_header({"a": "b"}) * 3000 + header(), "a chain of headers without a file"),
+        (header(size=(1 << 80) - 1), "a number that no tar has"),
+        (header(size=1 << 63), "a number that no tar has"),
+        (pax(size="9" * 30) + header(), "a number that no tar has"),
+        (pax(size="9" * 18) + header(), ""),
+        (header("././@LongLink", tarfile.GNUTYPE_LONGNAME, 1 << 21), "more than 1 MiB"),
+        (header("././@LongLink", tarfile.GNUTYPE_LONGLINK, 3 << 30), "more than 1 MiB"),
+        (header("x", tarfile.XHDTYPE, 1 << 30), "more than 1 MiB"),
+        (header("g", tarfile.XGLTYPE, 1 << 62), "more than 1 MiB"),
+        (header("x", tarfile.XHDTYPE, (1 << 80) - 1), "more than 1 MiB"),
+        ((pax(a="b" * 300_000)) * 5 + header(), "more than 1 MiB"),
+    ],
+    ids=range(13),
+)
+def test_photos_before_a_broken_header_are_kept_and_the_tar_is_named(tmp_path, behind, why):
+    dataset = read(with_headers(tmp_path / "x.tar", behind=behind))
+    assert paths(dataset)[:4] == ["x.tar/wren-0", "x.tar/wren-1", "x.tar/gull-0", "x.tar/gull-1"]
+    assert [why in note for note in dataset.notes if "cut off or damaged" in note] == [True]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [pax(a="b") * 3000, LONG_NAME * 3000, header(size=(1 << 80) - 1), header("x", tarfile.XHDTYPE, 1 << 30)],
+    ids=range(4),
+)
+def test_a_tar_that_begins_with_a_broken_header_is_one_line(tmp_path, before):
+    with pytest.raises(DataError, match=r"x.tar (is no tar that can be read|holds no image)"):
+        read(with_headers(tmp_path / "x.tar", before=before))
+
+
+def test_a_photo_of_a_size_beyond_the_tar_costs_its_own_row(tmp_path, tiny_model):
+    from flip import extract_features, load_model
+
+    behind = header("z.cls", size=4) + b"wren".ljust(512, b"\0") + pax(size="9" * 18) + header()
+    dataset = read(with_headers(tmp_path / "x.tar", behind=behind))
+    features = extract_features(dataset, load_model(str(tiny_model)), cache=tmp_path / "cache")
+    assert [error is None for error in features.errors] == [True, True, True, True, False]
+    assert "ends within it" in features.errors[4]
+
+
 # Refused tars.
 
 
