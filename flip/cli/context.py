@@ -20,7 +20,7 @@ from flip.device import has_siblings
 from flip.errors import ConfigError, ModelError
 from flip.names import AUTO_PROMPTS, DEFAULT_MODEL, SAMPLE, SAMPLE_DATA
 from flip.settings import Progress, settings_from
-from flip.shown import shown
+from flip.shown import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,10 +51,10 @@ class _AboveBars(logging.StreamHandler[TextIO]):
 
 
 class _Shown(logging.Formatter):
-    """One safe line per message, whatever names are in it."""
+    """One safe line of bounded length per message, whatever names are in it."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return shown(record.getMessage())
+        return one_line(record.getMessage())
 
 
 @contextmanager

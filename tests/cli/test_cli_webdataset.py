@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import one_line, read_json
-from tests.data.tar_files import write_tar
+from tests.data.tar_files import png, write_tar
 
 pytest.importorskip("webdataset")
 
@@ -53,3 +53,21 @@ def test_a_check_reads_every_photo_of_a_pattern(flip, tars):
 
 def test_a_pattern_of_tars_that_are_not_there_is_one_line(flip, tars):
     assert "test-3.tar, one of the 4" in one_line(flip("knn", "--data", tars / "test-{3..6}.tar"), 1)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"a/" * 20_000 + "z.png": png()},  # left out: a sample without a class
+        {"b" * 100_000: b""},  # left out: a file without an extension
+        {"c/" * 20_000 + "z.png": png(), "c/" * 20_000 + "z.json": b"?"},  # also a notice on the file
+    ],
+)
+def test_lines_on_long_names_are_short_and_the_data_keeps_the_names(flip, tmp_path, members):
+    members = {"x.png": png(), "x.cls": b"wren", **members}
+    result = flip("data", "info", "--data", write_tar(tmp_path / "x.tar", members), "--format", "json")
+    assert result.exit_code == 0, result.output
+    lines = result.stderr.splitlines()
+    assert any("the first x.tar/" in line for line in lines)
+    assert max(map(len, lines)) < 400
+    assert any(len(left["first"]) > 20_000 for left in read_json(result)["left_out"])
