@@ -45,8 +45,8 @@ def require_closed_quotes(file: Path, text: str, delimiter: str, table: Table) -
         there = lines[row.line - 1 : row.line + more]
         if sum(_is_row(file.parent, line.split(delimiter), len(row.cells), known) for line in there) > 1:
             raise DataError(
-                f"{row.where}: a quote that begins in this row ends on line {row.line + more}, behind what look like "
-                "other rows; close it, or write the text in one line"
+                f"{row.where}: a quote that begins in this row takes in what look like rows, up to line "
+                f"{row.line + more}; close it, or write the text in one line"
             )
 
 
