@@ -414,8 +414,11 @@ def require_same_key(folder: Path, before: Mapping[str, object], key: Mapping[st
     Raises
     ------
     ConfigError
-        If they differ; the message names every difference, with both values where they are short.
+        If they differ; the message names every difference, with both values where they are short. Also if ``before``
+        is no mapping: it was read from a file.
     """
+    if not isinstance(before, Mapping):
+        raise ConfigError(f"{folder} does not say with what settings it was begun: its files are damaged; {advice}")
     now = plain(key)
     changed = [name for name in now if before.get(name) != now[name]]
     if changed:
