@@ -488,14 +488,15 @@ def sync(path: Path) -> None:
 
 
 def _keep_names(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Codec error handler: keep a name's original bytes in UTF-8, escape characters in other encodings."""
+    """Codec error handler: keep a name's original bytes in UTF-8 and ASCII, escape characters in other encodings."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    utf8 = codecs.lookup(error.encoding).name == "utf-8"
+    # ASCII has no meaning for these bytes either, so that nothing is mistaken for them.
+    keeps = codecs.lookup(error.encoding).name in ("utf-8", "ascii")
     written = b""
     for character in error.object[error.start : error.end]:
         code = ord(character)
-        if utf8 and 0xDC80 <= code <= 0xDCFF:
+        if keeps and 0xDC80 <= code <= 0xDCFF:
             written += bytes([code - 0xDC00])
         else:
             written += json.dumps(character)[1:-1].encode("ascii")
