@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from flip.errors import ModelError
 
@@ -133,6 +134,13 @@ def _require_known(given: Mapping[str, object], key: str, where: str, file: Path
         raise ModelError(
             f"{file}: {where}.{key} has {unknown!r}; {', '.join(_KEYWORDS[key])} is allowed there, remove it"
         )
+    if given.get("approximate", "none") not in ("none", "tanh"):
+        raise ModelError(
+            f"{file}: {where}.{key}.approximate is {_shown(given['approximate'])}; none or tanh is allowed"
+        )
+    eps = given.get("eps", 1e-5)
+    if not isinstance(eps, (int, float)) or not 0 <= eps <= 1:
+        raise ModelError(f"{file}: {where}.{key}.eps is {_shown(eps)}; a number from 0 to 1 is allowed")
 
 
 def _require_patches(part: Mapping[str, object], file: Path) -> None:
@@ -153,9 +161,10 @@ def _require_divisor(
         raise ModelError(f"{file}: {where}.{divisor[0]} is {by}, which does not divide {whole[0]} {name}")
 
 
-def _pair(value: object) -> tuple[int, int]:
+def _pair(value: Any) -> tuple[int, int]:
+    """Return the two sides that a checked size has."""
     first, second = value if isinstance(value, list) else (value, value)
-    return int(first), int(second)
+    return first, second
 
 
 def _is_colour(value: object, *, positive: bool, several: bool) -> bool:

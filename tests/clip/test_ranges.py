@@ -83,6 +83,8 @@ def test_an_image_has_no_more_patches_than_memory_holds(folder, vision, count):
         ("vision", {"mlp_ratio": "4"}, "vision_cfg.mlp_ratio is '4'; a number above 0"),
         ("vision", {"act_kwargs": {"a": 1}}, "vision_cfg.act_kwargs has 'a'; approximate is allowed"),
         ("text", {"norm_kwargs": {"p": 1}}, "text_cfg.norm_kwargs has 'p'; eps, "),
+        ("vision", {"act_kwargs": {"approximate": "x"}}, "vision_cfg.act_kwargs.approximate is 'x'; none or tanh"),
+        ("text", {"norm_kwargs": {"eps": "x"}}, "text_cfg.norm_kwargs.eps is 'x'; a number from 0 to 1"),
         ("vision", {"timm_model_name": ".."}, "vision_cfg.timm_model_name is '..'; only the name of an architecture"),
     ],
 )
