@@ -16,7 +16,7 @@ _MOST = {
     "width": 65_536,
     "heads": 1024,
     "head_width": 65_536,
-    "image_size": 8192,
+    "image_size": 4096,
     "patch_size": 1024,
     "context_length": 8192,
     "vocab_size": 4_000_000,
@@ -25,8 +25,8 @@ _MOST = {
     "n_queries": 4096,
     "dim_head": 65_536,
 }
-#: Patches of a photo; 4096 pixels in patches of 16 have as many.
-_MOST_PATCHES = 65_536
+#: Patches of a photo; 2048 pixels in patches of 16 have as many.
+_MOST_PATCHES = 16_384
 _MOST_OF_OTHERS = 4_000_000
 #: Numbers per list, of the settings of an image tower that may be lists.
 _LISTS = {"layers": 4, "image_size": 2, "patch_size": 2}

@@ -36,6 +36,7 @@ def test_an_embedding_s_size_is_a_positive_whole_number(folder, value):
     [
         {"image_size": -32},
         {"image_size": 0},
+        {"image_size": 8192, "patch_size": 1},
         {"image_size": [32, 64, 3]},
         {"layers": "2"},
         {"layers": -1},
@@ -64,14 +65,14 @@ def test_sizes_of_a_text_tower_are_positive_whole_numbers(folder, text):
 @pytest.mark.parametrize(
     ("vision", "count"),
     [
-        ({"image_size": 8192, "patch_size": 1}, "67,108,864"),
-        ({"image_size": [8192, 4096], "patch_size": 8}, "524,288"),
+        ({"image_size": 4096, "patch_size": 1}, "16,777,216"),
+        ({"image_size": [4096, 2048], "patch_size": 8}, "131,072"),
         ({"image_size": 32, "patch_size": 64}, "0"),
     ],
 )
 def test_an_image_has_no_more_patches_than_memory_holds(folder, vision, count):
     write_config(folder, vision=vision)
-    refused(folder, f"vision_cfg.image_size .* make {count} patches; 1 to 65,536 are allowed")
+    refused(folder, f"vision_cfg.image_size .* make {count} patches; 1 to 16,384 are allowed")
 
 
 @pytest.mark.parametrize(
