@@ -414,8 +414,11 @@ def require_same_key(folder: Path, before: Mapping[str, object], key: Mapping[st
     Raises
     ------
     ConfigError
-        If they differ; the message names every difference, with both values where they are short.
+        If they differ; the message names every difference, with both values where they are short. Also if ``before``
+        is no mapping: it was read from a file.
     """
+    if not isinstance(before, Mapping):
+        raise ConfigError(f"{folder} does not say with what settings it was begun: its files are damaged; {advice}")
     now = plain(key)
     changed = [name for name in now if before.get(name) != now[name]]
     if changed:
@@ -485,14 +488,15 @@ def sync(path: Path) -> None:
 
 
 def _keep_names(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Codec error handler: keep a name's original bytes in UTF-8, escape characters in other encodings."""
+    """Codec error handler: keep a name's original bytes in UTF-8 and ASCII, escape characters in other encodings."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    utf8 = codecs.lookup(error.encoding).name == "utf-8"
+    # ASCII has no meaning for these bytes either, so that nothing is mistaken for them.
+    keeps = codecs.lookup(error.encoding).name in ("utf-8", "ascii")
     written = b""
     for character in error.object[error.start : error.end]:
         code = ord(character)
-        if utf8 and 0xDC80 <= code <= 0xDCFF:
+        if keeps and 0xDC80 <= code <= 0xDCFF:
             written += bytes([code - 0xDC00])
         else:
             written += json.dumps(character)[1:-1].encode("ascii")

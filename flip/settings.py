@@ -5,11 +5,14 @@ Standard library only.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import field, fields
 from typing import Any, TypeVar
 
 from flip.errors import ConfigError
+
+_COUNT = re.compile(r"\d{1,9}", re.ASCII)
 
 Settings = TypeVar("Settings")
 
@@ -55,6 +58,11 @@ def in_range(name: str, value: float, low: float, high: float, example: str) -> 
         raise ConfigError(f"{name} {value:g} is outside {low:g} to {high:g}; pass for example {example}")
 
 
+def parse_count(text: str) -> int | None:
+    """Return the number that up to nine digits are, or None for any other text."""
+    return int(text) if _COUNT.fullmatch(text) else None
+
+
 def parse_shots(text: str | None) -> tuple[int | None, ...]:
     """Return the numbers of training photos per class that ``--shots`` names, None for ``all``; () without it.
 
@@ -68,7 +76,8 @@ def parse_shots(text: str | None) -> tuple[int | None, ...]:
     shots: list[int | None] = []
     for item in text.split(","):
         item = item.strip()
-        if item != "all" and not (item.isdigit() and int(item) > 0):
+        count = parse_count(item)
+        if item != "all" and not count:
             raise ConfigError(f"--shots {text!r}: {item!r} is no number of photos; pass for example 1,2,4,8,16,all")
-        shots.append(None if item == "all" else int(item))
+        shots.append(None if item == "all" else count)
     return tuple(shots)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from flip import names
 from flip.errors import ConfigError, near_names
-from flip.settings import option
+from flip.settings import option, parse_count
 
 #: Temperature of the softmax vote, as Wu et al. (CVPR 2018) chose it.
 DEFAULT_TEMPERATURE = 0.07
@@ -71,6 +71,10 @@ class HeadSettings:
         require_word("--text", self.text, names.TEXT_SIDES)
 
 
+#: Values of k that one range may have.
+MOST_KS = 100_000
+
+
 def parse_k(text: str) -> tuple[int, ...] | None:
     """Return the k values that ``-k`` names, or None for ``auto``.
 
@@ -82,11 +86,11 @@ def parse_k(text: str) -> tuple[int, ...] | None:
     if text == "auto":
         return None
     low, colon, high = text.partition(":")
-    try:
-        ks = tuple(range(int(low), int(high) + 1)) if colon else (int(low),)
-    except ValueError:
-        ks = ()
-    if not ks or ks[0] < 1:
+    first, last = parse_count(low.strip()), parse_count((high if colon else low).strip())
+    if first and last and last - first >= MOST_KS:
+        raise ConfigError(f"-k {text!r} has more than {MOST_KS:,} values; pass a shorter range, or auto")
+    ks = tuple(range(first, last + 1)) if first and last else ()
+    if not ks:
         raise ConfigError(f"-k {text!r} is not a number of neighbours; pass a number such as 5, a range 3:20, or auto")
     return ks
 

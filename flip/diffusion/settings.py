@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from flip.errors import ConfigError
 from flip.names import PROMPTS, SAMPLE, SAMPLERS
-from flip.settings import at_least, option
+from flip.settings import at_least, option, parse_count
 
 #: Without ``--strength``, a study begins from photos with this share of noise.
 DEFAULT_STRENGTH = 0.7
@@ -132,10 +132,10 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     width, x, height = text.lower().partition("x")
-    sides = [side for side in (width, height if x else width) if side.isdecimal()]
-    if len(sides) != 2 or not all(int(side) > 0 and int(side) % 8 == 0 for side in sides):
+    sides = [parse_count(side) for side in (width, height if x else width)]
+    if not all(side and side % 8 == 0 for side in sides):
         raise ConfigError(f"--size {text!r} is no size; pass 512 or 512x768, in multiples of 8")
-    return int(sides[0]), int(sides[1])
+    return sides[0] or 0, sides[1] or 0
 
 
 def parse_filter(text: str) -> float | None:

@@ -38,7 +38,7 @@ def may_resume(
     work : sequence of str
         Files and folders beside ``checkpoints`` that hold work of an unfinished run.
     resume, overwrite : bool
-        Refuse a folder without a run; begin a new run whatever the folder holds.
+        Refuse a folder without a run; begin a new run in place of the folder's.
 
     Raises
     ------
@@ -77,8 +77,19 @@ def _is_begun(folder: Path, *, must: bool) -> bool:
 
 
 def begin_run(folder: Path, key: Mapping[str, object], own: Sequence[str]) -> None:
-    """Write what a new run begins with; of an earlier run only its ``own`` files and folders are removed."""
-    for name in (*own, ENVIRONMENT, OLD_CHECKPOINT, CHECKPOINTS):
+    """Write what a new run begins with; of an earlier run only its ``own`` files and folders are removed.
+
+    Raises
+    ------
+    ConfigError
+        If the folder holds files of these names and no run: they are somebody else's.
+    """
+    names = (*own, ENVIRONMENT, OLD_CHECKPOINT, CHECKPOINTS)
+    if not any((folder / name).is_file() for name in (ENVIRONMENT, OLD_CHECKPOINT)):
+        strange = next((name for name in names if (folder / name).exists()), None)
+        if strange is not None:
+            raise ConfigError(f"-o {folder} holds {strange}, which is of no run of flip finetune; pass another folder")
+    for name in names:
         path = folder / name
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     fingerprints = {name: value for name, value in key.items() if name.endswith("fingerprint")}

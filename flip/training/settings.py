@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from flip.errors import ConfigError
-from flip.settings import at_least, in_range, option, parse_shots
+from flip.settings import at_least, in_range, option, parse_count, parse_shots
 
 #: Rank of the low-rank additions that ``--shots`` trains (CLIP-LoRA: Zanella & Ben Ayed, CVPRW 2024), and how often
 #: each photo comes in an epoch then.
@@ -217,8 +217,8 @@ def parse_square(size: str | int | None) -> int | None:
     if size is None:
         return None
     width, x, height = str(size).lower().partition("x")
-    sides = [int(side) for side in (width, height if x else width) if side.isdecimal()]
-    if len(sides) != 2 or not all(side > 0 and side % 8 == 0 for side in sides):
+    sides = [parse_count(side) for side in (width, height if x else width)]
+    if not all(side and side % 8 == 0 for side in sides):
         raise ConfigError(f"--size {size} is no size; pass one number such as 512, a multiple of 8")
     if sides[0] != sides[1]:
         raise ConfigError(f"--size {size} is no square; photos are cut to squares for training: pass one number")

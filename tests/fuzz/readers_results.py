@@ -143,6 +143,14 @@ def read_others(folder: Path) -> Any:
     return [read_embeddings(folder / name) for name in ("list", "array")]
 
 
+def same_embeddings(folder: Path, value: Any, usual: Any) -> str | None:
+    """Rows equal those written; to rounding where nothing says any more that flip wrote them."""
+    if not str(value[-1]).startswith("unknown-"):
+        return equal(folder, value, usual)
+    near = np.allclose(np.frombuffer(value[0], np.float32), np.frombuffer(usual[0], np.float32), atol=1e-6)
+    return equal(folder, [near, *value[1:5]], [True, *usual[1:5]])
+
+
 def make_heads(folder: Path) -> None:
     """A head of several kinds each."""
     train = features().split("train").readable()
@@ -231,7 +239,7 @@ def read_checkpoints(folder: Path) -> Any:
 
 READERS = (
     Reader("cache", make_cache, read_cache, same_cache, writes=True),
-    Reader("embeddings", make_embeddings, read_embeddings, equal),
+    Reader("embeddings", make_embeddings, read_embeddings, same_embeddings),
     Reader("shards", make_shards, read_shards, equal, "t/shards/*", writes=True),
     Reader("embeddings of others", make_others, read_others),
     Reader("heads", make_heads, read_heads, equal, cost=2),

@@ -68,3 +68,28 @@ def test_runs_of_earlier_versions_are_resumed_or_refused_in_one_line(tmp_path):
     (tmp_path / "environment.json").write_text("[]")
     with pytest.raises(CheckpointError, match=r"environment.json is damaged"):
         may(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "open_clip_config.json", "checkpoints/photo.jpg"])
+def test_files_of_the_same_names_are_removed_of_runs_alone(tmp_path, name):
+    own = ("config.json", "open_clip_config.json")
+    theirs = tmp_path / "theirs" / name
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("{}")
+    with pytest.raises(ConfigError, match="which is of no run of flip finetune; pass another folder"):
+        begin_run(tmp_path / "theirs", KEY, own)
+    assert theirs.read_text() == "{}"
+    run = tmp_path / "run"
+    begin_run(run, KEY, own)
+    (run / "config.json").write_text("{}")
+    begin_run(run, KEY, own)
+    assert not (run / "config.json").exists()
+
+
+@pytest.mark.parametrize("begun", [3, "text", None, []])
+def test_a_run_whose_settings_are_damaged_is_one_line(tmp_path, begun):
+    begin_run(tmp_path, KEY, ())
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "environment.json").write_text(json.dumps({"resume_key": begun}))
+    with pytest.raises(ConfigError, match="does not say with what settings it was begun"):
+        may(tmp_path)
