@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flip.clip.fetch import first_line, offline, quiet
 from flip.clip.folder import CONFIG_FILE
 from flip.clip.network import LoadedModel
+from flip.clip.sound import require_floating, require_size, require_values
 from flip.clip.source import Source
 from flip.clip.stage import staged
 from flip.clip.state import read_state
-from flip.data.text import utf8
+from flip.clip.tokenizer import Tokenizer, read_tokenizer
 from flip.device import parameters_without_memory
 from flip.errors import ModelError
 from flip.files import JsonObject
 from flip.reading import read_json
 
 if TYPE_CHECKING:
-    import torch
-
     from flip.clip.network import ClipNetwork
     from flip.clip.state import State
 
@@ -38,25 +37,24 @@ def build_source(name: str, source: Source) -> tuple[LoadedModel, JsonObject]:
     Raises
     ------
     ModelError
-        If configuration and weights do not fit each other, or the weights are damaged.
+        If configuration and weights do not fit each other, or a file is damaged; the message names it.
     """
     weights = source.weights_name + ("" if name == source.weights_name else f" of {name}")
     state = read_state(source.weights)
-    if source.convert is not None:
-        state = source.convert(state)
-    try:
-        # transformers ties parameters to each other, and they have to stay so.
-        network, tokenize = _build(source, empty=source.text_tower is None)
+    damaged = (
+        f"the weights {weights} cannot be loaded",
+        "fetch the file again, or check that it belongs to the configuration",
+    )
+    with _blaming(*damaged):
+        if source.convert is not None:
+            state = source.convert(state)
+    require_size(source.model_cfg, state, source.config, weights)
+    # transformers ties parameters to each other, and they have to stay so.
+    network, tokenize = _build(source, empty=source.text_tower is None)
+    require_floating(network, state, weights)
+    with _blaming(*damaged):
         _put_state(network, state)
-    except ModelError:
-        raise
-    except Exception as e:
-        raise ModelError(
-            f"the weights {weights} cannot be loaded ({_reason(e)}); "
-            "fetch the file again, or check that it belongs to the configuration"
-        ) from e
-    if not all(_is_finite(parameter) for parameter in network.parameters()):
-        raise ModelError(f"the weights {weights} hold NaN or infinity; take an earlier checkpoint")
+    require_values(network, weights)
     return _finished(network, tokenize)
 
 
@@ -69,15 +67,34 @@ def build_random(source: Source, seed: int) -> tuple[LoadedModel, JsonObject]:
         return _finished(*_build(source, empty=False))
 
 
-def _build(source: Source, *, empty: bool) -> tuple[ClipNetwork, Callable[[list[str]], torch.Tensor]]:
-    import open_clip
-
+def _build(source: Source, *, empty: bool) -> tuple[ClipNetwork, Tokenizer]:
     files = source.model_cfg, source.preprocess_cfg, source.tokenizer, source.text_tower
+    tower = f" and {source.text_tower}" if source.text_tower else ""
+    described = f"{source.config}{tower}: open_clip cannot make the network that model_cfg describes"
     with _ONE_AT_A_TIME, staged(*files) as folder, offline(), quiet():
         content = read_json(folder / CONFIG_FILE)
-        network = _empty_network(content["model_cfg"]) if empty else _make_network(content["model_cfg"])
-        _set_preprocessing(network, content["preprocess_cfg"])
-        return network, open_clip.get_tokenizer(f"local-dir:{folder}")
+        with _blaming(described, "correct it, or fetch the file again"):
+            network = _empty_network(content["model_cfg"]) if empty else _make_network(content["model_cfg"])
+            _set_preprocessing(network, content["preprocess_cfg"])
+        tokenize = Tokenizer(read_tokenizer(source, folder), source, _vocabulary(network))
+        # A tokenizer may be read and unable to encode.
+        tokenize(["a photo"])
+        return network, tokenize
+
+
+@contextlib.contextmanager
+def _blaming(what: str, advice: str) -> Iterator[None]:
+    """Raise errors of libraries as a ModelError of one line."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as e:
+        raise ModelError(f"{what} ({_reason(e)}); {advice}") from e
+
+
+def _vocabulary(network: ClipNetwork) -> int:
+    return int(getattr(getattr(network, "text", network), "vocab_size", 0) or 0)
 
 
 def _make_network(model_cfg: JsonObject) -> ClipNetwork:
@@ -121,7 +138,7 @@ def _set_preprocessing(network: ClipNetwork, preprocess_cfg: JsonObject) -> None
     open_clip.set_model_preprocess_cfg(network, whole | {"size": network.visual.image_size})
 
 
-def _finished(network: ClipNetwork, tokenize: Callable[..., torch.Tensor]) -> tuple[LoadedModel, JsonObject]:
+def _finished(network: ClipNetwork, tokenize: Tokenizer) -> tuple[LoadedModel, JsonObject]:
     import open_clip
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
@@ -129,21 +146,8 @@ def _finished(network: ClipNetwork, tokenize: Callable[..., torch.Tensor]) -> tu
     preprocess = image_transform_v2(PreprocessCfg(**preprocess_cfg), is_train=False)
 
     context_length = int(getattr(tokenize, "context_length", 0) or 0)
-    loaded = LoadedModel(network.eval().requires_grad_(False), preprocess, _AnyTexts(tokenize), context_length)
+    loaded = LoadedModel(network.eval().requires_grad_(False), preprocess, tokenize, context_length)
     return loaded, preprocess_cfg
-
-
-class _AnyTexts:
-    """A tokenizer that also takes names that are not UTF-8."""
-
-    def __init__(self, tokenize: Callable[..., torch.Tensor]) -> None:
-        self._tokenize = tokenize
-
-    def __call__(self, texts: list[str], **options: Any) -> torch.Tensor:
-        return self._tokenize([utf8(text) for text in texts], **options)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._tokenize, name)
 
 
 def _put_state(network: ClipNetwork, state: State) -> None:
@@ -165,13 +169,6 @@ def _state_for_open_clip(state: State) -> Iterator[None]:
         yield
     finally:
         open_clip.factory.load_state_dict = read
-
-
-def _is_finite(values: torch.Tensor) -> bool:
-    import torch
-
-    # The sum is quick, and finite only where all of them are; that of finite values may overflow.
-    return bool(torch.isfinite(values.sum())) or bool(torch.isfinite(values).all())
 
 
 def _reason(error: Exception) -> str:

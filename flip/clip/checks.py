@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from flip.clip.ranges import check_plain, check_preprocessing, check_tower, check_whole
 from flip.errors import ModelError
 from flip.files import JsonObject
 from flip.reading import parse_json, read_bytes
@@ -32,11 +33,9 @@ _MODEL_KEYS = (
 )
 #: Keyword arguments of open_clip's tokenizers that only change how text is cleaned and cut.
 _TOKENIZER_KEYS = ("clean", "strip_sep_token", "language", "additional_special_tokens", "reduction_mask")
+#: An architecture of timm, with a tag or without.
+_ARCHITECTURE = re.compile(r"([A-Za-z0-9][\w-]*(\.[\w-]+)*)?")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-
-#: The largest of each number; more would be a mistake or an attack on memory.
-_MOST = {"layers": 512, "width": 65_536, "heads": 1024, "image_size": 8192, "patch_size": 1024, "embed_dim": 65_536}
-_MOST_OF_OTHERS = 4_000_000
 
 
 def read_json(file: Path) -> JsonObject:
@@ -108,7 +107,8 @@ def check_model_cfg(model_cfg: object, file: Path, *, vision: Iterable[str], tex
             _check_part(model_cfg[part], part, known, file)
     for key, value in model_cfg.items():
         if not key.endswith("_cfg"):
-            _check_value(key, value, "model_cfg", file)
+            check_plain(key, value, "model_cfg", file)
+            check_whole(key, value, "model_cfg", file)
     return model_cfg
 
 
@@ -123,7 +123,8 @@ def check_preprocess_cfg(preprocess_cfg: object, file: Path) -> JsonObject:
     if not isinstance(preprocess_cfg, dict):
         raise ModelError(f"{file}: preprocess_cfg is a {type(preprocess_cfg).__name__}; it must be an object")
     for key, value in preprocess_cfg.items():
-        _check_value(key, value, "preprocess_cfg", file)
+        check_plain(key, value, "preprocess_cfg", file)
+    check_preprocessing(preprocess_cfg, file)
     return preprocess_cfg
 
 
@@ -149,27 +150,17 @@ def _check_part(part: object, where: str, known: Iterable[str], file: Path) -> N
             if not isinstance(value, dict):
                 raise ModelError(f"{file}: {where}.{key} is a {type(value).__name__}; it must be an object")
             _known_keys(value, _TOKENIZER_KEYS, f"{where}.{key}", file)
-        if key == "timm_model_name" and not re.fullmatch(r"[\w.-]*", str(value or "")):
+        if key == "timm_model_name" and not _ARCHITECTURE.fullmatch(str(value or "")):
             raise ModelError(f"{file}: {where}.{key} is {value!r}; only the name of an architecture is allowed there")
         if key in ("tokenizer_kwargs", "act_kwargs", "norm_kwargs") and isinstance(value, dict):
             for inner, setting in value.items():
-                _check_value(inner, setting, f"{where}.{key}", file)
+                check_plain(inner, setting, f"{where}.{key}", file)
         else:
-            _check_value(key, value, where, file)
+            check_plain(key, value, where, file)
+    check_tower(part, where, file)
 
 
 def _known_keys(part: Mapping[str, object], known: Iterable[str], where: str, file: Path) -> None:
     unknown = sorted(set(part) - set(known))
     if unknown:
         raise ModelError(f"{file}: {where} has {unknown[0]!r}, which open_clip does not know; remove it")
-
-
-def _check_value(key: str, value: object, where: str, file: Path) -> None:
-    values = value if isinstance(value, list) else [value]
-    for item in values:
-        if item is not None and not isinstance(item, (bool, int, float, str)):
-            raise ModelError(
-                f"{file}: {where}.{key} holds a {type(item).__name__}; a number, a text or a list is allowed"
-            )
-        if isinstance(item, (int, float)) and not abs(item) <= _MOST.get(key, _MOST_OF_OTHERS):
-            raise ModelError(f"{file}: {where}.{key} is {item:g}, more than any model has")

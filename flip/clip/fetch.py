@@ -15,6 +15,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flip.errors import reason_of
+
+log = logging.getLogger(__name__)
+
 #: Seconds that may pass before a network that does not answer is taken as absent.
 PATIENCE = 3.0
 
@@ -28,7 +32,12 @@ def cached_file(repository: str, names: Sequence[str]) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     for name in names:
-        found = try_to_load_from_cache(repository, name)
+        try:
+            found = try_to_load_from_cache(repository, name)
+        except (OSError, ValueError) as e:
+            # It reads the name of the revision, and looks for a folder of that name.
+            log.warning("%s in %s is damaged (%s); it counts as absent", repository, cache_place(), reason_of(e))
+            return None
         if isinstance(found, str) and Path(found).is_file():
             return Path(found)
     return None

@@ -40,6 +40,7 @@ _PREFERRED = (
     "pytorch_model.pth",
     "model.pth",
 )
+_REVISION = re.compile(r"[A-Za-z0-9][\w.-]{0,127}")
 _PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.\w+)")
 
 
@@ -169,10 +170,19 @@ def _no_model(folder: Path) -> str:
 
 def _snapshot(folder: Path) -> Path:
     """Return the snapshot that a repository's folder in the Hugging Face cache names as ``main``."""
+    main, snapshots = folder / "refs" / "main", folder / "snapshots"
     try:
-        return folder / "snapshots" / read_bytes(folder / "refs" / "main").decode().strip()
-    except (OSError, ValueError):
+        revision = read_bytes(main).decode("latin-1").strip()
+    except OSError:
         return folder
+    if not snapshots.is_dir():
+        return folder
+    if not _REVISION.fullmatch(revision):
+        raise ModelError(
+            f"{main} holds {revision[:40]!r} and not the name of a revision; fetch the repository again, or pass a "
+            f"folder in {snapshots}"
+        )
+    return snapshots / revision
 
 
 def _missing(file: Path) -> str:

@@ -49,6 +49,8 @@ class Source:
         ``config.json`` of a text tower of transformers.
     convert : callable or None
         Brings the tensors under open_clip's names.
+    config : str
+        The configuration as messages call it.
     """
 
     model_cfg: JsonObject
@@ -58,6 +60,7 @@ class Source:
     tokenizer: Path | None = None
     text_tower: Path | None = None
     convert: Callable[[State], State] | None = None
+    config: str = "open_clip's configuration"
 
     @property
     def weights_name(self) -> str:
@@ -97,7 +100,9 @@ def config_source(file: Path) -> Source:
     content = content if "model_cfg" in content else {"model_cfg": content}
     model_cfg = check_model_cfg(content["model_cfg"], file, **_known_keys())
     preprocess_cfg = check_preprocess_cfg(content.get("preprocess_cfg") or {}, file)
-    return _with_text_side(Source(model_cfg, preprocess_cfg, (), ()), file.parent, fetch=False, file=file)
+    return _with_text_side(
+        Source(model_cfg, preprocess_cfg, (), (), config=str(file)), file.parent, fetch=False, file=file
+    )
 
 
 def hub_source(name: str) -> Source:
@@ -149,7 +154,7 @@ def _folder(files: ModelFiles, config: Path, *, fetch: bool) -> Source:
         return _transformers(files, config, content)
     model_cfg = check_model_cfg(content.get("model_cfg"), config, **_known_keys())
     preprocess_cfg = check_preprocess_cfg(content.get("preprocess_cfg") or {}, config)
-    source = Source(model_cfg, preprocess_cfg, files.weights, files.all)
+    source = Source(model_cfg, preprocess_cfg, files.weights, files.all, config=str(config))
     return _with_text_side(source, None if fetch else config.parent, fetch=fetch, file=config)
 
 
@@ -162,9 +167,8 @@ def _transformers(files: ModelFiles, config: Path, content: JsonObject) -> Sourc
     except (TypeError, ValueError, ArithmeticError, AttributeError, KeyError) as e:
         raise ModelError(f"{config} is not transformers' configuration of a CLIPModel ({e}); fetch it again") from e
     model_cfg = check_model_cfg(converted, config, **_known_keys())
-    source = Source(
-        model_cfg, check_preprocess_cfg(preprocess_cfg, preprocessor), files.weights, files.all, convert=clip_state
-    )
+    preprocess_cfg = check_preprocess_cfg(preprocess_cfg, preprocessor)
+    source = Source(model_cfg, preprocess_cfg, files.weights, files.all, convert=clip_state, config=str(config))
     if _has_tokenizer(config.parent):
         model_cfg["text_cfg"]["hf_tokenizer_name"] = "the model's own"
         return replace(source, tokenizer=config.parent)
@@ -181,7 +185,7 @@ def _bare(files: ModelFiles, arch: str | None) -> Source:
     if arch is None:
         arch = guess_architecture(read_state(files.weights), file, openai=is_torchscript(file))
         log.info("%s is taken for %s by the shapes of its tensors", file, arch)
-    source = Source(architecture(arch), _usual_preprocessing(arch), files.weights, files.all)
+    source = Source(architecture(arch), _usual_preprocessing(arch), files.weights, files.all, config=f"--arch {arch}")
     return _with_text_side(source, None, fetch=True, file=file)
 
 

@@ -63,7 +63,7 @@ def embed_ahead(
         If a worker loads another model than this process, or fails.
     """
     if has_siblings():
-        raise ConfigError("--engine ray starts its own workers; start flip without accelerate launch")
+        raise ConfigError("--engine ray starts its own workers; leave accelerate launch out")
     with extractor.open_cache() as cache:
         missing = extractor.missing(dataset, cache)
         if progress:

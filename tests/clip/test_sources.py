@@ -444,3 +444,24 @@ def test_a_clip_model_with_clip_s_own_tokenizer_reads_texts_as_open_clip_does(tm
     assert type(model.tokenize._tokenize).__name__ == "HFTokenizer"
     assert model.tokenize.tokenizer is model.tokenize._tokenize.tokenizer
     assert model.encode_texts(TEXTS) == pytest.approx(without, abs=1e-6)
+
+
+@pytest.mark.parametrize("content", [b"a\0b", b"../../elsewhere", b"\xff\xfe", b"", b"ab\ncd", b"a" * 300])
+def test_a_hub_cache_whose_revision_is_damaged(tiny_model, tmp_path, monkeypatch, content):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    snapshot = write_hub_cache(tmp_path / "hub", "org/model", tiny_model)
+    repository = snapshot.parent.parent
+    (repository / "refs" / "main").write_bytes(content)
+    with pytest.raises(ModelError, match=r"refs/main holds .* and not the name of a revision") as e:
+        load_model(str(repository))
+    assert "\n" not in str(e.value)
+    with pytest.raises(ModelError, match="hf-hub:org/model is not on this machine"):
+        load_model("hf-hub:org/model")
+    assert load_model(str(snapshot)).dim == 32
+
+
+def test_a_model_folder_with_a_folder_of_that_name_is_no_hub_cache(tmp_path):
+    folder = write_model(tmp_path / "m")
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_bytes(b"a\0b")
+    assert load_model(str(folder)).dim == 32
