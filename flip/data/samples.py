@@ -94,7 +94,7 @@ def expand(pattern: str) -> list[str]:
 
 
 def count_paths(pattern: str) -> int:
-    """Return how many paths a pattern stands for, without making them; steps of ranges are taken as 1.
+    """Return the number of paths that a pattern stands for, without making them; steps of ranges are taken as 1.
 
     Braces that are not closed count as nothing.
     """

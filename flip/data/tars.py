@@ -108,7 +108,7 @@ class _Headers:
 
 
 def _why(error: BaseException) -> str:
-    """Return what is wrong with a tar's headers."""
+    """Return the reason why a tar's headers cannot be read."""
     if isinstance(error, RecursionError):
         return "a chain of headers without a file"
     return "a number that no tar has" if isinstance(error, OverflowError) else str(error)
