@@ -69,7 +69,7 @@ REFUSED = [
     # No photos.
     (["notes/a.txt"], "no layout fits"),
     (["wren/1.nef", "gull/1.nef"], "no layout fits"),
-    (["a.tar", "b.tar"], "no layout fits"),
+    (["a.tar", "b.tar"], "no tar that can be read"),
     ([".hidden/1.jpg"], "hidden files only"),
 ]
 

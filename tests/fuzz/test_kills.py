@@ -16,6 +16,7 @@ def test_a_killed_embedding_goes_on_to_the_same_table(tmp_path: Path) -> None:
     assert survive(Ground(tmp_path), COMMANDS[0], 1, random.Random(1)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_processes_on_one_cache_are_not_harmed_by_the_death_of_one() -> None:
     assert races.main(1, seed=3) == []
