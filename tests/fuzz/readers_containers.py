@@ -1,14 +1,10 @@
-"""Readers of tars of photos, of embeddings that flip did not write, and of the parts of shards."""
+"""Readers of tars of photos, and of embeddings that flip did not write."""
 
 from __future__ import annotations
 
 import io
 import json
-import logging
-import os
-import shutil
 import tarfile
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +14,10 @@ import pyarrow.parquet as pq
 
 from flip.data.images import decode_image
 from flip.data.open import open_dataset
-from flip.embed.joining import join_shards
-from flip.embed.shard_writer import write_shard
-from flip.embed.sharding import Shard
 from flip.embed.table import read_table_features
 from flip.errors import DataError
-from tests.embed.plain_encoder import extractor
 from tests.fuzz.campaign import Reader
-from tests.fuzz.readers_data import CLASSES, equal, opened, photo, picture, summary, text
+from tests.fuzz.readers_data import CLASSES, opened, picture, summary, text
 
 
 def make_tar(folder: Path) -> None:
@@ -107,29 +99,10 @@ def read_vectors_of(name: str = "") -> Any:
     return read
 
 
-def make_shards(folder: Path) -> None:
-    """The parts of two shards of six photos."""
-    data = folder.parent / "photos of shards"
-    for i in range(6):
-        photo(data / CLASSES[i % 3] / f"{i}.png", i)
-    logging.getLogger("flip").setLevel(logging.ERROR)
-    for i in range(2):
-        write_shard(folder, open_dataset(data), extractor(folder.parent / "cache of shards"), Shard(i, 2))
-
-
-def read_shards(folder: Path) -> Any:
-    """Join a copy of them, and read the table."""
-    with tempfile.TemporaryDirectory() as copy:
-        there = Path(shutil.copytree(folder, Path(copy) / "parts", symlinks=True, copy_function=os.link))
-        join_shards(there)
-        return read_vectors_of()(there)
-
-
 READERS = (
     Reader("webdataset", make_tar, read_tar, cost=2),
     Reader("webdataset listing", make_tar, opened("train-0000.tar"), places=1),
     Reader("vector column", make_vector_column, read_vectors_of("table.parquet")),
     Reader("vector array", make_array, read_vectors_of("table.npy")),
     Reader("clip-retrieval", make_clip_retrieval, read_vectors_of()),
-    Reader("shards", make_shards, read_shards, equal, cost=4),
 )

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from flip.classify.classifier import load_classifier, make_head
@@ -127,22 +125,6 @@ def read_shards(folder: Path) -> Any:
     return read_embeddings(folder / "t")
 
 
-def make_others(folder: Path) -> None:
-    """Embeddings that other programs wrote: lists in Parquet, and an array with a table beside it."""
-    cells = {"path": [f"{i}.jpg" for i in range(N)], "label": [CLASSES[i % 3] for i in range(N)]}
-    for name in ("list", "array"):
-        (folder / name).mkdir()
-    pq.write_table(pa.table({**cells, "emb": list(rows())}), folder / "list" / "t.parquet")
-    np.save(folder / "array" / "t.npy", rows())
-    lines = [",".join(row) for row in zip(*cells.values(), strict=True)]
-    (folder / "array" / "t.csv").write_text("\n".join(["path,label", *lines]) + "\n")
-
-
-def read_others(folder: Path) -> Any:
-    """Read the rows and the features of both."""
-    return [read_embeddings(folder / name) for name in ("list", "array")]
-
-
 def same_embeddings(folder: Path, value: Any, usual: Any) -> str | None:
     """Rows equal those written; to rounding where nothing says any more that flip wrote them."""
     if not str(value[-1]).startswith("unknown-"):
@@ -241,7 +223,6 @@ READERS = (
     Reader("cache", make_cache, read_cache, same_cache, writes=True),
     Reader("embeddings", make_embeddings, read_embeddings, same_embeddings),
     Reader("shards", make_shards, read_shards, equal, "t/shards/*", writes=True),
-    Reader("embeddings of others", make_others, read_others),
     Reader("heads", make_heads, read_heads, equal, cost=2),
     Reader("runs", make_runs, read_the_runs),
     Reader("augmented", make_augmented, read_augmented, cost=2),
