@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +34,17 @@ class Block(NamedTuple):
     language: str
     text: str
     output: str | None = None
+
+
+def write_birds(folder: Path, squares: Path) -> Path:
+    """Write data/birds into a folder, as the README has it: class folders of photos; return the folder."""
+    for split in ("train", "test"):
+        for kind in (squares / split).iterdir():
+            target = folder / "data" / "birds" / kind.name
+            target.mkdir(parents=True, exist_ok=True)
+            for photo in kind.iterdir():
+                shutil.copy(photo, target / f"{split}{photo.name}")
+    return folder
 
 
 def blocks(page: Path, *languages: str) -> list[Block]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.documents import PAGES, ROOT, blocks
+from tests.documents import PAGES, ROOT, blocks, write_birds
 
 #: Whole commands in fresh processes: minutes on a busy machine.
 pytestmark = pytest.mark.timeout(1200)
@@ -21,13 +21,7 @@ CONTRIBUTING = (ROOT / "docs" / "contributing.md").read_text()
 @pytest.fixture
 def folder(tmp_path, tiny_model, squares):
     """A folder with data/birds, as the README has it: class folders of photos."""
-    for split in ("train", "test"):
-        for kind in (squares / split).iterdir():
-            target = tmp_path / "data" / "birds" / kind.name
-            target.mkdir(parents=True, exist_ok=True)
-            for photo in kind.iterdir():
-                shutil.copy(photo, target / f"{split}{photo.name}")
-    return tmp_path
+    return write_birds(tmp_path, squares)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import os
 import pty
 import re
 import shlex
-import shutil
 import struct
 import subprocess
 import sys
@@ -22,7 +21,7 @@ import typer
 from typer.main import get_command
 
 from flip.cli.app import app
-from tests.documents import PAGES, ROOT, Block, blocks, commands
+from tests.documents import PAGES, ROOT, Block, blocks, commands, write_birds
 
 #: Whole commands in fresh processes: minutes on a busy machine.
 pytestmark = pytest.mark.timeout(1200)
@@ -62,13 +61,7 @@ def identity(page: Path) -> str:
 @pytest.fixture
 def folder(tmp_path: Path, squares: Path) -> Path:
     """A folder with data/birds, as the README has it: class folders of photos."""
-    for split in ("train", "test"):
-        for kind in (squares / split).iterdir():
-            target = tmp_path / "data" / "birds" / kind.name
-            target.mkdir(parents=True, exist_ok=True)
-            for photo in kind.iterdir():
-                shutil.copy(photo, target / f"{split}{photo.name}")
-    return tmp_path
+    return write_birds(tmp_path, squares)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if examples(page)], ids=identity)
