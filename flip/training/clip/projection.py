@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -117,71 +118,62 @@ def relative_length(start: torch.Tensor, bias: torch.Tensor | None, entering: to
     return float(entering.norm(dim=1).mean() / leaving.norm(dim=1).mean())
 
 
-def projection_loss(
-    weight: torch.Tensor,
-    start: torch.Tensor,
-    bias: torch.Tensor | None,
-    entering: torch.Tensor,
-    targets: torch.Tensor,
-    shares: torch.Tensor,
-    class_embeddings: torch.Tensor,
-    scale: float,
-    strength: float,
-) -> torch.Tensor:
-    """Return the objective of this module, with a weight for each photo.
+class Problem(NamedTuple):
+    """The photos, the classes and the map that a projection is fitted from.
 
-    Parameters
+    Attributes
     ----------
-    weight, start : float tensors of shape (d, p)
-        W and W₀.
+    start : float tensor of shape (d, p)
+        W₀.
     bias : float tensor of shape (d,) or None
     entering : float tensor of shape (n, p)
         Features of the trunk.
     targets : int tensor of shape (n,)
     shares : float tensor of shape (n,)
-        Weights that sum to 1; all 1/n for the plain mean.
+        Weights of the photos that sum to 1; all 1/n for the plain mean.
     class_embeddings : float tensor of shape (c, d)
         Unit rows.
     scale : float
         Of the logits.
     strength : float
-        λ g².
+        Factor of the squared distance from W₀: λ g² in :func:`projection_loss`, λ in :func:`fit_projection`.
     """
-    image = normalize(linear(entering, weight, bias), dim=-1)
-    losses = cross_entropy(scale * image @ class_embeddings.T, targets, reduction="none")
-    return (shares * losses).sum() + strength * (weight - start).square().sum()
+
+    start: torch.Tensor
+    bias: torch.Tensor | None
+    entering: torch.Tensor
+    targets: torch.Tensor
+    shares: torch.Tensor
+    class_embeddings: torch.Tensor
+    scale: float
+    strength: float
 
 
-def fit_projection(
-    start: torch.Tensor,
-    bias: torch.Tensor | None,
-    entering: torch.Tensor,
-    targets: torch.Tensor,
-    shares: torch.Tensor,
-    class_embeddings: torch.Tensor,
-    scale: float,
-    strength: float,
-    iterations: int = ITERATIONS,
-) -> tuple[torch.Tensor, float]:
-    """Return the projection (d, p) that minimises :func:`projection_loss` from ``start`` on, and its loss.
+def projection_loss(weight: torch.Tensor, problem: Problem) -> torch.Tensor:
+    """Return the objective of this module at a projection W (d, p), with a weight for each photo."""
+    image = normalize(linear(problem.entering, weight, problem.bias), dim=-1)
+    logits = problem.scale * image @ problem.class_embeddings.T
+    losses = cross_entropy(logits, problem.targets, reduction="none")
+    return (problem.shares * losses).sum() + problem.strength * (weight - problem.start).square().sum()
 
-    ``strength`` is λ here. Features are first brought to the length of what the projection makes of them, which g² in
-    the loss amounts to, and which makes the fit fast.
+
+def fit_projection(problem: Problem, iterations: int = ITERATIONS) -> tuple[torch.Tensor, float]:
+    """Return the projection (d, p) that minimises :func:`projection_loss`, from W₀ on, and its loss.
+
+    Features are first brought to the length of what the projection makes of them, which g² in the loss amounts to, and
+    which makes the fit fast.
     """
-    length = relative_length(start, bias, entering)
-    start, entering = start * length, entering / length
-    weight = start.clone().requires_grad_()
+    length = relative_length(problem.start, problem.bias, problem.entering)
+    problem = problem._replace(start=problem.start * length, entering=problem.entering / length)
+    weight = problem.start.clone().requires_grad_()
     optimizer = torch.optim.LBFGS([weight], max_iter=iterations, history_size=10, line_search_fn="strong_wolfe")
-
-    def loss() -> torch.Tensor:
-        return projection_loss(weight, start, bias, entering, targets, shares, class_embeddings, scale, strength)
 
     def closure() -> float:
         optimizer.zero_grad()
-        value = loss()
+        value = projection_loss(weight, problem)
         value.backward()  # type: ignore[no-untyped-call]
         return float(value.detach())
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
     with torch.no_grad():
-        return weight.detach() / length, float(loss())
+        return weight.detach() / length, float(projection_loss(weight, problem))

@@ -14,7 +14,7 @@ from flip.device import Placement
 from flip.errors import DataError
 from flip.training.clip.averaging import Scorer
 from flip.training.clip.examples import Examples
-from flip.training.clip.projection import STRENGTH, find_projection, fit_projection
+from flip.training.clip.projection import STRENGTH, Problem, find_projection, fit_projection
 from flip.training.clip.state import TrainingState
 from flip.training.clip.validation import Validation, class_embeddings, embed_photos
 
@@ -80,7 +80,7 @@ class ProjectionTrainer:
         projection = find_projection(network.visual, self.model.name)
         entering, rows = self._features()
         texts = class_embeddings(self.model, self._scorer.prompts, self._placement)
-        weight, loss = fit_projection(
+        problem = Problem(
             projection.weight,
             projection.bias,
             entering.to(device),
@@ -90,6 +90,7 @@ class ProjectionTrainer:
             self.model.logit_scale,
             self.strength,
         )
+        weight, loss = fit_projection(problem)
         projection.put(weight)
         network.eval()
         self.state.step = self.state.best_epoch = 1

@@ -14,7 +14,7 @@ from flip.clip.model import load_model
 from flip.data.open import open_dataset
 from flip.errors import ConfigError, DataError
 from flip.studies.few_shot import draws
-from flip.training.clip.projection import find_projection, fit_projection, projection_loss, relative_length
+from flip.training.clip.projection import Problem, find_projection, fit_projection, projection_loss, relative_length
 from flip.training.clip.run import train_clip
 from flip.training.clip.validation import split_few_shot
 from flip.training.settings import ClipSettings, Hardware
@@ -59,7 +59,7 @@ def test_the_objective_is_the_equation(scale, strength):
     arrays = problem()
     weight = arrays["start"] + np.random.default_rng(1).normal(size=arrays["start"].shape)
     ours = projection_loss(
-        torch.tensor(weight), *(torch.tensor(a) for a in arrays.values()), scale=scale, strength=strength
+        torch.tensor(weight), Problem(*(torch.tensor(a) for a in arrays.values()), scale=scale, strength=strength)
     )
     assert float(ours) == pytest.approx(direct(weight, *arrays.values(), scale, strength), rel=1e-12)
 
@@ -67,27 +67,27 @@ def test_the_objective_is_the_equation(scale, strength):
 @pytest.mark.parametrize("strength", [0.2, 1.0, 5.0])
 def test_the_fit_is_a_minimum(strength):
     arrays = {name: torch.tensor(a) for name, a in problem().items()}
-    weight, loss = fit_projection(**arrays, scale=10.0, strength=strength)
+    weight, loss = fit_projection(Problem(**arrays, scale=10.0, strength=strength))
     length = relative_length(arrays["start"], arrays["bias"], arrays["entering"])
     moved, strength = weight.clone().requires_grad_(), strength * length**2
-    reached = projection_loss(moved, **arrays, scale=10.0, strength=strength)
+    reached = projection_loss(moved, Problem(**arrays, scale=10.0, strength=strength))
     reached.backward()
     assert float(moved.grad.abs().max()) < 1e-3
     assert loss == pytest.approx(float(reached.detach()))
-    assert loss < float(projection_loss(arrays["start"], **arrays, scale=10.0, strength=strength))
+    assert loss < float(projection_loss(arrays["start"], Problem(**arrays, scale=10.0, strength=strength)))
 
 
 @pytest.mark.parametrize("factor", [0.01, 3.0, 100.0])
 def test_the_units_of_the_features_do_not_matter(factor):
     arrays = {name: torch.tensor(a) for name, a in problem().items()}
     other = arrays | {"entering": factor * arrays["entering"], "start": arrays["start"] / factor}
-    ours, theirs = (fit_projection(**a, scale=10.0, strength=1.0)[0] for a in (arrays, other))
+    ours, theirs = (fit_projection(Problem(**a, scale=10.0, strength=1.0))[0] for a in (arrays, other))
     assert torch.allclose(ours, factor * theirs, atol=1e-4)
 
 
 def test_a_great_strength_changes_nothing():
     arrays = {name: torch.tensor(a) for name, a in problem().items()}
-    weight, _ = fit_projection(**arrays, scale=10.0, strength=1e6)
+    weight, _ = fit_projection(Problem(**arrays, scale=10.0, strength=1e6))
     assert torch.allclose(weight, arrays["start"], atol=1e-4)
 
 
