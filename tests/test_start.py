@@ -76,14 +76,22 @@ def test_names_and_settings_load_nothing_heavy(module):
     run_fresh(f"import {module}", typer=False)
 
 
-@pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_threads_wait_without_spinning_unless_told_otherwise(given, expected, monkeypatch):
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "PASSIVE 2000"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE None"),
+        ({"GOMP_SPINCOUNT": "0"}, "None 0"),
+    ],
+)
+def test_threads_wait_with_little_spinning_unless_told_otherwise(given, expected, monkeypatch):
     """It is set before a library that reads it is loaded: run_fresh checks that none is."""
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    if given:
-        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
     code = (
         "import os\nfrom flip.cli.app import main\ntry:\n    main(['--version'])\nexcept SystemExit as e:\n"
-        "    assert not e.code\nprint(os.environ['OMP_WAIT_POLICY'])"
+        "    assert not e.code\nprint(*map(os.environ.get, ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT')))"
     )
     assert run_fresh(code).splitlines()[-1] == expected
