@@ -18,6 +18,8 @@ from PIL import Image
 
 # Before any library reads it: the tests touch no network.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# One test process per core: threads of one that spin while they wait hold up the other.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 for _name in ("FLIP_MODEL", "FLIP_DATA", "FLIP_DEBUG"):
     os.environ.pop(_name, None)
 # Not the user's own.
