@@ -133,6 +133,8 @@ class Row(NamedTuple):
 
     def _box(self, column: str, columns: tuple[str, ...]) -> Box | None:
         value = self.cells.get(column)
+        if value is None and not any(name in self.cells for name in columns):
+            return None
         if isinstance(value, str):
             value = value.strip().strip("[]()").replace(",", " ").split()
         numbers = [self.text(name) for name in columns] if value is None else _items(value)

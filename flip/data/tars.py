@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, Self, cast
 
 import numpy as np
 
@@ -35,6 +36,12 @@ _MOST_PLACE = (1 << 63) - 1
 _BROKEN = (tarfile.TarError, ValueError, EOFError, OverflowError, RecursionError)
 
 _BLOCK = tarfile.BLOCKSIZE
+
+#: A number in a header.
+_OCTAL = re.compile(rb" *([0-7]+)[ \0]+")
+
+#: A name that pathlib would leave as it is: no part is empty or begins with a dot.
+_PLAIN_NAME = re.compile(r"(?:[^/\\\0.][^/\\\0]*/)*[^/\\\0.][^/\\\0]*")
 
 
 class Member(NamedTuple):
@@ -68,7 +75,7 @@ def tar_members(file: Path, suffixes: Sequence[str], ledger: Ledger) -> Iterator
             _require_uncompressed(file, stream.read(8))
             stream.seek(0)
             headers = _Headers(stream)
-            with tarfile.open(fileobj=cast(Any, headers), mode="r:", errors="surrogateescape") as tar:
+            with tarfile.open(fileobj=cast(Any, headers), mode="r:", errors="surrogateescape", tarinfo=_Header) as tar:
                 for info in _headers(file, tar, headers, ledger):
                     name = _name(file, info, ledger)
                     if name is not None:
@@ -79,6 +86,25 @@ def tar_members(file: Path, suffixes: Sequence[str], ledger: Ledger) -> Iterator
         raise DataError(f"{file} cannot be read: {reason_of(error)}") from error
     except _BROKEN as error:
         raise DataError(f"{file} is no tar that can be read ({_why(error)}); pack it again") from error
+
+
+class _Header(tarfile.TarInfo):
+    """A header of which, of a plain file with a short name, no more is decoded than its name and size.
+
+    The library decodes sixteen fields, which is most of the time that listing a tar takes.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Return the header of a block; what is not plain, or broken, is the library's."""
+        size, checksum = _OCTAL.fullmatch(buf, 124, 136), _OCTAL.fullmatch(buf, 148, 156)
+        plain = len(buf) == _BLOCK and buf[156:157] == tarfile.REGTYPE and not buf[345]
+        # The checksum is the sum of the bytes, its own taken for spaces.
+        if plain and size and checksum and int(checksum[1], 8) == sum(buf) - sum(buf[148:156]) + 8 * 32:
+            header = cls(buf[:100].partition(b"\0")[0].decode(encoding, errors))
+            header.size = int(size[1], 8)
+            return header
+        return super().frombuf(buf, encoding, errors)
 
 
 class _Headers:
@@ -160,6 +186,8 @@ def _name(file: Path, info: tarfile.TarInfo, ledger: Ledger) -> str | None:
     if not info.isfile() or info.issparse():
         ledger.omit("links, devices and sparse files in tars", shown)
         return None
+    if _PLAIN_NAME.fullmatch(info.name):
+        return info.name
     path = PurePosixPath(info.name)
     if path.is_absolute() or ".." in path.parts or "\\" in info.name or "\0" in info.name or not path.parts:
         ledger.omit("files in tars whose names lead outside", shown)
