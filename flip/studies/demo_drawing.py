@@ -21,8 +21,8 @@ from flip.training.settings import DiffusionSettings, Hardware
 
 #: Folders of the diffusion model, of the images that were kept, and of those that were refused.
 MODEL, GENERATED, REFUSED = "diffusion", "augmented", "refused"
-TUNING = DiffusionSettings(epochs=25, batch_size=24, weight_decay=0.01, lr=3e-4, ema=0.99, save_every=100)
-DRAWING = AugmentSettings(steps=15, guidance=5.0, draws=2, per_class=5)
+TUNING = DiffusionSettings(epochs=10, batch_size=24, weight_decay=0.01, lr=3e-4, ema=0.99, save_every=25)
+DRAWING = AugmentSettings(steps=10, guidance=5.0, draws=2, per_class=5)
 
 
 @dataclass(frozen=True)
