@@ -4,9 +4,9 @@
 
 A small model with embeddings of width 512 and JPEG photos of 32 × 32 pixels, in class folders or in tars of 10,000;
 whole processes, each shard and the local run with a cache of its own. ``--photos 1000000`` is a million, in folders
-4 GB of blocks. With ``--folder`` the photos are kept there and used again. With ``--local`` the local run has only so many photos, of
-which the shards' table is then not compared, and one shard of all is left out. Prints JSON; processor seconds are what to
-compare on a busy machine.
+4 GB of blocks. With ``--folder`` the photos are kept there and used again. With ``--local`` the local run has only so
+many photos, of which the shards' table is then not compared, and one shard of all is left out. Prints JSON; processor
+seconds are what to compare on a busy machine.
 """
 
 from __future__ import annotations
