@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 #: How often a batch is given to another worker.
-_TRIES = 5
+_TRIES = 3
 
 #: Memory that a task asks for to decode a batch.
 _BATCH_BYTES = 256 << 20
