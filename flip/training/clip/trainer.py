@@ -22,7 +22,6 @@ from flip.training.clip.step import Batch, PairEncoder, backward_step
 from flip.training.clip.trainable import LearningRates, clamp_scale, parameter_groups, trained, training_mode
 from flip.training.clip.validation import Validation
 from flip.training.listener import Listener, StepReport, StopRequest, interrupts
-from flip.training.optimizer import make_adamw
 from flip.training.schedule import lr_factor
 from flip.training.settings import FEW_SHOT_REPEATS, ClipSettings, Hardware
 
@@ -70,7 +69,7 @@ class ClipTrainer:
         model.network.to(device=self._accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._encoder = self._accelerator.prepare_model(PairEncoder(model.network, keep=bool(settings.keep)))
         groups = parameter_groups(model.network, rates, settings.weight_decay)
-        self._optimizer = make_adamw(groups, self._accelerator.device, rates.image, settings.weight_decay)
+        self._optimizer = torch.optim.AdamW(groups, lr=rates.image)
         self.batch = self._whole_batch()
         repeats = 1 if settings.shots is None else FEW_SHOT_REPEATS
         self.steps_per_epoch = max(1, round(repeats * examples.real / self.batch))

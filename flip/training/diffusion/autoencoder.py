@@ -14,7 +14,6 @@ from flip.arrays import PixelArray
 from flip.errors import DataError
 from flip.files import JsonObject
 from flip.training.diffusion.examples import Views
-from flip.training.optimizer import make_adamw
 
 if TYPE_CHECKING:
     from flip.training.diffusion.types import Autoencoder, Posterior
@@ -55,7 +54,7 @@ def train_autoencoder(
     """
     photos = _read_all(views)
     vae.to(device).train().requires_grad_(True)
-    optimizer = make_adamw(vae.parameters(), device, float(config["vae_lr"]), weight_decay=0.0)
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=float(config["vae_lr"]), weight_decay=0.0)
     steps = int(config["vae_steps"])
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, float(config["vae_lr"]), max(steps, 2), pct_start=_WARMUP)
     rng = np.random.default_rng([seed, 3])

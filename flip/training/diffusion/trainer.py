@@ -17,7 +17,6 @@ from flip.errors import ConfigError
 from flip.training.checkpoints import Checkpoint, CheckpointFolder, Tensors, optimizer_tensors, restore_optimizer
 from flip.training.diffusion.batches import Batch, Batches, snr_weights
 from flip.training.diffusion.examples import Example, Latents, TextBank
-from flip.training.optimizer import make_adamw
 from flip.training.schedule import lr_factor
 from flip.training.settings import DiffusionSettings
 
@@ -78,7 +77,7 @@ class DiffusionTrainer:
             if parameter.requires_grad
         }
         self.parameters = list(self._named.values())
-        optimizer = make_adamw(self.parameters, accelerator.device, settings.peak_lr, settings.weight_decay)
+        optimizer = torch.optim.AdamW(self.parameters, lr=settings.peak_lr, weight_decay=settings.weight_decay)
         self._unet, self._optimizer = accelerator.prepare(pipeline.unet, optimizer)
         self.ema = self._make_ema()
         self._micro = settings.batch_size
