@@ -16,6 +16,7 @@ Importing it loads nothing heavy: each name below is imported when it is first u
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,12 @@ if TYPE_CHECKING:
     from flip.training.clip.finetune import finetune
 
 __version__ = "0.2.0"
+
+# OpenMP's threads spin while they wait, which costs several times the work on a busy machine. To sleep at once costs up
+# to half more on an idle one, where waking takes as long as the wait: they spin for about the time of a wake-up. OpenMP
+# reads this when a library that uses it is loaded, such as torch.
+if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+    os.environ.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="2000")
 
 __all__ = [
     "KnnClassifier",

@@ -226,11 +226,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not os.environ.get("FLIP_DEBUG"):
         # Libraries warn on stderr, of odd EXIF or coming changes of theirs; there each line is flip's to say.
         warnings.simplefilter("ignore")
-    # OpenMP's threads spin while they wait, which costs several times the work on a busy machine. To sleep at once
-    # costs up to half more on an idle one, where waking takes as long as the wait: they spin for about the time of a
-    # wake-up. OpenMP reads this when a library that uses it is loaded.
-    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-        os.environ.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="2000")
     for number in (signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])):
         # A service or a closed terminal ends a run as Ctrl-C does: rows are flushed, caches and checkpoints written.
         # What ignores a signal (nohup) goes on ignoring it.

@@ -27,7 +27,7 @@ log = logging.getLogger("flip.cli")
 
 _FIRST = (
     "%d steps on %d drawn species, %d training and %d test photos: each method once, without a network, in "
-    "about two minutes on two idle cores; all of it goes into %s"
+    "two to three minutes on two idle cores; all of it goes into %s"
 )
 
 _NEXT = """
