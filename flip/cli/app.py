@@ -87,7 +87,8 @@ class ErrorBoundary(TyperGroup):
             _say(str(e))
             raise typer.Exit(1) from e
         except KeyboardInterrupt as e:
-            _say("interrupted; finished work is kept, and the same command resumes it")
+            how = "with --resume the same command" if ctx.invoked_subcommand == "reproduce" else "the same command"
+            _say(f"interrupted; finished work is kept, and {how} resumes it")
             raise typer.Exit(128 + getattr(e, "signal", signal.SIGINT)) from e
         except BrokenPipeError as e:
             # The reader has seen enough.

@@ -195,8 +195,8 @@ def _write_line(stream: TextIO, row: Prediction) -> None:
 def _stream(file: Path | None) -> Iterator[TextIO]:
     """Yield stdout, or a file that gets rows as they come.
 
-    A plain file is replaced when the run ends, also when it is interrupted: the rows so far are kept. A failed run
-    leaves it as it was. FIFOs and devices are written through.
+    A plain file is replaced when the run ends. An interrupted or failed run leaves it as it was; where there was none,
+    the rows of an interrupted run are kept. FIFOs and devices are written through.
     """
     if file is None:
         yield stdout()
@@ -206,6 +206,7 @@ def _stream(file: Path | None) -> Iterator[TextIO]:
             yield stream
         return
     interrupted: KeyboardInterrupt | None = None
+    before = file.is_file() and file.stat().st_size > 0
     with (
         written_aside(file, kind="text") as aside,
         open_to_write(aside) as stream,
@@ -213,6 +214,9 @@ def _stream(file: Path | None) -> Iterator[TextIO]:
         try:
             yield stream
         except KeyboardInterrupt as e:
+            if before:
+                log.warning("%s stays as it was; what was embedded is kept for the next run", file)
+                raise
             interrupted = e
     if interrupted is not None:
         raise interrupted

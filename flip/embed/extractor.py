@@ -328,7 +328,7 @@ def extract_features(
     model: Encoder | None = None,
     *,
     settings: EmbedSettings = DEFAULTS,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Features:
     """Return the features of a dataset, embedding only what the cache does not know.
@@ -339,7 +339,7 @@ def extract_features(
     model : Encoder, optional
         Photos need one; a table of embeddings does not.
     settings : EmbedSettings
-    cache : Path, optional
+    cache : str or Path, optional
         Cache folder; the platform's when absent.
     progress : callable, optional
         Called with the number of photos that were just finished.
@@ -358,7 +358,7 @@ def extract_features(
         if dataset.embeddings is None:
             raise ConfigError(f"{dataset.root} holds photos, which need a model; pass one that load_model returned")
         return read_table_features(dataset)
-    return FeatureExtractor(model, settings, cache).features(dataset, progress)
+    return FeatureExtractor(model, settings, None if cache is None else Path(cache)).features(dataset, progress)
 
 
 def _require_boxes(dataset: Dataset) -> None:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from flip.cli.config import PredictOptions
+from flip.cli.output import prediction_writer
+from flip.results import Prediction
 from tests.cli.conftest import Flip, one_line
 
 
@@ -76,3 +79,20 @@ def test_a_page_and_a_table_of_rows_are_refused_early_too(flip: Flip, tmp_path: 
     (tmp_path / "full").mkdir()
     for command in (("report", "nowhere"), ("compare", "nowhere"), ("reproduce", "--data", "nowhere")):
         assert "is a folder" in one_line(flip(*command, "-o", "full"), 1)
+
+
+@pytest.mark.parametrize("before", [None, "", "the rows of yesterday\n"])
+def test_an_interrupted_run_keeps_its_rows_but_not_in_place_of_others(before, tmp_path):
+    file = tmp_path / "named.jsonl"
+    if before is not None:
+        file.write_text(before)
+
+    def name_one_photo() -> None:
+        with prediction_writer(PredictOptions(output=file)) as write:
+            write(Prediction(path="a.jpg", error="no such file"))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        name_one_photo()
+    assert (file.read_text() == before) if before else ("a.jpg" in file.read_text())
+    assert [path.name for path in tmp_path.iterdir()] == ["named.jsonl"]
