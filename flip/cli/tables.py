@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 #: Characters up to which a column of a table is never wrapped.
 _SHORT = 20
 
+#: Characters that a column has at least where it is wrapped.
+_FEW = 10
+
 
 def pairs(title: str, values: Mapping[str, object]) -> Text:
     """Return a line for each name and value, for a tuple one for each of its items; no line is wrapped.
@@ -76,6 +79,24 @@ def cell(value: object) -> str:
     return "–" if value is None else shown(value)
 
 
+def _least_width(shown_table: RenderableType) -> int:
+    """Return how many characters a line needs for each column that is not wrapped, and a few of each other."""
+    from rich.table import Table
+    from rich.text import Text
+
+    found = [table for table in getattr(shown_table, "renderables", ()) if isinstance(table, Table)]
+    widths = [
+        [
+            max(text.cell_len for text in (column.header, *column.cells) if isinstance(text, Text))
+            if column.no_wrap
+            else _FEW
+            for column in table.columns
+        ]
+        for table in found
+    ]
+    return max((sum(columns) + 2 * len(columns) for columns in widths), default=0)
+
+
 def table_text(tables: Sequence[RenderableType], file: Path | None) -> str:
     """Return tables one below the other, in colour where they go to a terminal."""
     from rich.console import Console
@@ -84,8 +105,11 @@ def table_text(tables: Sequence[RenderableType], file: Path | None) -> str:
     to_terminal = file is None and sys.stdout.isatty()
     buffer = io.StringIO()
     console = Console(file=buffer, force_terminal=to_terminal, width=None if to_terminal else 120)
+    width = console.width
     for i, table in enumerate(tables):
         if i:
             console.print()
+        # Rich would cut cells that do not fit, numbers among them; a terminal wraps a line that is too long.
+        console.width = max(width, _least_width(table))
         console.print(table, soft_wrap=isinstance(table, Text))
     return buffer.getvalue()

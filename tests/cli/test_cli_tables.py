@@ -117,3 +117,11 @@ def test_models_for_people_are_one_screen_with_what_is_here_first(flip: Flip) ->
     assert lines[2].split()[:2] == ["sample", "yes"]
     assert len(table(flip, "models", "-v")) > 100
     assert "more: -v lists all" in flip("models", "--format", "table").stderr
+
+
+def test_no_number_is_cut_in_a_table_that_is_wider_than_the_screen() -> None:
+    rows = [{f"c{i}": f"value {r} {i} of 12345" for i in range(10)} | {"path": "a/long path " * 4} for r in range(3)]
+    text = table_text([grid("title", rows)], None)
+    assert all(str(row[f"c{i}"]) in text for row in rows for i in range(10))
+    assert max(map(len, text.splitlines())) > 120
+    assert len(text.splitlines()) < 25, "what is wrapped has ten characters a line"
