@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from flip.settings import Progress
 
@@ -11,6 +12,8 @@ from flip.settings import Progress
 @contextmanager
 def progress_bar(what: str, total: int | None = None) -> Iterator[Progress]:
     """Show a progress bar in a notebook, or on stderr, while the block runs.
+
+    In a notebook it needs the ipywidgets package; without that a line is shown at the end.
 
     Parameters
     ----------
@@ -36,6 +39,10 @@ def progress_bar(what: str, total: int | None = None) -> Iterator[Progress]:
     from rich.progress import Progress as Bar
 
     columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Bar(*columns, console=Console(stderr=True)) as bar:
+    console = Console(stderr=True)
+    if console.is_jupyter and find_spec("ipywidgets") is None:
+        # Rich would show nothing but a warning for each time that it draws.
+        console = Console(stderr=True, force_jupyter=False)
+    with Bar(*columns, console=console) as bar:
         task = bar.add_task(what, total=total)
         yield lambda n: bar.update(task, advance=n)

@@ -421,5 +421,5 @@ def _photos_of(path: str) -> Iterator[str]:
 def finish(options: ReadOptions, unreadable: int) -> None:
     """End with exit code 3 when ``--strict`` and some input was unreadable."""
     if options.strict and unreadable:
-        log.info("%d inputs were unreadable; exit code 3 because of --strict", unreadable)
+        log.error("%d inputs were unreadable; exit code 3 because of --strict", unreadable)
         raise typer.Exit(3)

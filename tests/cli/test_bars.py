@@ -9,6 +9,8 @@ import sys
 import threading
 from pathlib import Path
 
+import flip
+
 ROOT = Path(__file__).resolve().parents[2]
 
 _SHOWS = """
@@ -72,3 +74,12 @@ def test_the_library_s_bar_counts() -> None:
     text = on_terminal("import flip\nwith flip.progress_bar('photos', 8) as done:\n    done(3); done(5)")
     assert "photos" in text
     assert "8/8" in text
+
+
+def test_a_notebook_without_widgets_gets_a_line_and_no_warnings(monkeypatch, capsys, recwarn) -> None:
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setattr("flip.bars.find_spec", lambda name: None)
+    with flip.progress_bar("photos", 3) as progress:
+        progress(3)
+    assert "3/3" in capsys.readouterr().err
+    assert not recwarn.list
