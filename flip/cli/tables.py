@@ -87,7 +87,7 @@ def _least_width(shown_table: RenderableType) -> int:
     found = [table for table in getattr(shown_table, "renderables", ()) if isinstance(table, Table)]
     widths = [
         [
-            max(text.cell_len for text in (column.header, *column.cells) if isinstance(text, Text))
+            max((text.cell_len for text in (column.header, *column.cells) if isinstance(text, Text)), default=0)
             if column.no_wrap
             else _FEW
             for column in table.columns
