@@ -25,9 +25,6 @@ from flip.settings import Progress
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: How often a batch is given to another worker.
-_TRIES = 3
-
 #: Memory that a task asks for to decode a batch.
 _BATCH_BYTES = 256 << 20
 
@@ -41,7 +38,7 @@ def embed_ahead(
 ) -> int:
     """Embed by Ray what the cache does not know of a dataset; return how many photos.
 
-    A worker that dies is started again, and its batch is given to another, a few times.
+    A worker that dies is started again, and its batch is given to another, as often as it takes.
     Photos that fail for a reason that may pass are left to who asks the cache next. Where nothing is missing, Ray is
     not started.
 
@@ -117,8 +114,6 @@ def _run(missing: Sequence[tuple[Source, FileKey]], recipe: Recipe, settings: En
             compute=data.ActorPoolStrategy(size=workers.actors),
             num_cpus=1,
             num_gpus=workers.gpus_each,
-            # Of itself Ray would give a batch that kills its worker to another one for ever.
-            max_task_retries=_TRIES,
         )
         with speaking_of_workers():
             yield from embedded.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2)

@@ -29,11 +29,11 @@ SMALL = EmbedSettings(batch_size=4)
 
 
 class DyingEncoder:
-    """An encoder whose process is killed the first time that any process encodes its second batch, or every time."""
+    """An encoder whose process is killed the first time that any process encodes its second batch."""
 
-    def __init__(self, model: Path, marker: Path, *, always: bool = False) -> None:
+    def __init__(self, model: Path, marker: Path) -> None:
         self._encoder = load_model(str(model))
-        self._marker, self._batches, self._always = marker, 0, always
+        self._marker, self._batches = marker, 0
 
     def __getattr__(self, name: str):
         if name.startswith("__") or name == "placed":  # it runs as it is
@@ -42,7 +42,7 @@ class DyingEncoder:
 
     def encode_images(self, prepared):
         self._batches += 1
-        if self._batches == 2 and (self._always or not self._marker.exists()):
+        if self._batches == 2 and not self._marker.exists():
             self._marker.write_text(str(os.getpid()))
             os.kill(os.getpid(), 9)
         return self._encoder.encode_images(prepared)
@@ -147,16 +147,6 @@ def test_a_worker_that_is_killed_costs_nothing(ray, photos, tiny_model, tmp_path
     require_equal(made, FeatureExtractor(load_model(str(tiny_model)), SMALL, tmp_path / "local").features(dataset))
     with extractor.open_cache() as cache:
         assert not extractor.missing(dataset, cache)
-
-
-@pytest.mark.slow
-def test_photos_that_kill_every_worker_end_the_command(ray, photos, tiny_model, tmp_path):
-    from flip.embed.ray_engine import embed_ahead
-
-    load = partial(DyingEncoder, tiny_model, tmp_path / "killed", always=True)
-    extractor = FeatureExtractor(load(), SMALL, tmp_path / "cache")
-    with pytest.raises(ModelError, match="workers of Ray failed"):
-        embed_ahead(open_dataset(photos), extractor, load, EngineSettings(engine="ray", actors=1))
 
 
 @pytest.mark.slow
