@@ -87,8 +87,7 @@ class ErrorBoundary(TyperGroup):
             _say(str(e))
             raise typer.Exit(1) from e
         except KeyboardInterrupt as e:
-            how = "with --resume the same command" if ctx.invoked_subcommand == "reproduce" else "the same command"
-            _say(f"interrupted; finished work is kept, and {how} resumes it")
+            _say("interrupted; finished work is kept, and the same command resumes it, with --resume if it asks")
             raise typer.Exit(128 + getattr(e, "signal", signal.SIGINT)) from e
         except BrokenPipeError as e:
             # The reader has seen enough.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _SHORT = 20
 
 #: Characters that a column has at least where it is wrapped.
-_FEW = 10
+_FEW = 12
 
 
 def pairs(title: str, values: Mapping[str, object]) -> Text:
@@ -49,10 +49,13 @@ def grid(title: str, rows: Sequence[Mapping[str, object]]) -> Group:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
+    widths: list[int] = []
     for key in rows[0] if rows else ():
         longest = max(len(text) for text in (key, *(cell(row[key]) for row in rows)))
         # Short cells are not broken, so that words and numbers can be read.
         table.add_column(_text(key.replace("_", " ")), overflow="fold", no_wrap=longest <= _SHORT)
+        widths.append(longest if longest <= _SHORT else _FEW)
+    table.min_width = sum(widths) + 2 * max(len(widths) - 1, 0)
     for row in rows:
         table.add_row(*(_text(cell(value)) for value in row.values()))
     # Rich would wrap a table's own title to the table's width.
@@ -79,22 +82,9 @@ def cell(value: object) -> str:
     return "–" if value is None else shown(value)
 
 
-def _least_width(shown_table: RenderableType) -> int:
-    """Return how many characters a line needs for each column that is not wrapped, and a few of each other."""
-    from rich.table import Table
-    from rich.text import Text
-
-    found = [table for table in getattr(shown_table, "renderables", ()) if isinstance(table, Table)]
-    widths = [
-        [
-            max((text.cell_len for text in (column.header, *column.cells) if isinstance(text, Text)), default=0)
-            if column.no_wrap
-            else _FEW
-            for column in table.columns
-        ]
-        for table in found
-    ]
-    return max((sum(columns) + 2 * len(columns) for columns in widths), default=0)
+def _least_width(group: RenderableType) -> int:
+    """Minimum width of the tables in a group, in characters; 0 without a table."""
+    return max((getattr(part, "min_width", None) or 0 for part in getattr(group, "renderables", ())), default=0)
 
 
 def table_text(tables: Sequence[RenderableType], file: Path | None) -> str:

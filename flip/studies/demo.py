@@ -272,14 +272,14 @@ class Demo:
 
 #: Steps with their work, and their shares of the time as measured: seconds on two idle cores.
 STEPS: dict[Step, Callable[[Demo, StepProgress], StepResult]] = {
-    Step("looking at the photos", 4.0): Demo.look,
-    Step("zero-shot: names alone", 0.5): Demo.zero_shot,
-    Step("kNN: the nearest labelled photos", 0.5): Demo.knn,
+    Step("looking at the photos", 5.0): Demo.look,
+    Step("zero-shot: names alone", 0.3): Demo.zero_shot,
+    Step("kNN: the nearest labelled photos", 0.4): Demo.knn,
     Step("few-shot curves", 18.0): Demo.few_shot,
-    Step("fine-tuning CLIP on captions", 25.0): Demo.finetune,
-    Step("the hybrid: photo and text", 5.0): Demo.hybrid,
-    Step("fine-tuning the diffusion model on 5 photos per species", 40.0): Demo.finetune_diffusion,
-    Step("generating images", 22.0): Demo.generate,
+    Step("fine-tuning CLIP on captions", 27.0): Demo.finetune,
+    Step("the hybrid: photo and text", 8.0): Demo.hybrid,
+    Step("fine-tuning the diffusion model on 5 photos per species", 68.0): Demo.finetune_diffusion,
+    Step("generating images", 42.0): Demo.generate,
     Step("the effect of generated images at 5 shots", 2.0): Demo.compare,
 }
 

@@ -124,4 +124,4 @@ def test_no_number_is_cut_in_a_table_that_is_wider_than_the_screen() -> None:
     text = table_text([grid("title", rows)], None)
     assert all(str(row[f"c{i}"]) in text for row in rows for i in range(10))
     assert max(map(len, text.splitlines())) > 120
-    assert len(text.splitlines()) < 25, "what is wrapped has ten characters a line"
+    assert len(text.splitlines()) < 25, "what is wrapped has twelve characters per line"
