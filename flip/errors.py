@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from flip.shown import one_line
 
@@ -54,6 +56,15 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, signal: int) -> None:
         super().__init__()
         self.signal = signal
+
+
+@contextlib.contextmanager
+def errors_naming(name: str, folder: Path) -> Iterator[None]:
+    """Let errors speak of a name, such as a URL, rather than of the folder of this machine that stands for it."""
+    try:
+        yield
+    except FlipError as error:
+        raise type(error)(str(error.args[0]).replace(str(folder), name)) from error
 
 
 def reason_of(error: BaseException) -> str:

@@ -221,8 +221,14 @@ def folder_aside(folder: Path, *, durable: bool = False) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def outgoing_folder(cache: Path | None) -> Iterator[Path]:
-    """Yield an empty folder in the cache for what is uploaded afterwards; it is kept where the block fails.
+def outgoing_folder(cache: Path | None, *, keep: bool = True) -> Iterator[Path]:
+    """Yield an empty folder in the cache for what is uploaded.
+
+    Parameters
+    ----------
+    cache : Path or None
+    keep : bool
+        Keep what is in it where the block fails.
 
     Raises
     ------
@@ -235,14 +241,18 @@ def outgoing_folder(cache: Path | None) -> Iterator[Path]:
     place = cache_folder(cache) / "outgoing"
     try:
         place.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix="upload-", dir=place))
+        remove_stale_asides(place)
+        folder = Path(tempfile.mkdtemp(prefix="upload-" if keep else _aside_prefix(), dir=place))
     except OSError as e:
         raise ConfigError(f"{place} cannot be written ({reason_of(e)}); pass --cache DIR") from e
     try:
         yield folder
     except BaseException:
-        with contextlib.suppress(OSError):
-            folder.rmdir()  # as long as nothing is in it
+        if keep:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # as long as nothing is in it
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
         raise
     shutil.rmtree(folder, ignore_errors=True)
 

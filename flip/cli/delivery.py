@@ -80,8 +80,11 @@ def delivered(options: Any) -> Iterator[Any]:
 
 def _urls(options: Any) -> dict[str, str]:
     """Return the outputs that are URLs, by option; other paths must be paths of this machine."""
+    shards = {"join", "output"} if getattr(options, "shard", None) else {"join"}  # see flip.cli.remote_shards
     given = {
-        f.name: str(v) for f in fields(options) if isinstance(v := getattr(options, f.name), Path) and ":/" in str(v)
+        f.name: str(v)
+        for f in fields(options)
+        if f.name not in shards and isinstance(v := getattr(options, f.name), Path) and ":/" in str(v)
     }
     if not given:
         return {}
@@ -92,8 +95,6 @@ def _urls(options: Any) -> dict[str, str]:
     for name, url in urls.items():
         if name not in writes:
             raise ConfigError(f"{flag(name)} {url} is a URL; pass a path of this machine")
-    if urls and getattr(options, "shard", None):
-        raise ConfigError("--shard writes beside what other shards wrote; pass -o with a folder that all of them see")
     if urls and getattr(options, "resume", False):
         raise ConfigError("--resume goes on in a folder of this machine; pass -o with its path")
     return urls

@@ -29,6 +29,24 @@ def require_free(remote: Remote, *, folder: bool, overwrite: bool | None) -> Non
     DataError
         If the store cannot be asked, or the bucket is not there.
     """
+    require_writable(remote)
+    with speaking_of(remote.url):
+        holds = folder and not overwrite and bool(remote.files.find(remote.path, maxdepth=2))
+    if holds:
+        advice = "another folder" if overwrite is None else "another folder, or --overwrite"
+        raise ConfigError(f"{remote.url} holds files already; pass {advice}")
+
+
+def require_writable(remote: Remote) -> None:
+    """Check that a URL may be written, as far as that can be known before.
+
+    Raises
+    ------
+    ConfigError
+        If the protocol only reads.
+    DataError
+        If the store cannot be asked, or the bucket is not there.
+    """
     protocol, _, path = remote.url.partition("://")
     if protocol in _READ_ONLY:
         raise ConfigError(f"{remote.url} cannot be written: {protocol}:// only reads; pass s3://, gs:// or a path")
@@ -39,10 +57,6 @@ def require_free(remote: Remote, *, folder: bool, overwrite: bool | None) -> Non
                 remote.files.info(bucket)
         except FileNotFoundError as error:
             raise DataError(f"{remote.url} cannot be written: the bucket {bucket} is not there; make it") from error
-        holds = folder and not overwrite and bool(remote.files.find(remote.path, maxdepth=2))
-    if holds:
-        advice = "another folder" if overwrite is None else "another folder, or --overwrite"
-        raise ConfigError(f"{remote.url} holds files already; pass {advice}")
 
 
 def upload(source: Path, remote: Remote) -> int:

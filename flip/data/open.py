@@ -22,7 +22,7 @@ from flip.data.sample import read_sample
 from flip.data.samples import is_pattern
 from flip.data.settings import DEFAULT_TEST_FRACTION, ReadSettings
 from flip.data.table_files import READERS
-from flip.errors import ConfigError, DataError, FlipError, near_names, reason_of
+from flip.errors import ConfigError, DataError, errors_naming, near_names, reason_of
 from flip.names import LAYOUTS
 from flip.reading import is_file, what_is
 from flip.remote import url_of
@@ -95,10 +95,8 @@ def open_dataset(
 def _open_remote(url: str, layout: str | None, settings: ReadSettings, classnames: Path | None) -> Dataset:
     """Read data at a URL; errors name it rather than the folder that stands for it."""
     data = localise(url, settings.cache)
-    try:
+    with errors_naming(data.url, data.folder):
         return _open(data.path, layout, settings, classnames)
-    except FlipError as error:
-        raise type(error)(str(error.args[0]).replace(str(data.folder), data.url)) from error
 
 
 def _require_known(layout: str | None) -> None:

@@ -14,7 +14,7 @@ from flip.data.dataset import Dataset
 from flip.data.layouts.embeddings import SHARDS, read_about
 from flip.embed.sharding import Shard
 from flip.embed.shards import PLAN, Part, is_sound, listing_digest, part_files, read_part, shard_file
-from flip.embed.table import TABLE_FILE, make_features, table_files
+from flip.embed.table import make_features, table_files
 from flip.embed.table_writer import GROUP_ROWS, about_table, table_columns, table_schema, table_writer
 from flip.errors import ConfigError
 from flip.files import JsonObject, claim_folder, require_same_key, written_aside
@@ -106,8 +106,9 @@ def joined_plan(folder: Path) -> JsonObject | None:
 
 def _claim(folder: Path, plan: JsonObject) -> None:
     """Make the folder, or check that it holds shards of the same table. Shards may begin at the same moment."""
+    marks = [SHARDS] if (folder / SHARDS).is_dir() else [file.name for file in table_files(folder)]
     try:
-        claim_folder(folder, SHARDS if (folder / SHARDS).is_dir() else TABLE_FILE)
+        claim_folder(folder, marks[0] if marks else None)
     except ConfigError:
         if not (folder / SHARDS).is_dir():
             raise
@@ -129,7 +130,7 @@ def _is_there(part: Part) -> bool:
     if there is not None and (there.plan, there.digest) == (part.plan, part.digest) and is_sound(there):
         return True
     if part.file.is_file():
-        log.warning("%s is damaged; shard %s is embedded again", part.file, part.shard)
+        log.warning("%s is damaged; shard %s is embedded again", part.file.name, part.shard)
     return False
 
 

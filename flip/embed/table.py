@@ -167,7 +167,12 @@ def table_files(folder: Path) -> list[Path]:
     """Return the files of the table that ``flip embed`` wrote into a folder, by name: one, or ``embeddings-00000`` …"""
     if (folder / TABLE_FILE).is_file():
         return [folder / TABLE_FILE]
-    return [file for file in parquet_files(folder) if re.fullmatch(r"embeddings-\d{5,}", file.stem)]
+    return [file for file in parquet_files(folder) if is_table_name(file.name)]
+
+
+def is_table_name(name: str) -> bool:
+    """Return whether a file of this name belongs to a table that ``flip embed`` wrote."""
+    return re.fullmatch(r"embeddings(-\d{5,})?\.parquet", name) is not None
 
 
 def _files(dataset: Dataset) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.cli.conftest import one_line, read_json
@@ -103,3 +104,91 @@ def test_a_command_that_fails_uploads_nothing(flip, s3, tmp_path):
     result = flip("embed", "--data", tmp_path / "nothing", "-o", "s3://birds/table")
     assert result.exit_code == 1
     assert not s3.find("birds")
+
+
+# Shards.
+
+
+def shard(flip, data, name, *options):
+    return flip("embed", "--data", data, "-o", "s3://birds/table", "--shard", name, *options)
+
+
+def test_shards_at_s3_are_joined_there(flip, birds, s3, cache, tmp_path):
+    done = [read_json(shard(flip, birds, name)) for name in ("2/3", "0/3", "1/3")]
+    assert [(one["shard"], one["of"]) for one in done] == [("2/3", 20), ("0/3", 20), ("1/3", 20)]
+    assert done[0]["file"] == "s3://birds/table/shards/shard-00002-of-00003.parquet"
+    refused = one_line(flip("knn", "--data", "s3://birds/table"), 1)
+    assert "holds shards that are not joined; run flip embed --join s3://birds/table" in refused
+    joined = read_json(flip("embed", "--join", "s3://birds/table"))
+    assert (joined["joined"], joined["n"], joined["shards"]) == ("s3://birds/table", 20, 3)
+    s3.invalidate_cache()
+    assert s3.find("birds/table") == ["birds/table/embeddings.parquet"]
+    s3.get("birds/table/embeddings.parquet", str(tmp_path / "joined.parquet"))
+    read_json(flip("embed", "--data", birds, "-o", tmp_path / "local"))
+    assert pq.read_table(tmp_path / "joined.parquet").equals(pq.read_table(tmp_path / "local"))
+    assert not list((cache / "outgoing").iterdir())
+
+
+def test_a_shard_and_a_join_at_s3_that_are_done_are_not_done_again(flip, birds, s3):
+    read_json(shard(flip, birds, "0/2"))
+    before = s3.info("birds/table/shards/shard-00000-of-00002.parquet")["LastModified"]
+    again = shard(flip, birds, "0/2")
+    assert (again.exit_code, again.stdout) == (0, "")
+    assert "shard 0/2 of s3://birds/table is there (10 rows); nothing to do" in again.stderr
+    s3.invalidate_cache()
+    assert s3.info("birds/table/shards/shard-00000-of-00002.parquet")["LastModified"] == before
+    read_json(shard(flip, birds, "1/2"))
+    read_json(flip("embed", "--join", "s3://birds/table"))
+    for done in (flip("embed", "--join", "s3://birds/table"), shard(flip, birds, "1/2")):
+        assert (done.exit_code, done.stdout) == (0, "")
+        assert "s3://birds/table is" in done.stderr.splitlines()[-1].replace("shard 1/2 of ", "")
+
+
+def test_a_damaged_part_at_s3_is_embedded_again(flip, birds, s3):
+    read_json(shard(flip, birds, "0/2"))
+    read_json(shard(flip, birds, "1/2"))
+    name = "birds/table/shards/shard-00001-of-00002.parquet"
+    s3.pipe(name, s3.cat(name)[:-100])
+    refused = one_line(flip("embed", "--join", "s3://birds/table"), 1)
+    assert "shard-00001-of-00002.parquet is damaged or no part of a table; run shard 1/2 again" in refused
+    s3.invalidate_cache()
+    assert len(s3.find("birds/table/shards")) == 2
+    assert "is damaged; shard 1/2 is embedded again" in shard(flip, birds, "1/2").stderr
+    assert read_json(flip("embed", "--join", "s3://birds/table"))["n"] == 20
+
+
+def test_an_interrupted_join_at_s3_is_done_again(flip, birds, s3, cache, monkeypatch):
+    for name in ("0/2", "1/2"):
+        read_json(shard(flip, birds, name))
+
+    def refused(*arguments, **options):
+        raise PermissionError("Access Denied")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(s3, "rm", refused)
+        assert "access is denied" in one_line(flip("embed", "--join", "s3://birds/table"), 1)
+    s3.invalidate_cache()
+    assert len(s3.find("birds/table")) == 3
+    assert "not joined" in one_line(flip("knn", "--data", "s3://birds/table"), 1)
+    assert read_json(flip("embed", "--join", "s3://birds/table"))["n"] == 20
+    s3.invalidate_cache()
+    assert s3.find("birds/table") == ["birds/table/embeddings.parquet"]
+    assert not list((cache / "outgoing").iterdir())
+
+
+def test_the_wrong_shard_at_s3_is_one_line(flip, birds, s3):
+    read_json(shard(flip, birds, "0/2"))
+    other = one_line(shard(flip, birds, "1/3"), 1)
+    assert "s3://birds/table was begun with other settings: shards 3 (was 2)" in other
+    assert "s3://birds/table lacks shard 1 of 2; run flip embed -o s3://birds/table --shard 1/2" in one_line(
+        flip("embed", "--join", "s3://birds/table"), 1
+    )
+    assert "s3://birds/none holds no shards" in one_line(flip("embed", "--join", "s3://birds/none"), 1)
+    s3.pipe("birds/taken/other.txt", b"mine")
+    taken = one_line(flip("embed", "--data", birds, "-o", "s3://birds/taken", "--shard", "0/2"), 1)
+    assert taken == "flip: -o s3://birds/taken holds files already; pass another folder"
+    assert "the bucket none is not there" in one_line(flip("embed", "--join", "s3://none/table"), 1)
+    s3.pipe("birds/table/mine.parquet", b"mine")
+    read_json(shard(flip, birds, "1/2"))
+    beside = one_line(flip("embed", "--join", "s3://birds/table"), 1)
+    assert "s3://birds/table/mine.parquet would be read as part of the table; move it out of s3://birds/table" in beside

@@ -88,10 +88,6 @@ class EmbedOptions(ReadOptions, EngineSettings, FolderOutput):
     def _require_shard_options(self) -> None:
         if self.output is None:
             raise ConfigError("--shard writes a part of the table into -o; pass -o with the folder of all shards")
-        if ":/" in str(self.output):
-            raise ConfigError(
-                "--shard needs a folder that all shards see as a path; mount it, or upload the joined table"
-            )
         if self.map:
             raise ConfigError("--map looks at all photos, and a shard at some; leave it out with --shard")
         if self.overwrite:
@@ -176,45 +172,53 @@ def _embed_captions(options: EmbedOptions, dataset: Dataset, extractor: FeatureE
 
 def embed_shard(options: EmbedOptions, given: str) -> None:
     """Embed one shard and write its part."""
+    from flip.cli.remote_shards import folder_of_shard
     from flip.embed.shard_writer import write_shard
+    from flip.remote import url_of
 
     assert options.output is not None
     shard = parse_shard(given) or slurm_shard(os.environ, siblings=has_siblings())
     context = Context(options)
-    dataset, extractor = context.dataset.select(options.split), context.extractor
-    began = time.perf_counter()
-    if options.engine == "ray":
-        embed_by_ray(options, context, dataset.take(shard.rows(len(dataset))))
-    with progress(options, "photos", len(shard.rows(len(dataset)))) as advance:
-        written = write_shard(options.output, dataset, extractor, shard, advance)
+    # Before the model is loaded: a bucket that is not there is known sooner.
+    with folder_of_shard(options.output, shard, options.cache) as folder:
+        dataset, extractor = context.dataset.select(options.split), context.extractor
+        began = time.perf_counter()
+        rows = shard.rows(len(dataset))
+        if options.engine == "ray":
+            embed_by_ray(options, context, dataset.take(rows))
+        with progress(options, "photos", len(rows)) as advance:
+            written = write_shard(folder, dataset, extractor, shard, advance)
     seconds = time.perf_counter() - began
     if options.captions:
-        _embed_captions(options, dataset.take(shard.rows(len(dataset))), extractor)
+        _embed_captions(options, dataset.take(rows), extractor)
     if not context.is_main:
         return
+    shown = url_of(options.output) or options.output
     if not written.is_new:
-        log.info("shard %s of %s is there (%s rows); nothing to do", shard, options.output, f"{written.rows:,}")
+        log.info("shard %s of %s is there (%s rows); nothing to do", shard, shown, f"{written.rows:,}")
         return
     summary = _summary(context, written.rows, written.unreadable, seconds)
-    write_summary(
-        options, "flip embed", {**summary, "shard": str(shard), "of": len(dataset), "file": str(written.file)}
-    )
+    file = f"{shown}/{written.file.relative_to(folder).as_posix()}"
+    write_summary(options, "flip embed", {**summary, "shard": str(shard), "of": len(dataset), "file": file})
     finish(options, written.unreadable)
 
 
 def join(options: EmbedOptions, folder: Path) -> None:
     """Join the parts of all shards."""
+    from flip.cli.remote_shards import folder_to_join
     from flip.embed.joining import join_shards
+    from flip.remote import url_of
 
-    with progress(options, "rows", None) as advance:
-        joined = join_shards(folder, advance)
+    shown = url_of(folder) or folder
+    with folder_to_join(folder, options.cache) as here, progress(options, "rows", None) as advance:
+        joined = join_shards(here, advance)
     if not joined.is_new:
-        log.info("%s is joined already (%s rows); nothing to do", folder, f"{joined.rows:,}")
+        log.info("%s is joined already (%s rows); nothing to do", shown, f"{joined.rows:,}")
         return
     summary = {
         "command": "embed",
         "format": FORMAT,
-        "joined": str(folder),
+        "joined": str(shown),
         "shards": joined.shards,
         "n": joined.rows,
         "unreadable": joined.unreadable,
