@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from flip.data.classnames import clean_class_names
-from flip.data.dataset import Dataset, Record
+from flip.data.dataset import Box, Dataset, Record
 from flip.data.files import list_files, subfolders
 from flip.data.formats import is_image_file
 from flip.data.layout import Layout
@@ -17,10 +17,10 @@ from flip.data.ledger import Ledger
 from flip.data.levels import class_of_folders
 from flip.data.numbered import name_of, named_indices
 from flip.data.photo_folders import UNNAMED_CLASS
-from flip.data.samples import expand, is_pattern, is_unlabeled, read_samples, split_of
-from flip.data.settings import DEFAULTS, ReadSettings
+from flip.data.samples import Sample, expand, is_pattern, is_unlabeled, read_samples, split_of
+from flip.data.settings import DEFAULTS, ReadSettings, require_test_fraction
 from flip.data.splits import hash_splits, named_split
-from flip.data.tables import Row, Table
+from flip.data.tables import ALIASES, Row, Table
 from flip.data.text import nfc, read_text
 from flip.errors import DataError
 from flip.reading import is_file
@@ -32,10 +32,23 @@ _T = TypeVar("_T")
 
 
 class _Photo(NamedTuple):
+    """All that is known of a photo before its class has a number: there may be millions, so that no row is kept.
+
+    ``said`` is its row, of those that have a column for the split.
+    """
+
     path: str  # "shard.tar/key", relative to the root
-    key: str
-    row: Row
-    split: str | None
+    tar: str
+    label: str | None
+    said: Row | None
+    captions: tuple[str, ...]
+    box: Box | None
+    source: str | None
+    frame: Box | None
+
+    @property
+    def key(self) -> str:
+        return self.path[len(self.tar) + 1 :]
 
 
 def is_webdataset(data: Path) -> bool:
@@ -78,7 +91,7 @@ def read_webdataset(data: Path, settings: ReadSettings = DEFAULTS) -> Dataset:
         ledger,
     )
     splits = _splits(photos, indices, settings, ledger)
-    records = tuple(_record(photo, c, split, ledger) for photo, c, split in zip(photos, indices, splits, strict=True))
+    records = tuple(_records(photos, indices, splits))
     clean = clean_class_names(raw_names)
     return Dataset(root, LAYOUT.name, clean, raw_names, records, left_out=ledger.left_out, notes=ledger.notes)
 
@@ -108,20 +121,42 @@ def _tars(data: Path) -> tuple[Path, list[str]]:
     return root, [os.path.relpath(path, root) for path in paths]
 
 
-def _photos(root: Path, tar: str, ledger: Ledger) -> list[_Photo]:
-    split = split_of(tar)
-    if is_unlabeled(split):
+def _photos(root: Path, tar: str, ledger: Ledger) -> Iterator[_Photo]:
+    if is_unlabeled(split_of(tar)):
         ledger.omit("tars of photos without labels", tar)
-        return []
+        return
     samples = read_samples(root / tar, ledger)
     if not samples:
         ledger.omit("tars without an image", tar)
-    return [_Photo(f"{tar}/{sample.key}", sample.key, sample.row, split) for sample in samples]
+    for sample in samples:
+        yield _photo(tar, sample, ledger)
+
+
+def _photo(tar: str, sample: Sample, ledger: Ledger) -> _Photo:
+    path, row = f"{tar}/{sample.key}", sample.row
+    if not row.cells:
+        return _Photo(path, tar, None, None, (), None, None, None)
+
+    def told(read: Callable[[Row], _T | None]) -> _T | None:
+        return _told(read, path, row, ledger)
+
+    label = told(lambda row: row.label(Table(list(row.cells), []).column("label")))
+    return _Photo(
+        path,
+        tar,
+        # One string for all photos of a class.
+        None if label is None else sys.intern(label),
+        None if row.cells.keys().isdisjoint(ALIASES["split"]) else row,
+        told(Row.captions) or (),
+        told(Row.box),
+        row.text("source"),
+        told(Row.frame),
+    )
 
 
 def _labels(photos: Sequence[_Photo], settings: ReadSettings, ledger: Ledger) -> list[str | None]:
     """Return the class of each photo, None where it has none and others have one."""
-    labels = [_told(lambda row: row.label(Table(list(row.cells), []).column("label")), p, ledger) for p in photos]
+    labels = [photo.label for photo in photos]
     if any(label is not None for label in labels):
         return labels
     keys = [photo.key for photo in photos]
@@ -129,7 +164,7 @@ def _labels(photos: Sequence[_Photo], settings: ReadSettings, ledger: Ledger) ->
         return class_of_folders(keys, settings.class_level, ledger)
     if any("/" in key for key in keys):
         ledger.note("the classes are the folders in the tars")
-        return [key.rpartition("/")[0].rpartition("/")[2] or None for key in keys]
+        return [sys.intern(key.rpartition("/")[0].rpartition("/")[2]) or None for key in keys]
     ledger.note(f"no sample has a class (.cls, or label in .json): all are of one, {UNNAMED_CLASS!r}")
     return [UNNAMED_CLASS for _ in keys]
 
@@ -152,32 +187,38 @@ def _class_names(root: Path) -> list[str] | None:
 
 def _splits(photos: Sequence[_Photo], labels: Sequence[int], settings: ReadSettings, ledger: Ledger) -> list[str]:
     """Return the split of each photo: its own, else that of its tar, else by the hash of its path."""
-    rows = [photo.row for photo in photos]
+    rows = [photo.said for photo in photos if photo.said is not None]
     words = Table(list(dict.fromkeys(name for row in rows for name in row.cells)), rows).splits
-    own = (
-        [_told(lambda row: row.split(words), photo, ledger) for photo in photos] if words.column else [None] * len(rows)
-    )
+    of_tar = {tar: split_of(tar) for tar in {photo.tar for photo in photos}}
+
+    def split(photo: _Photo) -> str | None:
+        row = photo.said
+        said = None if row is None else _told(lambda row: row.split(words), photo.path, row, ledger)
+        return said if said and not is_unlabeled(said) else of_tar[photo.tar]
+
+    splits = [split(photo) for photo in photos]
+    require_test_fraction(settings.test_fraction)
+    if None not in splits:
+        return [sys.intern(split) for split in splits if split is not None]
     hashed = hash_splits([photo.path for photo in photos], labels, settings.test_fraction)
     # One string for all photos of a split.
-    return [
-        sys.intern(said if said and not is_unlabeled(said) else photo.split or by_hash)
-        for said, photo, by_hash in zip(own, photos, hashed, strict=True)
-    ]
+    return [sys.intern(split or by_hash) for split, by_hash in zip(splits, hashed, strict=True)]
 
 
-def _record(photo: _Photo, label: int, split: str, ledger: Ledger) -> Record:
-    row = photo.row
-    captions = _told(lambda row: row.captions(), photo, ledger) or ()
-    box, frame = _told(lambda row: row.box(), photo, ledger), _told(lambda row: row.frame(), photo, ledger)
-    return Record(photo.path, label, split, captions, box, row.text("source"), frame)
+def _records(photos: list[_Photo], labels: Sequence[int], splits: Sequence[str]) -> Iterator[Record]:
+    """Yield the records of photos, and empty their list, so that there are not both of all."""
+    photos.reverse()
+    for label, split in zip(labels, splits, strict=True):
+        photo = photos.pop()
+        yield Record(photo.path, label, split, photo.captions, photo.box, photo.source, photo.frame)
 
 
-def _told(read: Callable[[Row], _T | None], photo: _Photo, ledger: Ledger) -> _T | None:
-    """Return the record of a row; None for a row that makes no sense, which the ledger notes."""
+def _told(read: Callable[[Row], _T | None], path: str, row: Row, ledger: Ledger) -> _T | None:
+    """Return what is read of a row; None for a row that makes no sense, which the ledger notes."""
     try:
-        return read(photo.row)
+        return read(row)
     except DataError as error:
-        ledger.notice("entries of samples that make no sense", f"{photo.path} ({str(error).partition(': ')[2]})")
+        ledger.notice("entries of samples that make no sense", f"{path} ({str(error).partition(': ')[2]})")
         return None
 
 
