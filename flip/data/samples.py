@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -134,7 +135,7 @@ def read_samples(file: Path, ledger: Ledger) -> list[Sample]:
         key, extension = split_name(member.name)
         if key is None or extension is None or key.endswith("/") or _is_meta(key):
             ledger.omit("files in tars without a key or an extension", f"{file.name}/{member.name}")
-        elif is_image_file(f"x.{extension.rpartition('.')[2]}"):
+        elif _is_image(extension):
             if key in photos:
                 ledger.omit("further images of samples that have one already", f"{file.name}/{member.name}")
             photos.setdefault(key, member)
@@ -176,6 +177,11 @@ def split_of(path: str) -> str | None:
 def is_unlabeled(split: str | None) -> bool:
     """Return whether a tar's name says that its photos have no labels."""
     return split == UNLABELED
+
+
+@functools.lru_cache(maxsize=256)
+def _is_image(extension: str) -> bool:
+    return is_image_file(f"x.{extension.rpartition('.')[2]}")
 
 
 def _is_meta(key: str) -> bool:

@@ -6,9 +6,10 @@ import errno
 import os
 import re
 import tarfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple, Self, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
@@ -36,6 +37,9 @@ _MOST_PLACE = (1 << 63) - 1
 _BROKEN = (tarfile.TarError, ValueError, EOFError, OverflowError, RecursionError)
 
 _BLOCK = tarfile.BLOCKSIZE
+
+#: The prime of Adler-32.
+_ADLER = 65521
 
 #: A number in a header.
 _OCTAL = re.compile(rb" *([0-7]+)[ \0]+")
@@ -70,41 +74,48 @@ def tar_members(file: Path, suffixes: Sequence[str], ledger: Ledger) -> Iterator
     DataError
         If it cannot be read, is compressed, or is no tar.
     """
+    wanted = tuple(suffixes)
     try:
         with open_plain(file) as stream:
             _require_uncompressed(file, stream.read(8))
             stream.seek(0)
-            headers = _Headers(stream)
-            with tarfile.open(fileobj=cast(Any, headers), mode="r:", errors="surrogateescape", tarinfo=_Header) as tar:
-                for info in _headers(file, tar, headers, ledger):
-                    name = _name(file, info, ledger)
-                    if name is not None:
-                        small = info.size <= MOST_BYTES and name.lower().endswith(tuple(suffixes))
-                        stream.seek(info.offset_data)
-                        yield Member(name, info.offset_data, info.size, stream.read(info.size) if small else None)
+            for name, start, size in _files(file, stream, ledger):
+                small = size <= MOST_BYTES and name.lower().endswith(wanted)
+                if small:
+                    stream.seek(start)
+                yield Member(name, start, size, stream.read(size) if small else None)
     except OSError as error:
         raise DataError(f"{file} cannot be read: {reason_of(error)}") from error
     except _BROKEN as error:
         raise DataError(f"{file} is no tar that can be read ({_why(error)}); pack it again") from error
 
 
-class _Header(tarfile.TarInfo):
-    """A header of which, of a plain file with a short name, no more is decoded than its name and size.
+class _File(NamedTuple):
+    name: str
+    start: int
+    size: int
 
-    The library decodes sixteen fields, which is most of the time that listing a tar takes.
+
+def _plain_file(stream: BinaryIO, place: int) -> _File | None:
+    """Return the file whose header is at a place, where it is a plain file with a short name; else None.
+
+    The library decodes sixteen fields of each header, which would be most of the time that listing a tar takes.
     """
+    stream.seek(place)
+    block = stream.read(_BLOCK)
+    if len(block) < _BLOCK or block[156:157] != tarfile.REGTYPE or block[345]:
+        return None
+    size, checksum = _OCTAL.fullmatch(block, 124, 136), _OCTAL.fullmatch(block, 148, 156)
+    if not size or not checksum or int(checksum[1], 8) % _ADLER != _byte_sum(block[:148] + b" " * 8 + block[156:]):
+        return None
+    name = block[: block.index(0)] if not block[99] else block[:100]
+    text = name.decode("utf-8", "surrogateescape")
+    return _File(text, place + _BLOCK, int(size[1], 8)) if _PLAIN_NAME.fullmatch(text) else None
 
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        """Return the header of a block; what is not plain, or broken, is the library's."""
-        size, checksum = _OCTAL.fullmatch(buf, 124, 136), _OCTAL.fullmatch(buf, 148, 156)
-        plain = len(buf) == _BLOCK and buf[156:157] == tarfile.REGTYPE and not buf[345]
-        # The checksum is the sum of the bytes, its own taken for spaces.
-        if plain and size and checksum and int(checksum[1], 8) == sum(buf) - sum(buf[148:156]) + 8 * 32:
-            header = cls(buf[:100].partition(b"\0")[0].decode(encoding, errors))
-            header.size = int(size[1], 8)
-            return header
-        return super().frombuf(buf, encoding, errors)
+
+def _byte_sum(block: bytes) -> int:
+    """Return the sum of bytes, modulo a prime: the lower half of their Adler-32, which is one more."""
+    return (zlib.adler32(block) & 0xFFFF) - 1
 
 
 class _Headers:
@@ -146,20 +157,33 @@ def _require_uncompressed(file: Path, head: bytes) -> None:
         raise DataError(f"{file} is compressed by {made_by}, so no photo in it can be found alone; unpack it to a tar")
 
 
-def _headers(file: Path, tar: tarfile.TarFile, headers: _Headers, ledger: Ledger) -> Iterator[tarfile.TarInfo]:
-    """Yield the headers of a tar; where it is damaged behind the first, that is noted and the rest is left out."""
+def _files(file: Path, stream: BinaryIO, ledger: Ledger) -> Iterator[_File]:
+    """Yield the files in a tar; where it is damaged behind the first, that is noted and the rest is left out."""
+    headers = _Headers(stream)
+    tar = tarfile.open(fileobj=cast(Any, headers), mode="r:", errors="surrogateescape")  # noqa: SIM115 - not its stream
     place, whole = 0, state_of(file).size
     try:
-        while (info := tar.next()) is not None:
-            if info.offset < place or info.size < 0 or info.offset_data > whole:
-                raise tarfile.ReadError(f"a header that leads to byte {info.offset_data}")
-            place = info.offset_data + info.size
-            if place > _MOST_PLACE:
-                raise OverflowError
-            headers.left = MOST_BYTES
-            # Of a million members none is kept here.
-            cast(Any, tar).members.clear()
-            yield info
+        while True:
+            # What a header says of all that follow, and the first file, are the library's.
+            found = _plain_file(stream, tar.offset) if place and not tar.pax_headers else None
+            if found is None:
+                headers.left = MOST_BYTES
+                if (info := tar.next()) is None:
+                    break
+                if info.offset < place or info.size < 0 or info.offset_data > whole:
+                    raise tarfile.ReadError(f"a header that leads to byte {info.offset_data}")
+                # Of a million members none is kept here.
+                cast(Any, tar).members.clear()
+                name = _name(file, info, ledger)
+                found = None if name is None else _File(name, info.offset_data, info.size)
+                place = info.offset_data + info.size
+                if place > _MOST_PLACE:
+                    raise OverflowError
+            else:
+                place = found.start + found.size
+                tar.offset = found.start + -(-found.size // _BLOCK) * _BLOCK
+            if found is not None:
+                yield found
             if place > whole:  # a place that the disk may refuse to go to
                 break
     except _BROKEN as error:
@@ -186,8 +210,6 @@ def _name(file: Path, info: tarfile.TarInfo, ledger: Ledger) -> str | None:
     if not info.isfile() or info.issparse():
         ledger.omit("links, devices and sparse files in tars", shown)
         return None
-    if _PLAIN_NAME.fullmatch(info.name):
-        return info.name
     path = PurePosixPath(info.name)
     if path.is_absolute() or ".." in path.parts or "\\" in info.name or "\0" in info.name or not path.parts:
         ledger.omit("files in tars whose names lead outside", shown)

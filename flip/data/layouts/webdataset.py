@@ -134,18 +134,20 @@ def _photos(root: Path, tar: str, ledger: Ledger) -> Iterator[_Photo]:
 
 def _photo(tar: str, sample: Sample, ledger: Ledger) -> _Photo:
     path, row = f"{tar}/{sample.key}", sample.row
-    if not row.cells:
-        return _Photo(path, tar, None, None, (), None, None, None)
 
     def told(read: Callable[[Row], _T | None]) -> _T | None:
         return _told(read, path, row, ledger)
 
-    label = told(lambda row: row.label(Table(list(row.cells), []).column("label")))
+    column = Table(list(row.cells), []).column("label")
+    label = told(lambda row: row.label(column)) if column else None
+    # One string for all photos of a class.
+    label = None if label is None else sys.intern(label)
+    if not row.cells.keys() - {column}:
+        return _Photo(path, tar, label, None, (), None, None, None)
     return _Photo(
         path,
         tar,
-        # One string for all photos of a class.
-        None if label is None else sys.intern(label),
+        label,
         None if row.cells.keys().isdisjoint(ALIASES["split"]) else row,
         told(Row.captions) or (),
         told(Row.box),
