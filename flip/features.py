@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Self
@@ -45,6 +46,13 @@ class Features:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __repr__(self) -> str:
+        # A notebook shows what a line ends with, and of all rows that is megabytes.
+        n, d = self.image_features.shape
+        splits = "".join(f", {split} {count:,}" for split, count in Counter(self.splits).items())
+        unreadable = f", {self.unreadable:,} unreadable" if self.unreadable else ""
+        return f"<Features of {n:,} photos, {d} wide, {len(self.classnames)} classes{splits}{unreadable}>"
 
     @property
     def unreadable(self) -> int:

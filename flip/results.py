@@ -72,6 +72,9 @@ class Evaluation:
         for name in ("protocol", "per_class", "details"):
             object.__setattr__(self, name, plain(getattr(self, name)))
 
+    def __repr__(self) -> str:
+        return f"<Evaluation of {self.command} on {self.data}: {self}>"
+
     def __str__(self) -> str:
         low, high = self.ci95
         left_out = f" ({self.unreadable:,} unreadable)" if self.unreadable else ""

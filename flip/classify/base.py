@@ -52,6 +52,10 @@ class Classifier(ABC):
     classes_: tuple[str, ...] = ()
     fingerprint: str = ""
 
+    def __repr__(self) -> str:
+        fitted = f"{len(self.classes_)} classes" if self.is_fitted else "not fitted"
+        return f"<{type(self).__name__} {self.name}, {fitted}>"
+
     @property
     def is_fitted(self) -> bool:
         """Whether it can predict."""

@@ -39,7 +39,7 @@ class FormatOptions(MessageOptions):
 class FileOutput(FormatOptions):
     """The output of a command that reports something: a file."""
 
-    output: Path | None = option(None, "Write the result to this file instead of stdout.", writes="text")
+    output: Path | None = option(None, "Write the result to this file instead of stdout (-).", writes="text")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -169,7 +169,7 @@ class Context:
     @cached_property
     def dataset(self) -> Dataset:
         """Open ``--data`` and say what was found."""
-        from flip.data.open import describe, open_dataset
+        from flip.data.open import open_dataset
 
         options = self.options
         if not self.data_name:
@@ -185,7 +185,7 @@ class Context:
             cache=getattr(options, "cache", None),
             embedding_column=options.embedding_column,
         )
-        log.info("%s", describe(dataset))
+        log.info("%s", dataset)
         return dataset
 
     @property

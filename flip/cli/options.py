@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import typer
 
+from flip.cli.config import FileOutput
 from flip.cli.context import is_main_process, messages
 from flip.cli.delivery import delivered
 from flip.cli.pictures import parse_plot
@@ -50,6 +51,8 @@ def command(app: typer.Typer, name: str, config_type: type[Config]) -> Callable[
         hints = get_type_hints(config_type)
 
         def call(**values: Any) -> None:
+            if issubclass(config_type, FileOutput) and values["output"] == Path("-"):
+                values["output"] = None  # stdout, as for other commands
             try:
                 options = config_type(**values)
             except ConfigError as e:

@@ -152,6 +152,9 @@ class OpenClipEncoder:
         self.precision = precision
         self._model, self._placement, self._flip, self._unit = model, placement, flip, unit
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}, embeddings of {self.dim}, {self.precision}>"
+
     def placed(self, placement: Placement, precision: str = "fp32", *, flip: bool = False) -> OpenClipEncoder:
         """Return this model on a device and in a number format; both share one network."""
         return OpenClipEncoder(self.facts, self._model, placement, precision, flip=flip, unit=self._unit)

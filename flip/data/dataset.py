@@ -57,6 +57,11 @@ class Photo(NamedTuple):
     region: Box | None = None
 
 
+def counted(n: int, one: str, many: str) -> str:
+    """Return a number with its noun."""
+    return f"{n:,} {one if n == 1 else many}"
+
+
 @dataclass(frozen=True)
 class Omission:
     """Something that was there and was left out: a phrase, how many, and the first of them."""
@@ -121,6 +126,19 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def __str__(self) -> str:
+        """One line for people: ``cub: 1,701 photos, 30 classes, train 900, test 801, captions for 548``."""
+        parts = [counted(len(self), "photo", "photos"), counted(len(self.classnames), "class", "classes")]
+        parts += [f"{split} {n:,}" for split, n in self.splits.items()]
+        captioned = sum(1 for record in self.records if record.captions)
+        if captioned:
+            parts.append(f"captions for {captioned:,}")
+        return f"{self.layout}: {', '.join(parts)}"
+
+    def __repr__(self) -> str:
+        # A notebook shows what a line ends with, and of all records that is megabytes.
+        return f"<Dataset {self}; in {self.root}>"
 
     @property
     def labels(self) -> IntArray:

@@ -142,6 +142,8 @@ def why_unidentified(head: bytes) -> str:
         accepts = Image.OPEN[name][1]
         if accepts is not None and accepts(head):
             return f"broken or truncated image: it begins as {name}, but its header cannot be read"
+    if is_heif(head) and "HEIF" in Image.OPEN:
+        return "broken or truncated image: it begins as HEIC, but its header cannot be read"
     if is_heif(head):
         return f"not read: {_HEIC_ADVICE}"
     if head[4:12] == b"ftypcrx " or head.startswith(_RAW_SIGNS):

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from flip.data.classnames import near_equal_names, wordnet_ids
-from flip.data.dataset import Dataset
+from flip.data.dataset import Dataset, counted
 from flip.data.files import is_hidden, subfolders
 from flip.data.formats import is_image_file, suffix_advice
 from flip.data.layout import Layout, layouts
@@ -131,16 +131,6 @@ def _read(root: Path, layout: str | None, settings: ReadSettings) -> Dataset:
     return replace(dataset, notes=(*dataset.notes, *unused_splits(root, chosen)))
 
 
-def describe(dataset: Dataset) -> str:
-    """Return one line for people: ``cub: 1,701 photos, 30 classes, train 900, test 801, captions for 548``."""
-    parts = [_count(len(dataset), "photo", "photos"), _count(len(dataset.classnames), "class", "classes")]
-    parts += [f"{split} {n:,}" for split, n in dataset.splits.items()]
-    captioned = sum(1 for record in dataset.records if record.captions)
-    if captioned:
-        parts.append(f"captions for {captioned:,}")
-    return f"{dataset.layout}: {', '.join(parts)}"
-
-
 def _finished(dataset: Dataset, classnames: Path | None) -> Dataset:
     """Return the dataset with the names that were asked for; what was left out and what was understood is logged."""
     if classnames is not None:
@@ -181,11 +171,7 @@ def _about_splits(dataset: Dataset) -> Iterator[str]:
     absent = [name for c, name in enumerate(dataset.classnames) if c not in learned]
     if absent:
         have = "has" if len(absent) == 1 else "have"
-        yield f"{_count(len(absent), 'class', 'classes')} {have} no training photo, such as {absent[0]!r}"
-
-
-def _count(n: int, one: str, many: str) -> str:
-    return f"{n:,} {one if n == 1 else many}"
+        yield f"{counted(len(absent), 'class', 'classes')} {have} no training photo, such as {absent[0]!r}"
 
 
 def _accepted() -> str:
@@ -229,7 +215,7 @@ def _unrecognised(root: Path) -> str:
     photos = sum(map(is_image_file, files))
     if photos:
         return (
-            f"{root} holds {_count(photos, 'photo', 'photos')} and no class folders; put the photos of each class in "
+            f"{root} holds {counted(photos, 'photo', 'photos')} and no class folders; put the photos of each class in "
             "a folder of its own, or list them in a manifest with path and label"
         )
     shown = ", ".join([*(f"{name}/" for name in subfolders(root)), *sorted(files)][:5]) or "hidden files only"

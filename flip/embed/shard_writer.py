@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from flip.data.dataset import Dataset
 from flip.data.layouts.embeddings import SHARDS, read_about
+from flip.embed.row_groups import photo_groups
 from flip.embed.sharding import Shard
 from flip.embed.shards import PLAN, Part, is_sound, listing_digest, part_files, read_part, shard_file
-from flip.embed.table import make_features, table_files
-from flip.embed.table_writer import GROUP_ROWS, about_table, table_columns, table_schema, table_writer
+from flip.embed.table import table_files
+from flip.embed.table_writer import about_table, table_schema, table_writer, write_group
 from flip.errors import ConfigError
 from flip.files import JsonObject, claim_folder, require_same_key, written_aside
 
 if TYPE_CHECKING:
     from flip.embed.extractor import FeatureExtractor
-    from flip.embed.stream import EmbeddedBatch
     from flip.features import Features
     from flip.settings import Progress
 
@@ -77,8 +75,8 @@ def write_shard(
     part = Part(shard_file(folder, shard), shard, plan, listing_digest(mine), about)
     if joined_plan(folder) is not None or _is_there(part):
         return WrittenShard(part.file, len(mine), is_new=False)
-    batches = extractor.batches(mine, progress)
-    return WrittenShard(part.file, len(mine), _write(folder, part, mine, batches, extractor))
+    groups = photo_groups(mine, extractor, progress)
+    return WrittenShard(part.file, len(mine), _write(folder, part, groups, extractor))
 
 
 def make_plan(dataset: Dataset, extractor: FeatureExtractor, shards: int) -> JsonObject:
@@ -134,43 +132,19 @@ def _is_there(part: Part) -> bool:
     return False
 
 
-def _write(
-    folder: Path, part: Part, dataset: Dataset, batches: Iterator[EmbeddedBatch], extractor: FeatureExtractor
-) -> int:
+def _write(folder: Path, part: Part, groups: Iterable[Features], extractor: FeatureExtractor) -> int:
     """Write the part and return how many photos could not be read."""
-    import pyarrow as pa
-
     unreadable, schema = 0, table_schema(extractor.model.dim, part.metadata)
     if not extractor.is_main:
         # It embeds its share, which the main process takes from the cache.
-        return sum(error is not None for batch in batches for error in batch.errors)
+        return sum(features.unreadable for features in groups)
     with (
         written_aside(part.file, "pass -o with a folder that can be written", durable=True, kind="table") as aside,
         table_writer(aside, schema) as writer,
     ):
-        for features in _row_groups(dataset, batches, extractor.model.fingerprint):
-            columns = table_columns(features)
-            writer.write_batch(pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema))
+        for features in groups:
+            write_group(writer, features)
             unreadable += features.unreadable
         # A shard of another table may have been faster.
         _require_same_plan(folder, part.plan)
     return unreadable
-
-
-def _row_groups(dataset: Dataset, batches: Iterator[EmbeddedBatch], fingerprint: str) -> Iterator[Features]:
-    """Yield embedded photos with their records, a row group at a time."""
-    begin = 0
-    while group := _some(batches):
-        rows, errors = np.concatenate([b.embeddings for b in group]), [error for b in group for error in b.errors]
-        yield make_features(dataset.take(range(begin, begin + len(rows))), rows, errors, fingerprint)
-        begin += len(rows)
-
-
-def _some(batches: Iterator[EmbeddedBatch]) -> list[EmbeddedBatch]:
-    """Return batches for a row group; none at the end."""
-    group: list[EmbeddedBatch] = []
-    n = 0
-    while n < GROUP_ROWS and (batch := next(batches, None)) is not None:
-        group.append(batch)
-        n += len(batch.sources)
-    return group

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,9 +12,9 @@ from flip.arrays import FloatArray, IntArray
 from flip.data.dataset import Dataset
 from flip.data.layouts.embeddings import read_about, sealed_metadata
 from flip.data.parquet import parquet_files
-from flip.embed.table_rows import read_rows, read_width
-from flip.embed.table_writer import about_table, table_columns, table_writer
-from flip.embed.vector_rows import read_vector_rows
+from flip.embed.table_rows import RowBatch, joined_rows, read_width, table_batches
+from flip.embed.table_writer import about_table, table_columns, table_schema, table_writer, write_group
+from flip.embed.vector_rows import vector_batches
 from flip.errors import DataError, FeatureMismatchError
 from flip.features import Features
 from flip.files import claim_folder, written_aside
@@ -91,6 +92,20 @@ def write_table(
     return folder / TABLE_FILE
 
 
+def write_table_groups(
+    folder: Path, groups: Iterable[Features], dataset: Dataset, model: str, *, precision: str = ""
+) -> Path:
+    """Write a table as :func:`write_table` does, of features that come a row group at a time, into a claimed folder."""
+    groups = iter(groups)
+    first = next(groups)
+    about = about_table(dataset, first.fingerprint, model, precision)
+    schema = table_schema(first.image_features.shape[1], about)
+    with written_aside(folder / TABLE_FILE, kind="table") as aside, table_writer(aside, schema) as writer:
+        for features in chain([first], groups):
+            write_group(writer, features)
+    return folder / TABLE_FILE
+
+
 def table_metadata(dataset: Dataset) -> dict[str, object]:
     """Return the metadata of an ``embeddings`` dataset's table: fingerprint, model, precision, class names, root.
 
@@ -137,17 +152,32 @@ def read_table_features(dataset: Dataset, model: Encoder | None = None) -> Featu
     FeatureMismatchError
         If another model made the table.
     """
-    about = table_metadata(dataset)
-    fingerprint = str(about["fingerprint"])
-    if model is not None:
-        fingerprint = _fingerprint_of(dataset, about, model)
+    embeddings, errors = joined_rows(_row_batches(dataset), len(dataset), table_width(dataset))
+    return make_features(dataset, embeddings, errors, _fingerprint_of(dataset, model))
+
+
+def table_groups(dataset: Dataset, model: Encoder | None = None) -> Iterator[Features]:
+    """Yield the features of a dataset that was read from a table of embeddings, some rows at a time, in its order.
+
+    Parameters and errors are those of :func:`read_table_features`.
+    """
+    fingerprint = _fingerprint_of(dataset, model)
+    for batch in _row_batches(dataset):
+        yield make_features(dataset.take(batch.photos.tolist()), batch.embeddings, batch.errors, fingerprint)
+
+
+def _row_batches(dataset: Dataset) -> Iterator[RowBatch]:
     paths = [record.path for record in dataset.records]
-    found = read_rows(_files(dataset), paths) if dataset.vectors is None else read_vector_rows(dataset.vectors, paths)
-    return make_features(dataset, found.embeddings, found.errors, fingerprint)
+    if dataset.vectors is not None:
+        return vector_batches(dataset.vectors, paths)
+    return table_batches(_files(dataset), paths)
 
 
-def _fingerprint_of(dataset: Dataset, about: dict[str, object], model: Encoder) -> str:
-    """Return the fingerprint of a model that can have made a table."""
+def _fingerprint_of(dataset: Dataset, model: Encoder | None) -> str:
+    """Return the fingerprint of the model that made a table, or of one that can have made it."""
+    about = table_metadata(dataset)
+    if model is None:
+        return str(about["fingerprint"])
     if is_of_unknown_model(dataset):
         if table_width(dataset) != model.dim:
             raise FeatureMismatchError(

@@ -1,14 +1,14 @@
-"""Rows of a table of embeddings, read once into the array that they will live in, and checked."""
+"""Rows of a table of embeddings, a batch at a time, and checked."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from flip.arrays import FloatArray
+from flip.arrays import FloatArray, IntArray
 from flip.data.parquet import open_parquet, read_parquet_schema
 from flip.embed.vectors import embedding_values, is_unit_length
 from flip.errors import DataError
@@ -22,15 +22,30 @@ _AT_ONCE = 8192
 _ADVICE = "write it again with flip embed -o"
 
 
-class TableRows(NamedTuple):
-    """Embeddings (n, d), float32 unit rows, zero where ``errors`` says why there is none."""
+class RowBatch(NamedTuple):
+    """Some rows of a table: the photo i of each, embeddings (b, d), and errors.
 
+    Embeddings are float32 unit rows, zero where ``errors`` says why there is none.
+    """
+
+    photos: IntArray
     embeddings: FloatArray
     errors: list[str | None]
 
 
-def read_rows(files: Sequence[Path], paths: Sequence[str]) -> TableRows:
-    """Return the rows of photos in tables that ``flip embed -o`` wrote.
+def joined_rows(batches: Iterable[RowBatch], n: int, width: int) -> tuple[FloatArray, list[str | None]]:
+    """Return the embeddings (n, d) and errors of n photos, read once into the array that they will live in."""
+    embeddings, errors = np.zeros((n, width), np.float32), list[str | None]([None] * n)
+    for batch in batches:
+        embeddings[batch.photos] = batch.embeddings
+        for i, error in zip(batch.photos, batch.errors, strict=True):
+            if error is not None:
+                errors[i] = error
+    return embeddings, errors
+
+
+def table_batches(files: Sequence[Path], paths: Sequence[str]) -> Iterator[RowBatch]:
+    """Yield the rows of photos in tables that ``flip embed -o`` wrote, in the tables' order.
 
     Parameters
     ----------
@@ -47,25 +62,24 @@ def read_rows(files: Sequence[Path], paths: Sequence[str]) -> TableRows:
     row_of = {path: i for i, path in enumerate(paths)}
     if len(row_of) < len(paths):
         raise DataError(f"{_twice(files, paths)}; {_ADVICE}")
-    rows = TableRows(np.zeros((len(paths), read_width(files[0])), np.float32), [None] * len(paths))
-    seen = np.zeros(len(paths), bool)
+    width, seen = read_width(files[0]), np.zeros(len(paths), bool)
     for file in files:
-        for batch in _batches(file, rows.embeddings.shape[1]):
+        for batch in _batches(file, width):
             named = [(k, row_of[path]) for k, path in enumerate(batch["path"].to_pylist()) if path in row_of]
-            _take(file, batch, named, rows)
-            targets = [i for _, i in named]
-            if seen[targets].any() or len(set(targets)) < len(targets):
-                raise DataError(f"{_twice(files, [paths[i] for i in targets])}; {_ADVICE}")
-            seen[targets] = True
+            taken = _taken(file, batch, named, width)
+            if seen[taken.photos].any() or len(set(taken.photos.tolist())) < len(named):
+                raise DataError(f"{_twice(files, [paths[i] for _, i in named])}; {_ADVICE}")
+            seen[taken.photos] = True
+            yield taken
     if not seen.all():
         raise DataError(f"{files[0]} has no row of {paths[int(np.argmin(seen))]} any more; {_ADVICE}")
-    return rows
 
 
-def _take(file: Path, batch: pa.RecordBatch, named: Sequence[tuple[int, int]], rows: TableRows) -> None:
-    """Take rows k of a batch as rows i of the whole, for all (k, i)."""
-    here, targets = [k for k, _ in named], [i for _, i in named]
-    stored = embedding_values(batch["embedding"], rows.embeddings.shape[1])
+def _taken(file: Path, batch: pa.RecordBatch, named: Sequence[tuple[int, int]], width: int) -> RowBatch:
+    """Return the rows k of a batch as those of photos i, for all (k, i)."""
+    here = [k for k, _ in named]
+    photos = np.fromiter((i for _, i in named), np.int64, len(named))
+    stored = embedding_values(batch["embedding"], width)
     values = (stored if len(here) == len(batch) else stored[here]).astype(np.float32)
     listed = batch["error"].to_pylist()
     errors = [listed[k] for k in here]
@@ -75,12 +89,9 @@ def _take(file: Path, batch: pa.RecordBatch, named: Sequence[tuple[int, int]], r
     if len(wrong):
         path = batch["path"][here[wrong[0]]]
         raise DataError(f"{file} is damaged: the embedding of {path} is not of unit length; {_ADVICE}")
-    if has_error.any():
-        for i, error in zip(targets, errors, strict=True):
-            rows.errors[i] = error
     if stored.dtype == np.float16:
         values /= np.maximum(norms, np.finfo(np.float32).tiny)[:, None]
-    rows.embeddings[targets] = values
+    return RowBatch(photos, values, errors)
 
 
 def _batches(file: Path, width: int) -> Iterator[pa.RecordBatch]:

@@ -73,3 +73,11 @@ def table_writer(file: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
     packed = {name: "zstd" for name in schema.names if name != "embedding"}
     with pq.ParquetWriter(file, schema, compression=packed, use_dictionary=False, write_page_checksum=True) as writer:
         yield writer
+
+
+def write_group(writer: pq.ParquetWriter, features: Features) -> None:
+    """Write features as a row group of a table of :func:`table_schema`."""
+    import pyarrow as pa
+
+    columns, schema = table_columns(features), writer.schema
+    writer.write_batch(pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from flip.data.open import open_dataset
 from flip.embed.captions import with_caption_features
 from flip.embed.extractor import FeatureExtractor
 from flip.embed.table import read_table_features
+from flip.embed.unreadable import Unreadable
 from flip.features import Features
 from flip.names import SPLITS
 from flip.settings import Progress
@@ -117,22 +118,7 @@ def take_splits(dataset: Dataset, splits: Iterable[str]) -> Dataset:
 def read_features(dataset: Dataset, extractor: FeatureExtractor | None, progress: Progress | None = None) -> Features:
     """Return the features of a dataset; without an extractor, those of its table of embeddings."""
     features = read_table_features(dataset) if extractor is None else extractor.features(dataset, progress)
-    if features.unreadable:
-        path, error = next((p, e) for p, e in zip(features.paths, features.errors, strict=True) if e)
-        log.info("%d of %d photos cannot be read, the first: %s: %s", features.unreadable, len(features), path, error)
-        for sentence in _unreadable_classes(features):
-            log.warning("%s", sentence)
+    unreadable = Unreadable()
+    unreadable.add(features)
+    unreadable.tell()
     return features
-
-
-def _unreadable_classes(features: Features) -> Iterator[str]:
-    """Yield a sentence for each split with classes of which no photo can be read."""
-    readable = np.array([error is None for error in features.errors], bool)
-    splits = np.array(features.splits)
-    for split in dict.fromkeys(features.splits):
-        there = np.unique(features.labels[splits == split])
-        absent = np.setdiff1d(there, features.labels[(splits == split) & readable])
-        if len(absent):
-            names = ", ".join(repr(features.classnames[c]) for c in absent[:3]) + (" …" if len(absent) > 3 else "")
-            what = "class has no photo" if len(absent) == 1 else "classes have no photo"
-            yield f"{len(absent)} {what} of split {split!r} that can be read: {names}"

@@ -96,3 +96,12 @@ def test_an_interrupted_run_keeps_its_rows_but_not_in_place_of_others(before, tm
         name_one_photo()
     assert (file.read_text() == before) if before else ("a.jpg" in file.read_text())
     assert [path.name for path in tmp_path.iterdir()] == ["named.jsonl"]
+
+
+@pytest.mark.parametrize("command", [["knn"], ["data", "info"], ["models", "--here"]])
+def test_a_dash_is_stdout(flip, birds, tmp_path, command):
+    data = [birds] if command[0] == "data" else ["--data", birds] if command[0] == "knn" else []
+    result = flip(*command, *data, "-o", "-")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("{")
+    assert not (tmp_path / "-").exists()

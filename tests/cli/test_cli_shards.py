@@ -191,6 +191,31 @@ def test_unreadable_photos_and_captions_in_clip_retrieval_s_folders(flip, birds,
     assert {row["caption"] for row in metadata} == {"a jay", None}
 
 
+@pytest.mark.parametrize("rows_a_file", [1, 5, 18, 19, 20])
+def test_clip_retrieval_s_files_have_so_many_rows(flip, birds, tmp_path, monkeypatch, rows_a_file):
+    from flip.embed import clip_retrieval, row_groups
+
+    (birds / "train" / "red_fox" / "0.png").write_text("text")
+    read_json(flip("embed", "--data", birds, "-o", tmp_path / "whole", "--layout-out", "clip-retrieval"))
+    whole = np.load(tmp_path / "whole" / "img_emb" / "img_emb_0.npy")
+    monkeypatch.setattr(row_groups, "GROUP_ROWS", 7)
+    monkeypatch.setattr(clip_retrieval.write_clip_retrieval, "__kwdefaults__", {"rows_a_file": rows_a_file})
+    for name, source in {"photos": birds, "table": tmp_path / "flip"}.items():
+        if source != birds:
+            read_json(flip("embed", "--data", birds, "-o", source))
+        read_json(flip("embed", "--data", source, "-o", tmp_path / name, "--layout-out", "clip-retrieval"))
+        arrays = sorted((tmp_path / name / "img_emb").iterdir())
+        assert [len(np.load(file)) for file in arrays[:-1]] == [rows_a_file] * (len(arrays) - 1)
+        assert (np.concatenate([np.load(file) for file in arrays]) == whole).all()
+        rows = [row for file in arrays for row in metadata_of(file)]
+        assert rows == metadata_of(tmp_path / "whole" / "img_emb" / "img_emb_0.npy")
+
+
+def metadata_of(array):
+    name = array.name.replace("img_emb", "metadata").replace(".npy", ".parquet")
+    return pq.read_table(array.parent.parent / "metadata" / name).to_pylist()
+
+
 # Embeddings of any program.
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from flip.data.formats import FORMATS, IMAGE_EXTENSIONS, is_image_file, is_photo, suffix_advice
+from flip.data.formats import FORMATS, IMAGE_EXTENSIONS, is_heif, is_image_file, is_photo, suffix_advice
 from flip.data.images import decode_image
 from flip.data.limits import MAX_PIXELS
 from flip.errors import DataError
@@ -288,6 +288,23 @@ def test_heic_is_read_where_an_opener_is_registered(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(Image.OPEN, "HEIF", (Opener, lambda head: head[4:8] == b"ftyp"))
     monkeypatch.setattr(Image, "ID", [*Image.ID, "HEIF"])
     assert decode_image(HEIC).getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_a_broken_heic_is_broken_where_an_opener_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise SyntaxError("no HEIC")
+
+    monkeypatch.setitem(Image.OPEN, "HEIF", (refuse, is_heif))
+    monkeypatch.setattr(Image, "ID", [*Image.ID, "HEIF"])
+    with pytest.raises(DataError, match="begins as HEIC, but its header cannot be read"):
+        decode_image(HEIC)
+
+
+@pytest.mark.parametrize("head", [b"\xff", b"BM", b"\0\0\1", b"RIF", b"II*"])
+def test_a_few_bytes_are_told_without_a_library_s_words(head: bytes) -> None:
+    with pytest.raises(DataError, match="not an image|broken or truncated image") as told:
+        decode_image(head)
+    assert "unpack" not in str(told.value)
 
 
 @pytest.mark.parametrize("head", [b"\xff\x0a" + b"\0" * 20, b"\0\0\0\x0cJXL \r\n\x87\n" + b"\0" * 20])

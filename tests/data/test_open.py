@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flip.data.open import describe, open_dataset
+from flip.data.open import open_dataset
 from flip.errors import ConfigError, DataError
 
 Cub = Callable[[str], Path]
@@ -22,8 +22,8 @@ def test_cub_is_recognised_in_its_three_shapes(cub: Cub, write: Write, tmp_path:
     inside = cub("inside")
     write("inside/text/001.Red_Wren/Wren_1.txt", "a")
     assert [open_dataset(root).layout for root in (plain, plain.parent, tmp_path / "beside", inside)] == ["cub"] * 4
-    assert describe(open_dataset(inside)) == "cub: 4 photos, 2 classes, train 2, test 2, captions for 1"
-    assert describe(open_dataset(plain)) == "cub: 4 photos, 2 classes, train 2, test 2"
+    assert str(open_dataset(inside)) == "cub: 4 photos, 2 classes, train 2, test 2, captions for 1"
+    assert str(open_dataset(plain)) == "cub: 4 photos, 2 classes, train 2, test 2"
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_folders_are_recognised(draw: Draw, tmp_path: Path, layout: str, files: 
 def test_flat_images_with_captions_are_recognised(draw: Draw, write: Write, tmp_path: Path) -> None:
     draw("images/1.jpg")
     write("captions.json", '{"1.jpg": "a wren"}')
-    assert describe(open_dataset(tmp_path)) == "images-folder: 1 photo, 1 class, train 1, captions for 1"
+    assert str(open_dataset(tmp_path)) == "images-folder: 1 photo, 1 class, train 1, captions for 1"
 
 
 def test_flat_splits_with_metadata_are_recognised(draw: Draw, write: Write, tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_flat_splits_with_metadata_are_recognised(draw: Draw, write: Write, tmp_
     draw("test/1.jpg")
     write("train/metadata.csv", "file_name,label\n1.jpg,wren\n")
     write("test/metadata.csv", "file_name,label\n1.jpg,wren\n")
-    assert describe(open_dataset(tmp_path)) == "split-folders: 2 photos, 1 class, train 1, test 1"
+    assert str(open_dataset(tmp_path)) == "split-folders: 2 photos, 1 class, train 1, test 1"
 
 
 def test_flat_splits_without_classes_are_not_taken_for_classes(draw: Draw, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_flat_splits_without_classes_are_not_taken_for_classes(draw: Draw, tmp_p
 def test_flat_photos_with_metadata_are_a_manifest(draw: Draw, write: Write, tmp_path: Path) -> None:
     draw("1.jpg")
     write("metadata.csv", "file_name,label,text\n1.jpg,wren,a wren\n")
-    assert describe(open_dataset(tmp_path)) == "manifest: 1 photo, 1 class, train 1, captions for 1"
+    assert str(open_dataset(tmp_path)) == "manifest: 1 photo, 1 class, train 1, captions for 1"
 
 
 def test_a_manifest_and_a_home_folder(
@@ -289,9 +289,9 @@ def test_an_absent_file_of_names_is_reported(cub: Cub, tmp_path: Path) -> None:
 
 def test_the_shared_birds_in_one_line(shared: Path) -> None:
     birds = open_dataset(shared / "data" / "birds")
-    assert describe(birds) == "cub: 1,701 photos, 30 classes, train 900, test 801, captions for 543"
+    assert str(birds) == "cub: 1,701 photos, 30 classes, train 900, test 801, captions for 543"
     clean = open_dataset(shared / "data" / "birds-clean.jsonl")
-    assert describe(clean).startswith("manifest: 801 photos, 30 classes, train 396, test 405")
+    assert str(clean).startswith("manifest: 801 photos, 30 classes, train 396, test 405")
 
 
 def test_without_a_name_the_environment_or_the_usual_folder_is_meant(tmp_path, squares, monkeypatch):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flip.data.open import describe, open_dataset
+from flip.data.open import open_dataset
 from flip.errors import DataError
 
 Draw = Callable[..., Path]
@@ -232,7 +232,7 @@ def test_refused(files: list[str], message: str, draw: Draw, write: Write, tmp_p
 def test_read_with_a_note(files: list[str], line: str, said: str, draw: Draw, write: Write, tmp_path: Path) -> None:
     fill(files, draw, write, tmp_path)
     dataset = open_dataset(tmp_path / "data")
-    assert describe(dataset) == line
+    assert str(dataset) == line
     assert any(said in text for text in (*dataset.notes, *map(str, dataset.left_out)))
 
 
@@ -260,7 +260,7 @@ def test_read_with_a_note(files: list[str], line: str, said: str, draw: Draw, wr
 def test_usual_shapes_need_no_word(files: list[str], line: str, draw: Draw, write: Write, tmp_path: Path) -> None:
     fill(files, draw, write, tmp_path)
     dataset = open_dataset(tmp_path / "data")
-    assert describe(dataset) == line
+    assert str(dataset) == line
     assert (dataset.notes, dataset.left_out) == ((), ())
 
 

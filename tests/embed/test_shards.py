@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flip.data.open import open_dataset
-from flip.embed import joining, shard_writer, table_writer
+from flip.embed import joining, row_groups, table_writer
 from flip.embed.joining import join_shards
 from flip.embed.shard_writer import write_shard
 from flip.embed.sharding import Shard, parse_shard, slurm_shard
@@ -163,7 +163,7 @@ def test_shards_may_be_one_or_more_than_the_photos(photos, tmp_path, count):
 
 
 def test_row_groups_and_files_do_not_change_the_rows(photos, tmp_path, monkeypatch):
-    for module in (shard_writer, table_writer, joining):
+    for module in (row_groups, table_writer, joining):
         monkeypatch.setattr(module, "GROUP_ROWS", 5)
     list(run(photos, tmp_path / "t", *all_of(3)))
     joined = join_shards(tmp_path / "t", groups_a_file=2)

@@ -26,9 +26,12 @@ from flip.results import FORMAT
 from flip.settings import flag, option, settings_from
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from flip.data.dataset import Dataset
     from flip.embed.extractor import FeatureExtractor
     from flip.features import Features
+    from flip.settings import Progress
 
 log = logging.getLogger("flip.cli")
 
@@ -112,6 +115,9 @@ def embed(options: EmbedOptions) -> None:
     if options.shard is not None:
         embed_shard(options, options.shard)
         return
+    from flip.embed.row_groups import feature_groups
+    from flip.embed.unreadable import Unreadable
+
     if options.output is not None:
         claim_folder(options.output, overwrite=options.overwrite)
     context = Context(options)
@@ -119,17 +125,26 @@ def embed(options: EmbedOptions) -> None:
     began = time.perf_counter()
     if options.engine == "ray":
         embed_by_ray(options, context, dataset)
-    # A table of embeddings may be written in another layout without the model that made it.
-    features = context.features(dataset, with_model=not context.needs_no_model)
+    unreadable = Unreadable()
+    with progress(options, "photos", len(dataset)) as advance:
+        # A table of embeddings may be written in another layout without the model that made it.
+        extractor = None if context.needs_no_model else context.extractor
+        groups = _whole(dataset, extractor, advance) if options.map else feature_groups(dataset, extractor, advance)
+        _write(options, context, dataset, unreadable.watch(groups))
+    unreadable.tell()
     seconds = time.perf_counter() - began
     if options.captions:
         _embed_captions(options, dataset, context.extractor)
-    if not context.is_main:
-        return
-    if options.output is not None:
-        _write(options, options.output, context, features, dataset)
-    write_summary(options, "flip embed", _summary(context, len(features), features.unreadable, seconds))
-    finish(options, features.unreadable)
+    if context.is_main:
+        write_summary(options, "flip embed", _summary(context, unreadable.photos, unreadable.count, seconds))
+        finish(options, unreadable.count)
+
+
+def _whole(dataset: Dataset, extractor: FeatureExtractor | None, advance: Progress | None) -> Iterator[Features]:
+    """Yield all features at once, for a map of them."""
+    from flip.embed.table import read_table_features
+
+    yield read_table_features(dataset) if extractor is None else extractor.features(dataset, advance)
 
 
 def _summary(context: Context, n: int, unreadable: int, seconds: float) -> dict[str, object]:
@@ -228,21 +243,30 @@ def join(options: EmbedOptions, folder: Path) -> None:
     finish(options, joined.unreadable)
 
 
-def _write(options: EmbedOptions, folder: Path, context: Context, features: Features, dataset: Dataset) -> None:
-    """Write the embeddings in the layout that was asked for."""
+def _write(options: EmbedOptions, context: Context, dataset: Dataset, groups: Iterator[Features]) -> None:
+    """Take all features, and write them in the layout that was asked for, if any."""
+    from flip.embed.table import write_table, write_table_groups
+
+    folder = options.output
+    if folder is None or not context.is_main:
+        for _ in groups:
+            pass
+        return
     if options.layout_out == "clip-retrieval":
         from flip.embed.clip_retrieval import write_clip_retrieval
 
-        arrays = write_clip_retrieval(folder, features, dataset)
+        arrays = write_clip_retrieval(folder, groups, dataset)
         log.info("wrote %s and metadata; autofaiss build_index --embeddings=%s/img_emb", arrays[0].parent, folder)
         return
-    from flip.embed.table import write_table
-    from flip.report.embedding_map import map_columns
-
-    columns = map_columns(features, seed=options.seed) if options.map else None
     model = context.model_name if context.needs_no_model else context.encoder.name
     precision = context.features_precision
+    if not options.map:
+        log.info("wrote %s", write_table_groups(folder, groups, dataset, model, precision=precision))
+        return
+    from flip.report.embedding_map import map_columns
+
+    (features,) = groups
+    columns = map_columns(features, seed=options.seed)
     file = write_table(folder, features, dataset, model, precision=precision, map_columns=columns, overwrite=True)
     log.info("wrote %s", file)
-    if columns:
-        log.info("look at it: embedding-atlas %s --x x --y y --neighbors neighbors", file)
+    log.info("look at it: embedding-atlas %s --x x --y y --neighbors neighbors", file)

@@ -15,7 +15,7 @@ from scipy.io import savemat
 from flip.data.dataset import Dataset
 from flip.data.images import decode_image
 from flip.data.layouts.flowers_102 import NAMES
-from flip.data.open import describe, open_dataset
+from flip.data.open import open_dataset
 from flip.errors import DataError
 
 Draw = Callable[..., Path]
@@ -128,7 +128,7 @@ def test_inaturalist(draw: Draw, write: Write, tmp_path: Path) -> None:
     draw("public_test/c.jpg")
     write("train_mini.json", "{}")
     dataset = open_dataset(tmp_path)
-    assert describe(dataset) == "inaturalist: 6 photos, 3 classes, train 3, val 3"
+    assert str(dataset) == "inaturalist: 6 photos, 3 classes, train 3, val 3"
     assert dataset.raw_names == (WORM, THRUSH, OAK)
     assert dataset.classnames == ("Lumbricus terrestris", "Turdus merula", "Quercus robur")
     assert [rank.name for rank in dataset.ranks] == ["kingdom", "phylum", "class", "order", "family", "genus"]
@@ -236,7 +236,7 @@ def pets(draw: Draw, write: Write, base: str) -> None:
 def test_pets(draw: Draw, write: Write, tmp_path: Path, base: str) -> None:
     pets(draw, write, base)
     dataset = open_dataset(tmp_path)
-    assert describe(dataset) == "oxford-pets: 5 photos, 3 classes, train 2, test 3"
+    assert str(dataset) == "oxford-pets: 5 photos, 3 classes, train 2, test 3"
     assert dataset.raw_names == ("Abyssinian", "american_pit_bull_terrier", "beagle")
     assert dataset.classnames == ("Abyssinian", "American Pit Bull Terrier", "Beagle")
     assert rows(dataset)[1] == (f"{base}images/american_pit_bull_terrier_1.jpg", "American Pit Bull Terrier", "train")
@@ -288,7 +288,7 @@ def aircraft(tmp_path: Path, write: Write, base: str, parts: tuple[str, ...] = (
 def test_aircraft(tmp_path: Path, write: Write, base: str) -> None:
     aircraft(tmp_path, write, base)
     dataset = open_dataset(tmp_path)
-    assert describe(dataset) == "fgvc-aircraft: 3 photos, 3 classes, train 1, val 1, test 1"
+    assert str(dataset) == "fgvc-aircraft: 3 photos, 3 classes, train 1, val 1, test 1"
     assert dataset.classnames == dataset.raw_names == ("707-320", "A300B4", "F/A-18")
     assert rows(dataset)[2] == (f"{base}images/0034309.jpg", "F/A-18", "test")
     assert [tuple(rank) for rank in dataset.ranks] == [
@@ -343,7 +343,7 @@ def test_cars_with_the_labels_of_the_test_photos(draw: Draw, tmp_path: Path, pla
     tests = structs(car(1, 2), car(2, 3))
     savemat(tmp_path / place / "cars_test_annos_withlabels.mat", {"annotations": tests})
     dataset = open_dataset(tmp_path)
-    assert describe(dataset) == "stanford-cars: 5 photos, 3 classes, train 3, test 2"
+    assert str(dataset) == "stanford-cars: 5 photos, 3 classes, train 3, test 2"
     assert dataset.classnames == tuple(CARS)
     assert rows(dataset)[0] == ("cars_train/00001.jpg", CARS[2], "train")
     assert rows(dataset)[3] == ("cars_test/00001.jpg", CARS[1], "test")
@@ -415,7 +415,7 @@ def dogs(draw: Draw, folder: Path, lists: str = "") -> None:
 def test_dogs(draw: Draw, tmp_path: Path, lists: str) -> None:
     dogs(draw, tmp_path, lists)
     dataset = open_dataset(tmp_path)
-    assert describe(dataset) == "stanford-dogs: 3 photos, 2 classes, train 2, test 1"
+    assert str(dataset) == "stanford-dogs: 3 photos, 2 classes, train 2, test 1"
     assert dataset.classnames == ("Chihuahua", "Japanese spaniel")
     assert dataset.raw_names == ("n02085620-Chihuahua", "n02085782-Japanese_spaniel")
     assert rows(dataset)[2] == ("Images/n02085620-Chihuahua/n02085620_2650.jpg", "Chihuahua", "test")
@@ -455,7 +455,7 @@ def food(draw: Draw, write: Write, base: str) -> None:
 def test_food(draw: Draw, write: Write, tmp_path: Path, base: str) -> None:
     food(draw, write, base)
     dataset = open_dataset(tmp_path)
-    assert describe(dataset) == "food-101: 4 photos, 2 classes, train 2, test 2"
+    assert str(dataset) == "food-101: 4 photos, 2 classes, train 2, test 2"
     assert dataset.raw_names == ("apple_pie", "waffles")
     assert dataset.classnames == ("Apple pie", "Waffles")
     assert rows(dataset)[2] == (f"{base}images/apple_pie/1014775.jpg", "Apple pie", "test")
@@ -504,7 +504,7 @@ def birdsnap(draw: Draw, write: Write, below: str) -> None:
 def test_birdsnap(draw: Draw, write: Write, tmp_path: Path, below: str) -> None:
     birdsnap(draw, write, below)
     dataset = open_dataset(tmp_path)
-    assert describe(dataset) == "birdsnap: 3 photos, 2 classes, train 2, test 1"
+    assert str(dataset) == "birdsnap: 3 photos, 2 classes, train 2, test 1"
     assert dataset.classnames == ("Acadian Flycatcher", "Anna's Hummingbird")
     assert dataset.raw_names == ("Acadian_Flycatcher", "Annas_Hummingbird")
     assert dataset.records[1].split == "test"

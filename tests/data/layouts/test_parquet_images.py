@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from flip.data.images import decode_image
-from flip.data.open import describe, open_dataset
+from flip.data.open import open_dataset
 from flip.errors import DataError
 
 NAMES = ["wren", "sea_gull", "owl"]
@@ -45,7 +45,7 @@ def test_a_folder_as_it_is_published(tmp_path: Path) -> None:
     publish(tmp_path / "birds" / "data" / "train-00001-of-00002.parquet", [1])
     publish(tmp_path / "birds" / "data" / "validation-00000-of-00001.parquet", [0], text=["a wren"])
     dataset = open_dataset(tmp_path / "birds", cache=tmp_path / "cache")
-    assert describe(dataset) == "parquet-images: 5 photos, 2 classes, train 4, val 1, captions for 1"
+    assert str(dataset) == "parquet-images: 5 photos, 2 classes, train 4, val 1, captions for 1"
     assert dataset.raw_names == ("wren", "sea_gull")
     assert dataset.classnames == ("wren", "sea gull")
     assert dataset.labels.tolist() == [0, 1, 1, 1, 0]
