@@ -48,6 +48,7 @@ def test_numbers_by_hand(evaluation):
     assert evaluation.per_class[2] == {"label": "c", "n": 2, "top1": 50.0}
     assert evaluation.details["rejected"] == {"below": 0.65, "answered": 2, "coverage": 0.5, "top1": 100.0}
     assert str(evaluation) == "75.0 % (95 %: 30.1 to 95.4), n 4 (1 unreadable)"
+    assert repr(evaluation) == f"<Evaluation of knn on d: {evaluation}>"
 
 
 def test_an_evaluation_is_read_back_as_it_was(evaluation):

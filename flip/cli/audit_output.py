@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flip.cli.config import FileOutput
-from flip.cli.output import output_file, result_format, write_rows, write_summary
+from flip.cli.output import output_file, result_format, write_result, write_rows, write_summary
+from flip.cli.tables import pairs, table_text
 from flip.results import FORMAT
 
 if TYPE_CHECKING:
@@ -28,11 +29,15 @@ def write_audit(options: FileOutput, data: str, model: str | None, audit: Audit)
         told = rows if options.verbose else [row for row in rows if row["count"]]
         n = len(audit.findings)
         found = f"{n:,} finding{'s' * (n > 1)} in {len(audit.dataset):,} photos" if n else "nothing found"
-        write_rows(options, f"flip data check {data}: {found} by {len(rows)} checks", [_in_short(row) for row in told])
-        shown = [row for check in audit.checks for row in map(finding_row, audit.of(check.name)[:SHOWN])]
-        if shown and output_file(options) is None:
-            more = f", at most {SHOWN} of a kind" if len(shown) < len(audit.findings) else ""
-            write_rows(options, f"\nfindings{more}", [_in_short(row) for row in shown])
+        # Notes are on stderr, and examples below.
+        short = [{k: v for k, v in row.items() if k not in ("examples", "note")} for row in told]
+        write_rows(options, f"flip data check {data}: {found} by {len(rows)} checks", short)
+        if n and output_file(options) is None:
+            lines = {check.name: tuple(map(_line, audit.of(check.name)[:SHOWN])) for check in audit.checks}
+            is_cut = sum(map(len, lines.values())) < n
+            title = "\nfindings" + (f", at most {SHOWN} of a kind" if is_cut else "")
+            text = table_text([pairs(title, {kind: some for kind, some in lines.items() if some})], None)
+            write_result(None, text)
     else:
         write_rows(options, "findings", [finding_row(finding) for finding in audit.findings])
 
@@ -77,14 +82,11 @@ def finding_row(finding: Finding) -> dict[str, object]:
     return {name: getattr(finding, name) for name in names}
 
 
-def _in_short(row: dict[str, object]) -> dict[str, object]:
-    """Return a row with photos by their names alone, for a table that is as wide as a terminal."""
-
-    def name(value: object) -> object:
-        return [name(item) for item in value] if isinstance(value, list) else Path(str(value)).name if value else None
-
-    # Notes are on stderr.
-    return {k: name(v) if k in ("examples", "path", "other") else v for k, v in row.items() if k != "note"}
+def _line(finding: Finding) -> str:
+    """Return a finding as one line: the photo and its class, or the class alone, what is wrong, and the other."""
+    what = f"{finding.path} ({finding.label})" if finding.path else finding.label
+    is_named = finding.other is None or repr(finding.other) in finding.why
+    return f"{what}: {finding.why}" + ("" if is_named else f": {finding.other}")
 
 
 def write_ranking(file: Path, audit: Audit) -> None:

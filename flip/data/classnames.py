@@ -80,7 +80,9 @@ def clean_names(raw_names: Sequence[str]) -> Cleaning:
             names = tuple(map(_spaced, rests))
             if all(names) and len({name.casefold() for name in names}) == len({name.casefold() for name in plain}):
                 return Cleaning(names, done)
-    return Cleaning(plain, "underscores read as spaces" if plain != tuple(raws) else "")
+    if plain == tuple(raws):
+        return Cleaning(plain, "")
+    return Cleaning(plain, "underscores read as spaces" if any("_" in raw for raw in raws) else "spaces made single")
 
 
 def wordnet_ids(raw_names: Sequence[str]) -> bool:

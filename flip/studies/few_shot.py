@@ -29,25 +29,26 @@ class DrawScore(NamedTuple):
 
 
 def draws(labels: IntArray, shots: Sequence[int | None], seeds: int) -> Iterator[Draw]:
-    """Yield ``seeds`` draws for each number of shots, and one for all photos.
+    """Yield ``seeds`` draws for each number of shots, and one where every photo is drawn.
 
     Parameters
     ----------
     labels : int array of shape (n,)
         Labels of the training photos.
     shots : sequence of int or None
-        None takes every photo; that draw is the same whatever the seed.
+        None takes every photo, and so does a number that no class exceeds: that draw is the same whatever the seed.
     seeds : int
     """
+    most = int(np.bincount(labels).max(initial=0))
     for k in shots:
-        if k is None:
-            yield Draw(None, 0, np.arange(len(labels)))
+        if k is None or k >= most:
+            yield Draw(k, 0, np.arange(len(labels)))
         else:
             yield from (Draw(k, seed, few_shot_indices(labels, k, seed)) for seed in range(seeds))
 
 
 def count_draws(shots: Sequence[int | None], seeds: int) -> int:
-    """Return the number of draws that :func:`draws` yields."""
+    """Return the number of draws that :func:`draws` yields, at most."""
     return sum(1 if k is None else seeds for k in shots)
 
 

@@ -40,6 +40,15 @@ KINDS = {
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
+def test_objects_show_themselves_in_a_line():
+    features = bird_features(8, unreadable=(3,))
+    assert repr(features) == "<Features of 32 photos, 12 wide, 4 classes, train 32, 1 unreadable>"
+    head = make_head("gda")
+    assert repr(head) == "<HeadClassifier gda, not fitted>"
+    assert repr(head.fit(features)) == "<HeadClassifier gda, 4 classes>"
+    assert repr(KnnClassifier().fit(features)) == "<KnnClassifier knn, 4 classes>"
+
+
 @every_kind
 def test_fit_predict_and_score_agree(kind):
     test = bird_features(9, seed=2)

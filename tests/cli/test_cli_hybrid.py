@@ -71,7 +71,8 @@ def test_few_shot_rows_have_means_over_draws(flip, squares, tmp_path):
 def test_more_shots_than_photos_are_said_and_taken_as_all(flip, squares):
     result = flip("knn", "--data", squares, "--shots", "9", "--seeds", "2")
     assert "9 shots: 4 classes have fewer training photos and give all they have" in result.stderr
-    assert json.loads(result.stdout)["shots"][0]["shots"] == 9
+    (row,) = json.loads(result.stdout)["shots"]
+    assert (row["shots"], row["seeds"], row["ci95"]) == (9, 1, None)
 
 
 def test_test_labels_change_no_fitted_parameter(flip, squares, tmp_path):

@@ -38,6 +38,11 @@ def test_length_labels_splits_and_files(dataset: Dataset) -> None:
     assert list(map(dataset.file, dataset.records[1::2])) == [Path("photos/b/1.jpg"), Path("/elsewhere/b.jpg")]
 
 
+def test_it_shows_itself_in_a_line(dataset: Dataset) -> None:
+    assert str(dataset) == "class-folders: 4 photos, 2 classes, train 2, test 2, captions for 1"
+    assert repr(dataset) == f"<Dataset {dataset}; in photos>"
+
+
 def test_select_and_take_keep_the_order(dataset: Dataset) -> None:
     assert [r.path for r in dataset.select("test").records] == ["b/1.jpg", "a/2.jpg"]
     assert dataset.select("all") is dataset

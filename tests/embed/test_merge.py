@@ -11,6 +11,7 @@ import pytest
 
 from flip.embed import merge
 from flip.embed.cache import EmbeddingCache
+from flip.embed.index import IndexRow, KeyIndex
 from flip.embed.rows import NewRow
 from flip.embed.text_cache import TextCache
 from tests.embed.plain_encoder import embed, images_folder, key, unit, write_photos
@@ -212,3 +213,25 @@ def test_photos_are_embedded_into_few_parts(tmp_path, monkeypatch):
     again, _, read = embed(tmp_path / "c", files)
     assert read == 0
     assert (again == rows).all()
+
+
+def test_moving_twice_the_rows_takes_twice_the_work(tmp_path):
+    """SQLite's own count of its steps, in hundreds: a join without an index would take four times as many."""
+
+    def steps(rows):
+        index = KeyIndex(tmp_path / f"{rows}.sqlite")
+        for part in range(2):
+            index.add(str(part), [IndexRow(1 + rows * part + i, 1, 1, 1, 1 + rows * part + i) for i in range(rows)])
+        counted = [0]
+
+        def count():
+            counted[0] += 1
+
+        with index.reading() as db:
+            db.set_progress_handler(count, 100)
+        index.move("new", 2 * rows, [(str(part), i, rows * part + i) for part in range(2) for i in range(rows)])
+        assert {(place.part, place.row) for place in index.find([1, 2 * rows])} == {("new", 0), ("new", 2 * rows - 1)}
+        index.close()
+        return counted[0]
+
+    assert steps(2000) < 2.5 * steps(1000)

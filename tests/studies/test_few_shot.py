@@ -23,6 +23,17 @@ def test_draws_are_balanced_repeatable_and_nested():
     assert all((a.rows == b.rows).all() for a, b in zip(planned, again, strict=True))
 
 
+def test_as_many_shots_as_the_largest_class_has_are_one_draw():
+    planned = list(draws(LABELS, [4, 5, 9, None], 2))
+    assert [(d.shots, d.seed, len(d.rows)) for d in planned] == [
+        (4, 0, 9),
+        (4, 1, 9),
+        (5, 0, 10),
+        (9, 0, 10),
+        (None, 0, 10),
+    ]
+
+
 def test_rows_are_means_with_students_interval():
     rows = np.arange(3)
     scored = [
