@@ -141,9 +141,9 @@ class KeyIndex(Database):
         with self.writing() as db:
             db.execute("INSERT OR IGNORE INTO parts(name, rows) VALUES (?, ?)", (name, rows))
             (part,) = db.execute("SELECT id FROM parts WHERE name = ?", (name,)).fetchone()
-            db.execute(
-                "CREATE TEMP TABLE IF NOT EXISTS moved(part INTEGER, row INTEGER, target INTEGER, PRIMARY KEY(part, row)) WITHOUT ROWID"
-            )
+            # Without types of columns SQLite would not look rows up by this key.
+            columns = "part INTEGER, row INTEGER, target INTEGER, PRIMARY KEY(part, row)"
+            db.execute(f"CREATE TEMP TABLE IF NOT EXISTS moved({columns}) WITHOUT ROWID")
             db.execute("DELETE FROM moved")
             ids = dict(db.execute("SELECT name, id FROM parts"))
             listed = [(ids[old], row, target) for old, row, target in moved if old in ids]
