@@ -50,8 +50,9 @@ def _short(e: Evaluation) -> Iterator[tuple[str, object]]:
     yield from _trust(e)
     for row in e.details.get("ranks", ())[1:]:
         yield f"by {row['rank']}", f"{row['top1']:.1f} % of {row['groups']:,} groups"
-    hardest = sorted(e.per_class, key=lambda row: row["top1"])[:NAMED]
-    yield "hardest", ", ".join(f"{row['label']} {row['top1']:.0f} %" for row in hardest)
+    hardest = sorted((row for row in e.per_class if row["top1"] < 100), key=lambda row: row["top1"])[:NAMED]
+    if hardest:
+        yield "hardest", ", ".join(f"{row['label']} {row['top1']:.0f} %" for row in hardest)
     confused = e.details.get("confused", ())[:NAMED]
     if confused:
         yield "most confused", tuple(f"{p['truth']} → {p['predicted']} × {p['n']}" for p in confused)

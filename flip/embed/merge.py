@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 #: Parts of fewer rows are small, so many of them are merged, and merged parts have at most this many rows.
-SMALL, MANY, MERGED = 16_384, 32, 65_536
+SMALL, MANY, MERGED = 16_384, 32, 32_768
 
 
 def merge_small_parts(store: PartStore) -> None:

@@ -25,6 +25,9 @@ from flip.settings import Progress
 if TYPE_CHECKING:
     import pyarrow as pa
 
+#: Times that a batch is given to another task after one died that decoded it: of some photo every task may die.
+_RETRIES = 3
+
 #: Memory that a task asks for to decode a batch.
 _BATCH_BYTES = 256 << 20
 
@@ -38,7 +41,8 @@ def embed_ahead(
 ) -> int:
     """Embed by Ray what the cache does not know of a dataset; return how many photos.
 
-    A worker that dies is started again, and its batch is given to another, as often as it takes.
+    A worker that dies is started again, and its batch is given to another: a few times where it died decoding photos,
+    else as often as it takes.
     Photos that fail for a reason that may pass are left to who asks the cache next. Where nothing is missing, Ray is
     not started.
 
@@ -103,6 +107,7 @@ def _run(missing: Sequence[tuple[Source, FileKey]], recipe: Recipe, settings: En
             batch_size=size,
             batch_format="pyarrow",
             num_cpus=1,
+            max_retries=_RETRIES,
             # Ray would let the actors decode too, if both asked for the same.
             memory=_BATCH_BYTES,
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from flip.clip.model import load_model
 from flip.data.open import open_dataset
@@ -46,6 +47,20 @@ class DyingEncoder:
             self._marker.write_text(str(os.getpid()))
             os.kill(os.getpid(), 9)
         return self._encoder.encode_images(prepared)
+
+
+class PoisonedEncoder(DyingEncoder):
+    """An encoder whose process is killed whenever it prepares a photo 33 pixels wide."""
+
+    def __getattr__(self, name: str):
+        if name == "preparer":
+            raise AttributeError(name)
+        return super().__getattr__(name)
+
+    def prepare(self, image):
+        if image.width == 33:
+            os.kill(os.getpid(), 9)
+        return self._encoder.prepare(image)
 
 
 @pytest.fixture
@@ -147,6 +162,17 @@ def test_a_worker_that_is_killed_costs_nothing(ray, photos, tiny_model, tmp_path
     require_equal(made, FeatureExtractor(load_model(str(tiny_model)), SMALL, tmp_path / "local").features(dataset))
     with extractor.open_cache() as cache:
         assert not extractor.missing(dataset, cache)
+
+
+@pytest.mark.slow
+def test_a_photo_of_which_every_worker_dies_ends_the_command(ray, photos, tiny_model, tmp_path):
+    from flip.embed.ray_engine import embed_ahead
+
+    Image.new("RGB", (33, 40)).save(photos / "red_fox" / "poison.png")
+    load = partial(PoisonedEncoder, tiny_model, tmp_path / "unused")
+    extractor = FeatureExtractor(load(), SMALL, tmp_path / "cache")
+    with pytest.raises(ModelError, match=r"workers of Ray failed \(.*died.*\); what they finished is kept"):
+        embed_ahead(open_dataset(photos), extractor, load, EngineSettings(engine="ray", actors=1))
 
 
 @pytest.mark.slow
