@@ -95,8 +95,12 @@ def _of_size(blocks: Iterable[_Block], size: int) -> Iterator[list[_Block]]:
 
 
 def _write_array(file: Path, blocks: Sequence[_Block]) -> Path:
+    shape = sum(len(block.embeddings) for block in blocks), blocks[0].embeddings.shape[1]
     with written_aside(file) as aside, aside.open("wb") as stream:
-        np.save(stream, np.concatenate([block.embeddings for block in blocks]))
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
+        for block in blocks:
+            block.embeddings.tofile(stream)
     return file
 
 
