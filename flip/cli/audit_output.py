@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from flip.cli.config import FileOutput
 from flip.cli.output import output_file, result_format, write_result, write_rows, write_summary
-from flip.cli.tables import pairs, table_text
+from flip.cli.tables import grid, pairs, table_text
 from flip.results import FORMAT
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from flip.data.audit import Finding
     from flip.results import Prediction
     from flip.studies.audit import Audit
@@ -31,13 +33,13 @@ def write_audit(options: FileOutput, data: str, model: str | None, audit: Audit)
         found = f"{n:,} finding{'s' * (n > 1)} in {len(audit.dataset):,} photos" if n else "nothing found"
         # Notes are on stderr, and examples below.
         short = [{k: v for k, v in row.items() if k not in ("examples", "note")} for row in told]
-        write_rows(options, f"flip data check {data}: {found} by {len(rows)} checks", short)
-        if n and output_file(options) is None:
+        tables: list[RenderableType] = [grid(f"flip data check {data}: {found} by {len(rows)} checks", short)]
+        if n:
             lines = {check.name: tuple(map(_line, audit.of(check.name)[:SHOWN])) for check in audit.checks}
-            is_cut = sum(map(len, lines.values())) < n
-            title = "\nfindings" + (f", at most {SHOWN} of a kind" if is_cut else "")
-            text = table_text([pairs(title, {kind: some for kind, some in lines.items() if some})], None)
-            write_result(None, text)
+            more = f", at most {SHOWN} of a kind" if sum(map(len, lines.values())) < n else ""
+            tables.append(pairs(f"findings{more}", {kind: some for kind, some in lines.items() if some}))
+        file = output_file(options)
+        write_result(file, table_text(tables, file))
     else:
         write_rows(options, "findings", [finding_row(finding) for finding in audit.findings])
 

@@ -140,7 +140,7 @@ def why_unidentified(head: bytes) -> str:
         return f"not an image: it is {what}"
     for name in FORMATS:
         accepts = Image.OPEN[name][1]
-        if accepts is not None and accepts(head):
+        if accepts is not None and accepts(head.ljust(16, b"\0")):
             return f"broken or truncated image: it begins as {name}, but its header cannot be read"
     if is_heif(head) and "HEIF" in Image.OPEN:
         return "broken or truncated image: it begins as HEIC, but its header cannot be read"

@@ -135,7 +135,7 @@ def _opened(file: BinaryIO) -> ImageFile.ImageFile:
     plugins = tuple(name for name in PLUGINS if name in Image.OPEN and name not in FORMATS)
     try:
         return Image.open(file, formats=(*FORMATS, *plugins))
-    except UnidentifiedImageError:
+    except (UnidentifiedImageError, struct.error):  # the latter of a file of a few bytes
         file.seek(0)
         head = file.read(16)
         file.seek(0)
@@ -307,8 +307,6 @@ def _reason(error: Exception) -> str:
         return "no such file"
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read: {error.strerror}"
-    if isinstance(error, struct.error):
-        return "broken or truncated image: it ends within a header"
     message = " ".join(str(error).split())[:150] or type(error).__name__
     if isinstance(error, EOFError) or any(sign in message.lower() for sign in _SIGNS_OF_TRUNCATION):
         return f"truncated image: {message}"
