@@ -28,8 +28,11 @@ JsonObject = dict[str, Any]
 #: Temporary files are named ``.flip-tmp-<host>-<process>-<random>-<name>``, so that those of a killed run can be told.
 ASIDE_PREFIX = ".flip-tmp-"
 
+#: The ``-o`` of a shard as messages name it.
+SHARD_OUTPUT = "-o of --shard"
+
 #: Options whose folder is never replaced: there is no ``--overwrite`` for them.
-_NEVER_REPLACED = ("--run", "--copy-to")
+_NEVER_REPLACED = ("--run", "--copy-to", SHARD_OUTPUT)
 
 _WRITABLE = "pass a file in a folder that can be written"
 

@@ -83,7 +83,10 @@ def mounted(file: str | Path) -> tuple[Mount, str] | None:
     """Return the mount that serves a path, and the path below it; None where there is none."""
     if not _MOUNTS:
         return None
-    path = os.path.join(os.getcwd(), file)  # noqa: PTH109, PTH118
+    name = os.fspath(file)
+    while name.startswith("./"):  # as a folder "." is joined with what lies in it
+        name = name[2:].lstrip("/")
+    path = os.path.join(os.getcwd(), name)  # noqa: PTH109, PTH118
     above = path.rpartition("/")[0]
     while above:
         if (found := _MOUNTS.get(os.path.normpath(above) if ".." in above else above)) is not None:

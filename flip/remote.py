@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from urllib.parse import unquote
 
 from flip.errors import DataError, FlipError, MissingDependencyError
 from flip.mounts import FileState
@@ -48,6 +49,12 @@ def url_of(path: str | Path) -> str | None:
     if found is None or found[1].lower() in ("file", "local") or os.path.exists(text):  # noqa: PTH110
         return None
     return f"{found[1].lower()}://{text[found.end() :]}".rstrip("/")
+
+
+def local_path(path: str | Path) -> Path:
+    """Return the path that is meant by a path, or by its ``file://`` address."""
+    text = str(path)
+    return Path("/", unquote(text.removeprefix("file:")).lstrip("/")) if text.startswith("file:/") else Path(path)
 
 
 class Remote(NamedTuple):
@@ -155,12 +162,16 @@ def find_files(remote: Remote) -> dict[str, FileState]:
     with speaking_of(remote.url):
         found: Mapping[str, Mapping[str, Any]] = remote.files.find(remote.path, detail=True)
     below = remote.path.rstrip("/") + "/"
-    states = {}
+    states, unknown = dict[str, FileState](), list[str]()
     for path, info in sorted(found.items()):
         name = path.removeprefix(below)
         if name and name != path and not name.endswith("/") and info.get("type") != "directory":
             states[name] = _state(f"{remote.url}/{name}", info)
-    return states
+            if info.get("size") is None:
+                unknown.append(name)
+    # A page that links files does not say how long they are.
+    asked = at_once(lambda name: state_of_remote(Remote(remote.files, below + name, f"{remote.url}/{name}")), unknown)
+    return states | {name: state for name, state in zip(unknown, asked, strict=True) if state is not None}
 
 
 def state_of_remote(remote: Remote) -> FileState | None:
@@ -174,7 +185,10 @@ def state_of_remote(remote: Remote) -> FileState | None:
     with speaking_of(remote.url):
         try:
             info = remote.files.info(remote.path)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            # HTTP's file system says so of hosts that do not answer too.
+            if any(map(_is_unconnected, _causes(error))):
+                raise
             return None
         if info.get("type") == "directory":
             return None

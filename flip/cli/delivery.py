@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -71,8 +72,10 @@ def delivered(options: Any) -> Iterator[Any]:
             for upload in uploads.values():
                 _deliver(upload)
         except BaseException:
-            if any(upload.here.exists() for upload in uploads.values()):
+            if any(file.is_file() for file in folder.rglob("*")):
                 log.warning("not uploaded; what was made is kept in %s", folder)
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
             raise
     if ended is not None:
         raise ended

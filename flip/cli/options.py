@@ -51,6 +51,11 @@ def command(app: typer.Typer, name: str, config_type: type[Config]) -> Callable[
         hints = get_type_hints(config_type)
 
         def call(**values: Any) -> None:
+            for name, value in values.items():
+                if isinstance(value, Path) and str(value).startswith("file:/"):
+                    from flip.remote import local_path
+
+                    values[name] = local_path(value)
             if issubclass(config_type, FileOutput) and values["output"] == Path("-"):
                 values["output"] = None  # stdout, as for other commands
             try:

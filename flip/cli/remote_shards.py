@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -10,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from flip.cli.context import is_main_process
 from flip.cli.uploading import require_writable, upload
 from flip.data.layouts.embeddings import SHARDS
+from flip.embed.joining import is_joined
 from flip.embed.sharding import Shard
 from flip.embed.shards import shard_file
 from flip.embed.table import is_table_name
@@ -80,9 +82,15 @@ def folder_to_join(folder: Path, cache: Path | None) -> Iterator[Path]:
     require_writable(remote)
     names = _names(remote)
     parts = [name for name in names if _is_part(name)]
+    tables = [name for name in names if is_table_name(name)]
     with outgoing_folder(cache, keep=False) as here:
-        # Without parts the table says whether it was joined before; beside parts nothing but a table may lie there.
-        _fetch(remote, parts or [name for name in names if is_table_name(name)][:1], here)
+        # Without parts a table says whether it was joined before, and beside parts whether it is theirs.
+        _fetch(remote, [*parts, *tables[:1]], here)
+        if parts and is_joined(here):
+            # An earlier join was interrupted while it removed them.
+            _remove(remote, parts)
+            shutil.rmtree(here / SHARDS)
+            parts = []
         for name in names:
             if "/" not in name and name.endswith(".parquet") and not is_table_name(name):
                 (here / name).touch()
@@ -90,8 +98,7 @@ def folder_to_join(folder: Path, cache: Path | None) -> Iterator[Path]:
             yield here
         if parts:
             upload(here, remote)
-            with speaking_of(url):
-                remote.files.rm([f"{remote.path.rstrip('/')}/{name}" for name in parts])
+            _remove(remote, parts)
 
 
 def _names(remote: Remote) -> list[str]:
@@ -100,6 +107,16 @@ def _names(remote: Remote) -> list[str]:
         remote.files.invalidate_cache()
         there = remote.files.exists(remote.path)
     return list(find_files(remote)) if there else []
+
+
+def _remove(remote: Remote, names: list[str]) -> None:
+    """Remove files; a name may have characters that would be a pattern elsewhere."""
+
+    def remove(name: str) -> None:
+        with speaking_of(f"{remote.url}/{name}"):
+            remote.files.rm_file(f"{remote.path.rstrip('/')}/{name}")
+
+    at_once(remove, names)
 
 
 def _is_part(name: str) -> bool:

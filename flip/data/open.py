@@ -25,7 +25,7 @@ from flip.data.table_files import READERS
 from flip.errors import ConfigError, DataError, errors_naming, near_names, reason_of
 from flip.names import LAYOUTS
 from flip.reading import is_file, what_is
-from flip.remote import url_of
+from flip.remote import local_path, url_of
 from flip.sample.fieldguide import GUIDES
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ def open_dataset(
         return _finished(read_sample(str(data), cache), classnames)
     if (url := url_of(data)) is not None:
         return _open_remote(url, layout, settings, classnames)
-    return _open(Path(data).expanduser(), layout, settings, classnames)
+    return _open(local_path(data).expanduser(), layout, settings, classnames)
 
 
 def _open_remote(url: str, layout: str | None, settings: ReadSettings, classnames: Path | None) -> Dataset:

@@ -32,6 +32,9 @@ MOST_TARS = 1_000_000
 #: A part of a pattern that says how many paths it stands for; a backslash takes the meaning from what is behind it.
 _PART = re.compile(r"\\.|\{(?P<first>-?\d{1,4000})\.\.(?P<last>-?\d{1,4000})(?:\.\.-?\d+)?\}|[{},]", re.DOTALL)
 
+#: Files that the library takes for its own.
+_META = re.compile(r"__[^/]*__($|/)")
+
 #: A label longer than this is none.
 _LONGEST_LABEL = 200
 
@@ -133,7 +136,7 @@ def read_samples(file: Path, ledger: Ledger) -> list[Sample]:
     described: dict[str, dict[str, bytes | None]] = {}
     for member in tar_members(file, tuple(f".{kind}" for kind in _KINDS), ledger):
         key, extension = split_name(member.name)
-        if key is None or extension is None or key.endswith("/") or _is_meta(key):
+        if key is None or extension is None or key.endswith("/") or _META.match(member.name):
             ledger.omit("files in tars without a key or an extension", f"{file.name}/{member.name}")
         elif _is_image(extension):
             if key in photos:
@@ -182,11 +185,6 @@ def is_unlabeled(split: str | None) -> bool:
 @functools.lru_cache(maxsize=256)
 def _is_image(extension: str) -> bool:
     return is_image_file(f"x.{extension.rpartition('.')[2]}")
-
-
-def _is_meta(key: str) -> bool:
-    name = key.rpartition("/")[2]
-    return name.startswith("__") and name.endswith("__")
 
 
 def _row(file: Path, line: int, key: str, parts: dict[str, bytes | None], ledger: Ledger) -> Row:

@@ -80,10 +80,13 @@ def tar_members(file: Path, suffixes: Sequence[str], ledger: Ledger) -> Iterator
             _require_uncompressed(file, stream.read(8))
             stream.seek(0)
             for name, start, size in _files(file, stream, ledger):
-                small = size <= MOST_BYTES and name.lower().endswith(wanted)
-                if small:
+                text = None
+                if size <= MOST_BYTES and name.lower().endswith(wanted):
                     stream.seek(start)
-                yield Member(name, start, size, stream.read(size) if small else None)
+                    text = stream.read(size)
+                    if len(text) < size:  # the tar ends within it, which is noted; half a label is another label
+                        continue
+                yield Member(name, start, size, text)
     except OSError as error:
         raise DataError(f"{file} cannot be read: {reason_of(error)}") from error
     except _BROKEN as error:

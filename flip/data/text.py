@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 from unicodedata import normalize
-from urllib.parse import quote_from_bytes
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from flip.errors import DataError, reason_of
 from flip.reading import read_bytes
@@ -34,6 +34,11 @@ def column_text(path: str) -> str:
     except UnicodeEncodeError:
         return "file://" + quote_from_bytes(os.fsencode(path))
     return path
+
+
+def path_of_column(text: str) -> str:
+    """Return the name that :func:`column_text` made a text of."""
+    return os.fsdecode(unquote_to_bytes(text.removeprefix("file://"))) if text.startswith("file://") else text
 
 
 def decode_text(data: bytes, name: str | Path) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from flip.arrays import FloatArray
 from flip.data.dataset import Dataset
-from flip.data.text import column_text, utf8
+from flip.data.text import column_text, path_of_column, utf8
 from flip.errors import DataError
 from flip.features import Features
 from flip.files import written_aside
@@ -108,8 +108,8 @@ def _write_metadata(file: Path, blocks: Sequence[_Block]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with written_aside(file, kind="table") as aside:
-        pq.write_table(pa.concat_tables([block.metadata for block in blocks]), aside)
+    with written_aside(file, kind="table") as aside, aside.open("wb") as stream:
+        pq.write_table(pa.concat_tables([block.metadata for block in blocks]), stream)
 
 
 def _block(features: Features, dataset: Dataset, is_captioned: bool) -> _Block:
@@ -119,7 +119,7 @@ def _block(features: Features, dataset: Dataset, is_captioned: bool) -> _Block:
     rows = [i for i, error in enumerate(features.errors) if error is None]
     # The paths of a table that another program wrote are whatever it called its photos.
     folder = dataset.root.absolute() if dataset.vectors is None else None
-    paths = [features.paths[i] for i in rows]
+    paths = [path_of_column(features.paths[i]) for i in rows]
     columns: dict[str, list[str | None]] = {
         "image_path": [column_text(path if folder is None else str(folder / path)) for path in paths],
         "label": [column_text(features.raw_names[features.labels[i]]) for i in rows],

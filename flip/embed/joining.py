@@ -10,14 +10,14 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flip.data.layouts.embeddings import SHARDS, sealed_metadata
+from flip.data.layouts.embeddings import SHARDS, read_about, sealed_metadata
 from flip.data.parquet import parquet_files, read_parquet_schema
 from flip.embed.shard_writer import joined_plan
-from flip.embed.shards import PLAN, Digest, Part, checked_batches, part_files, read_part
+from flip.embed.shards import PLAN, Digest, Part, checked_batches, count_errors, part_files, read_part
 from flip.embed.table import TABLE_FILE, table_files
 from flip.embed.table_writer import GROUP_ROWS, table_writer
 from flip.errors import ConfigError, DataError
-from flip.files import remove_folder, written_aside
+from flip.files import ASIDE_PREFIX, remove_folder, written_aside
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -67,7 +67,7 @@ def join_shards(folder: Path, progress: Progress | None = None, *, groups_a_file
     if not parts:
         return _joined_before(folder)
     _require_whole(folder, parts)
-    _require_nothing_else(folder)
+    _require_nothing_else(folder, parts[0])
     names = _file_names(int(parts[0].plan["rows"]), groups_a_file)
     whole = Digest()
     with ExitStack() as files:
@@ -114,17 +114,40 @@ def _require_whole(folder: Path, parts: Sequence[Part]) -> None:
         )
 
 
-def _require_nothing_else(folder: Path) -> None:
-    other = next((file for file in parquet_files(folder) if file not in table_files(folder)), None)
-    if other is not None:
-        raise ConfigError(f"{other} would be read as part of the table; move it out of {folder}, and join again")
+def is_joined(folder: Path) -> bool:
+    """Return whether parts are missing in a folder of which the table is there: some were removed after a join."""
+    parts = [part for file in part_files(folder) if (part := read_part(file)) is not None]
+    return 0 < len(parts) < parts[0].shard.count and any(_is_table_of(file, parts[0]) for file in table_files(folder))
+
+
+def _is_table_of(file: Path, part: Part) -> bool:
+    """Return whether a table was joined of the shards that a part is of."""
+    try:
+        return (read_about(file) or {}).get(PLAN) == part.plan
+    except DataError:
+        return False
+
+
+def _require_nothing_else(folder: Path, part: Part) -> None:
+    tables = table_files(folder)
+    for file in parquet_files(folder):
+        if file not in tables:
+            raise ConfigError(f"{file} would be read as part of the table; move it out of {folder}, and join again")
+        if not _is_table_of(file, part):
+            raise ConfigError(f"{file} is a table of something else; move it out of {folder}, and join again")
+    parts = {file.name for file in part_files(folder)}
+    for file in (folder / SHARDS).iterdir():
+        if file.name not in parts and not file.name.startswith(ASIDE_PREFIX):
+            raise ConfigError(f"{file} is no part of the table; move it out of {folder / SHARDS}, and join again")
 
 
 def _joined_before(folder: Path) -> JoinedTable:
     plan = joined_plan(folder)
     if plan is None:
         raise ConfigError(f"{folder} holds no shards; write them with flip embed -o {folder} --shard I/N")
-    return JoinedTable(tuple(table_files(folder)), int(plan["shards"]), int(plan["rows"]), 0, is_new=False)
+    files = table_files(folder)
+    unreadable = sum(count_errors(file) for file in files)
+    return JoinedTable(tuple(files), int(plan["shards"]), int(plan["rows"]), unreadable, is_new=False)
 
 
 def _file_names(rows: int, groups_a_file: int) -> list[str]:

@@ -12,11 +12,12 @@ from flip.data.dataset import Dataset
 from flip.data.layouts.embeddings import SHARDS, read_about
 from flip.embed.row_groups import photo_groups
 from flip.embed.sharding import Shard
-from flip.embed.shards import PLAN, Part, is_sound, listing_digest, part_files, read_part, shard_file
+from flip.embed.shards import PLAN, Part, count_errors, is_sound, listing_digest, part_files, read_part, shard_file
 from flip.embed.table import table_files
 from flip.embed.table_writer import about_table, table_schema, table_writer, write_group
+from flip.embed.unreadable import Unreadable
 from flip.errors import ConfigError
-from flip.files import JsonObject, claim_folder, require_same_key, written_aside
+from flip.files import SHARD_OUTPUT, JsonObject, claim_folder, require_same_key, written_aside
 
 if TYPE_CHECKING:
     from flip.embed.extractor import FeatureExtractor
@@ -37,7 +38,7 @@ class WrittenShard:
     file : Path
     rows : int
     unreadable : int
-        Photos without an embedding; 0 where nothing was written.
+        Photos without an embedding; 0 where they are in the joined table already.
     is_new : bool
         False where a sound part, or the joined table, was there.
     """
@@ -73,10 +74,14 @@ def write_shard(
     mine = dataset.take(shard.rows(len(dataset)))
     about = about_table(mine, extractor.model.fingerprint, extractor.model.name, extractor.precision)
     part = Part(shard_file(folder, shard), shard, plan, listing_digest(mine), about)
-    if joined_plan(folder) is not None or _is_there(part):
+    if joined_plan(folder) is not None:
         return WrittenShard(part.file, len(mine), is_new=False)
-    groups = photo_groups(mine, extractor, progress)
-    return WrittenShard(part.file, len(mine), _write(folder, part, groups, extractor))
+    if _is_there(part):
+        return WrittenShard(part.file, len(mine), count_errors(part.file), is_new=False)
+    unreadable = Unreadable()
+    _write(folder, part, unreadable.watch(photo_groups(mine, extractor, progress)), extractor)
+    unreadable.tell()
+    return WrittenShard(part.file, len(mine), unreadable.count)
 
 
 def make_plan(dataset: Dataset, extractor: FeatureExtractor, shards: int) -> JsonObject:
@@ -106,7 +111,7 @@ def _claim(folder: Path, plan: JsonObject) -> None:
     """Make the folder, or check that it holds shards of the same table. Shards may begin at the same moment."""
     marks = [SHARDS] if (folder / SHARDS).is_dir() else [file.name for file in table_files(folder)]
     try:
-        claim_folder(folder, marks[0] if marks else None)
+        claim_folder(folder, marks[0] if marks else None, flag=SHARD_OUTPUT)
     except ConfigError:
         if not (folder / SHARDS).is_dir():
             raise
@@ -132,19 +137,18 @@ def _is_there(part: Part) -> bool:
     return False
 
 
-def _write(folder: Path, part: Part, groups: Iterable[Features], extractor: FeatureExtractor) -> int:
-    """Write the part and return how many photos could not be read."""
-    unreadable, schema = 0, table_schema(extractor.model.dim, part.metadata)
+def _write(folder: Path, part: Part, groups: Iterable[Features], extractor: FeatureExtractor) -> None:
+    schema = table_schema(extractor.model.dim, part.metadata)
     if not extractor.is_main:
         # It embeds its share, which the main process takes from the cache.
-        return sum(features.unreadable for features in groups)
+        for _ in groups:
+            pass
+        return
     with (
         written_aside(part.file, "pass -o with a folder that can be written", durable=True, kind="table") as aside,
         table_writer(aside, schema) as writer,
     ):
         for features in groups:
             write_group(writer, features)
-            unreadable += features.unreadable
         # A shard of another table may have been faster.
         _require_same_plan(folder, part.plan)
-    return unreadable

@@ -136,6 +136,12 @@ def checked_batches(part: Part, whole: Digest | None = None) -> Iterator[pa.Reco
         raise DataError(f"{part.file} has other rows than were listed for shard {part.shard}")
 
 
+def count_errors(file: Path) -> int:
+    """Return the number of rows of a table that have no embedding."""
+    with open_parquet(file) as opened:
+        return sum(len(batch) - batch["error"].null_count for batch in opened.iter_batches(columns=["error"]))
+
+
 def is_sound(part: Part) -> bool:
     """Return whether a part can be read to its end and has the rows that it says."""
     try:

@@ -71,7 +71,9 @@ def table_writer(file: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
     import pyarrow.parquet as pq
 
     packed = {name: "zstd" for name in schema.names if name != "embedding"}
-    with pq.ParquetWriter(file, schema, compression=packed, use_dictionary=False, write_page_checksum=True) as writer:
+    options = {"compression": packed, "use_dictionary": False, "write_page_checksum": True}
+    # Opened here: the library takes no path that is not UTF-8.
+    with file.open("wb") as stream, pq.ParquetWriter(stream, schema, **options) as writer:
         yield writer
 
 

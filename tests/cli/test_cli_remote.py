@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.cli.conftest import one_line, read_json
+from tests.data.tar_files import write_tar
 
 
 def test_a_table_is_written_to_s3_and_read_back(flip, birds, s3):
@@ -157,6 +158,81 @@ def test_a_damaged_part_at_s3_is_embedded_again(flip, birds, s3):
     assert read_json(flip("embed", "--join", "s3://birds/table"))["n"] == 20
 
 
+def test_a_join_at_s3_that_was_interrupted_while_it_removed_parts_is_ended(flip, birds, s3):
+    for name in ("0/3", "1/3", "2/3"):
+        read_json(shard(flip, birds, name))
+    kept = {name: s3.cat(name) for name in s3.find("birds/table")[1:]}
+    read_json(flip("embed", "--join", "s3://birds/table"))
+    for name, data in kept.items():
+        s3.pipe(name, data)
+    again = flip("embed", "--join", "s3://birds/table")
+    assert (again.exit_code, again.stdout) == (0, "")
+    assert "s3://birds/table is joined already (20 rows)" in again.stderr
+    s3.invalidate_cache()
+    assert s3.find("birds/table") == ["birds/table/embeddings.parquet"]
+
+
+def test_a_join_at_s3_leaves_tables_whose_names_its_own_would_match(flip, birds, s3):
+    for folder in ("run1", "run[1]", "r*"):
+        done = flip("embed", "--data", birds, "-o", f"s3://birds/{folder}", "--shard", "0/1")
+        assert done.exit_code == 0, done.output
+    for folder in ("run[1]", "r*"):
+        assert read_json(flip("embed", "--join", f"s3://birds/{folder}"))["n"] == 20
+    s3.invalidate_cache()
+    assert sorted(s3.find("birds")) == [
+        "birds/r*/embeddings.parquet",
+        "birds/run1/shards/shard-00000-of-00001.parquet",
+        "birds/run[1]/embeddings.parquet",
+    ]
+
+
+def test_a_join_at_s3_replaces_no_other_table(flip, birds, s3):
+    read_json(shard(flip, birds, "0/1"))
+    read_json(flip("embed", "--data", birds, "-o", "s3://birds/other"))
+    s3.copy("birds/other/embeddings.parquet", "birds/table/embeddings.parquet")
+    refused = one_line(flip("embed", "--join", "s3://birds/table"), 1)
+    assert "s3://birds/table/embeddings.parquet is a table of something else; move it out" in refused
+
+
+def test_a_tar_that_is_cut_off_is_read_at_s3_as_it_is_here(flip, tmp_path, birds, s3):
+    photos = sorted((birds / "train").rglob("*.png"))[:4]
+    members = [
+        (f"{i}{suffix}", data)
+        for i, photo in enumerate(photos)
+        for suffix, data in ((".png", photo.read_bytes()), (".cls", f"class {i % 2}".encode()))
+    ]
+    write_tar(tmp_path / "whole.tar", members)
+    whole = (tmp_path / "whole.tar").read_bytes()
+    end = whole.rstrip(b"\0")
+    for name, data in {
+        "noend": whole[: -(-len(end) // 512) * 512],
+        "header": whole[: -(-len(end) // 512) * 512 - 700],
+    }.items():
+        (tmp_path / f"{name}.tar").write_bytes(data)
+        s3.pipe(f"birds/tars/{name}.tar", data)
+        here = read_json(flip("data", "info", tmp_path / f"{name}.tar", "--format", "json"))
+        there = read_json(flip("data", "info", f"s3://birds/tars/{name}.tar", "--format", "json"))
+        assert (there["photos"], there["classes"]) == (here["photos"], here["classes"])
+        assert here["photos"] in (3, 4)
+
+
+def test_an_address_of_this_machine_is_its_path(flip, birds, tmp_path):
+    read_json(flip("embed", "--data", f"file://{birds}", "-o", f"file://{tmp_path}/a%20table"))
+    assert (tmp_path / "a table" / "embeddings.parquet").is_file()
+    assert not (tmp_path / "file:").exists()
+
+
+def test_a_host_that_does_not_answer_is_no_missing_file(flip):
+    said = one_line(flip("data", "info", "http://127.0.0.1:9/none.tar"), 1)
+    assert "no connection" in said
+
+
+def test_nothing_is_said_to_be_kept_where_nothing_was_made(flip, s3, tmp_path, cache):
+    result = flip("embed", "--data", tmp_path / "nothing", "-o", "s3://birds/table")
+    assert "kept" not in result.stderr
+    assert not list((cache / "outgoing").iterdir())
+
+
 def test_an_interrupted_join_at_s3_is_done_again(flip, birds, s3, cache, monkeypatch):
     for name in ("0/2", "1/2"):
         read_json(shard(flip, birds, name))
@@ -165,7 +241,7 @@ def test_an_interrupted_join_at_s3_is_done_again(flip, birds, s3, cache, monkeyp
         raise PermissionError("Access Denied")
 
     with monkeypatch.context() as broken:
-        broken.setattr(s3, "rm", refused)
+        broken.setattr(s3, "rm_file", refused)
         assert "access is denied" in one_line(flip("embed", "--join", "s3://birds/table"), 1)
     s3.invalidate_cache()
     assert len(s3.find("birds/table")) == 3

@@ -88,6 +88,45 @@ def test_slips_are_one_line(flip, squares, monkeypatch, arguments, code, said):
     assert said in one_line(flip("embed", *data, *arguments), code)
 
 
+def test_unreadable_photos_of_shards_are_told_each_time(flip, birds, tmp_path):
+    (birds / "train" / "red_fox" / "0.png").write_text("text")
+    place = next(i for i in range(2) if "cannot be read" in flip("embed", "-o", "t", "--shard", f"{i}/2").stderr)
+    again = flip("embed", "-o", "t", "--shard", f"{place}/2", "--strict")
+    assert (again.exit_code, "1 inputs were unreadable" in again.stderr) == (3, True)
+    flip("embed", "-o", "t", "--shard", f"{1 - place}/2")
+    for _ in range(2):
+        joined = flip("embed", "--join", "t", "--strict")
+        assert (joined.exit_code, "1 inputs were unreadable" in joined.stderr) == (3, True)
+
+
+def test_a_join_and_a_run_leave_what_is_not_theirs(flip, birds, tmp_path):
+    read_json(flip("embed", "-o", "other"))
+    read_json(flip("embed", "-o", "t", "--shard", "0/2"))
+    assert "holds shards of a table" in one_line(flip("embed", "-o", "t", "--overwrite"), 1)
+    read_json(flip("embed", "-o", "t", "--shard", "1/2"))
+    (tmp_path / "t" / "shards" / "notes.txt").write_text("mine")
+    assert "notes.txt is no part of the table; move it out" in one_line(flip("embed", "--join", "t"), 1)
+    (tmp_path / "t" / "shards" / "notes.txt").unlink()
+    table = (tmp_path / "other" / "embeddings.parquet").read_bytes()
+    (tmp_path / "t" / "embeddings.parquet").write_bytes(table)
+    assert "is a table of something else; move it out" in one_line(flip("embed", "--join", "t"), 1)
+    assert (tmp_path / "t" / "embeddings.parquet").read_bytes() == table
+    (tmp_path / "t" / "embeddings.parquet").unlink()
+    assert read_json(flip("embed", "--join", "t"))["n"] == 20
+    (tmp_path / "u").mkdir()
+    (tmp_path / "u" / "mine.txt").write_text("mine")
+    refused = one_line(flip("embed", "-o", "u", "--shard", "0/2"), 1)
+    assert refused == "flip: -o of --shard u already holds files; pass a new folder"
+
+
+@pytest.mark.parametrize("options", [[], ["--shard", "0/1"], ["--layout-out", "clip-retrieval"], ["--map"]])
+def test_a_folder_may_have_any_name(flip, birds, tmp_path, options):
+    folder = tmp_path / os.fsdecode(b"pl\xff")
+    result = flip("embed", "-o", folder, *options)
+    assert result.exit_code == 0, result.output
+    assert list(folder.rglob("*.parquet"))
+
+
 def test_join_takes_no_data(flip, squares, monkeypatch):
     assert "leave out --data" in one_line(flip("embed", "--data", squares, "--join", "t"), 2)
     monkeypatch.setenv("FLIP_DATA", str(squares))

@@ -71,3 +71,23 @@ def test_lines_on_long_names_are_short_and_the_data_keeps_the_names(flip, tmp_pa
     assert any("the first x.tar/" in line for line in lines)
     assert max(map(len, lines)) < 400
     assert any(len(left["first"]) > 20_000 for left in read_json(result)["left_out"])
+
+
+@pytest.mark.parametrize("named", ["train-0.tar", "./train-0.tar", ".", "{train,test}-0.tar", "./../tars"])
+def test_tars_are_named_from_where_one_is(flip, tars, monkeypatch, named):
+    monkeypatch.chdir(tars)
+    made = read_json(flip("embed", "--data", named))
+    assert made["n"] == (12 if "train-0" in named else 20)
+    assert made["unreadable"] == 0
+
+
+@pytest.mark.parametrize(("suffix", "cut"), [(".cls", 1), (".cls", 4), (".txt", 3), (".json", 5)])
+def test_half_a_label_or_caption_is_none(flip, tmp_path, suffix, cut):
+    text = b'{"label": "gull"}' if suffix == ".json" else b"a gull"
+    members = [("0.png", png()), ("0.cls", b"wren"), ("1.png", png()), ("1.cls", b"gull"), ("2.png", png())]
+    write_tar(tmp_path / "x.tar", [*members, (f"2{suffix}", text)])
+    whole = (tmp_path / "x.tar").read_bytes()
+    (tmp_path / "x.tar").write_bytes(whole[: whole.rindex(text) + len(text) - cut])
+    told = read_json(flip("data", "info", tmp_path / "x.tar", "--format", "json"))
+    assert (told["photos"], told["classes"]) == (2, 2)
+    assert any("cut off or damaged" in note for note in told["notes"])

@@ -115,11 +115,14 @@ def embed(options: EmbedOptions) -> None:
     if options.shard is not None:
         embed_shard(options, options.shard)
         return
+    from flip.data.layouts.embeddings import SHARDS
     from flip.embed.row_groups import feature_groups
     from flip.embed.unreadable import Unreadable
 
     if options.output is not None:
         claim_folder(options.output, overwrite=options.overwrite)
+        if (options.output / SHARDS).is_dir():
+            raise ConfigError(f"-o {options.output} holds shards of a table; join them, or pass another folder")
     context = Context(options)
     dataset = context.dataset.select(options.split)
     began = time.perf_counter()
@@ -211,6 +214,7 @@ def embed_shard(options: EmbedOptions, given: str) -> None:
     shown = url_of(options.output) or options.output
     if not written.is_new:
         log.info("shard %s of %s is there (%s rows); nothing to do", shard, shown, f"{written.rows:,}")
+        finish(options, written.unreadable)
         return
     summary = _summary(context, written.rows, written.unreadable, seconds)
     file = f"{shown}/{written.file.relative_to(folder).as_posix()}"
@@ -229,6 +233,7 @@ def join(options: EmbedOptions, folder: Path) -> None:
         joined = join_shards(here, advance)
     if not joined.is_new:
         log.info("%s is joined already (%s rows); nothing to do", shown, f"{joined.rows:,}")
+        finish(options, joined.unreadable)
         return
     summary = {
         "command": "embed",
