@@ -230,6 +230,17 @@ def test_unreadable_photos_and_captions_in_clip_retrieval_s_folders(flip, birds,
     assert {row["caption"] for row in metadata} == {"a jay", None}
 
 
+def test_clip_retrieval_s_paths_are_those_of_the_photos_also_from_a_table(flip, birds, tmp_path):
+    (birds / "train" / "red_fox" / "0.png").rename(birds / "train" / "red_fox" / os.fsdecode(b"na\xefve.png"))
+    read_json(flip("embed", "-o", "t"))
+    paths = []
+    for data, folder in ((birds, "a"), ("t", "b")):
+        read_json(flip("embed", "--data", data, "-o", folder, "--layout-out", "clip-retrieval"))
+        paths.append([row["image_path"] for row in metadata_of(tmp_path / folder / "img_emb" / "img_emb_0.npy")])
+    assert paths[0] == paths[1]
+    assert f"file://{birds}/train/red_fox/na%EFve.png" in paths[0]
+
+
 @pytest.mark.parametrize("rows_a_file", [1, 5, 18, 19, 20])
 def test_clip_retrieval_s_files_have_so_many_rows(flip, birds, tmp_path, monkeypatch, rows_a_file):
     from flip.embed import clip_retrieval, row_groups

@@ -91,3 +91,13 @@ def test_half_a_label_or_caption_is_none(flip, tmp_path, suffix, cut):
     told = read_json(flip("data", "info", tmp_path / "x.tar", "--format", "json"))
     assert (told["photos"], told["classes"]) == (2, 2)
     assert any("cut off or damaged" in note for note in told["notes"])
+
+
+LABELLED = (("png", png()), ("cls", b"wren"))
+
+
+@pytest.mark.parametrize("own", ["__x__/a.png", "__x__"])
+def test_the_library_s_own_files_are_left_out_by_its_rule(flip, tmp_path, own):
+    kept = [(f"{key}.{suffix}", data) for key in ("__y__", "w/__z__", "a") for suffix, data in LABELLED]
+    write_tar(tmp_path / "x.tar", [*kept, (own, png())])
+    assert read_json(flip("data", "info", tmp_path / "x.tar", "--format", "json"))["photos"] == 3
