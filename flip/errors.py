@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import difflib
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flip.shown import one_line
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class FlipError(Exception):
@@ -60,7 +63,7 @@ class Interrupted(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def errors_naming(name: str, folder: Path) -> Iterator[None]:
-    """Let errors speak of a name, such as a URL, rather than of the folder of this machine that stands for it."""
+    """Replace the path of a local copy by its name, such as a URL, in the messages of errors."""
     try:
         yield
     except FlipError as error:

@@ -225,7 +225,7 @@ def folder_aside(folder: Path, *, durable: bool = False) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def outgoing_folder(cache: Path | None, *, keep: bool = True) -> Iterator[Path]:
-    """Yield an empty folder in the cache for what is uploaded.
+    """Yield an empty folder in the cache for files to upload.
 
     Parameters
     ----------

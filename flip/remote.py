@@ -52,7 +52,7 @@ def url_of(path: str | Path) -> str | None:
 
 
 def local_path(path: str | Path) -> Path:
-    """Return the path that is meant by a path, or by its ``file://`` address."""
+    """Convert a ``file://`` address to a path; a path is returned as it is."""
     text = str(path)
     return Path("/", unquote(text.removeprefix("file:")).lstrip("/")) if text.startswith("file:/") else Path(path)
 

@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
-from flip.cli.context import is_main_process
 from flip.cli.uploading import require_writable, upload
 from flip.data.layouts.embeddings import SHARDS
 from flip.embed.joining import is_joined
@@ -22,12 +22,21 @@ from flip.remote import Remote, at_once, find_files, open_remote, speaking_of, u
 log = logging.getLogger("flip.cli")
 
 
+class _Stored(NamedTuple):
+    """A folder at a URL and the names of its files: parts of shards, files of a table, and others."""
+
+    remote: Remote
+    parts: list[str]
+    tables: list[str]
+    others: list[str]
+
+
 @contextmanager
 def folder_of_shard(output: Path, shard: Shard, cache: Path | None) -> Iterator[Path]:
-    """Yield the folder that a shard is written into: ``output``, or one here where that is a URL.
+    """Yield the folder that a shard is written into: ``output``, or a temporary one where that is a URL.
 
-    What is yielded for a URL holds the shard's part as far as it is there, and another by which the shard knows that
-    it is of the same table. A part that was written is uploaded when the block ends well.
+    The temporary folder holds a copy of the shard's part, if there is one, and of one other part or the table, whose
+    description of the whole the shard is checked against. :func:`upload_part` uploads the part that was written.
 
     Raises
     ------
@@ -40,32 +49,32 @@ def folder_of_shard(output: Path, shard: Shard, cache: Path | None) -> Iterator[
     if url is None:
         yield output
         return
-    remote = open_remote(url)
-    require_writable(remote)
-    names = _names(remote)
-    parts = [name for name in names if _is_part(name)]
-    tables = [name for name in names if is_table_name(name)]
-    if names and not parts and not tables:
+    stored = _list(url)
+    if stored.others and not stored.parts and not stored.tables:
         raise ConfigError(f"-o {url} holds files already; pass another folder")
-    with outgoing_folder(cache, keep=False) as folder:
-        own = shard_file(folder, shard)
-        mine = own.relative_to(folder).as_posix()
-        others = [name for name in parts if name != mine] or tables
-        _fetch(remote, [name for name in names if name == mine] + others[:1], folder)
-        before = _state(own)
-        with errors_naming(url, folder):
-            yield folder
-        if is_main_process() and own.is_file() and _state(own) != before:
-            upload(own, remote._replace(path=f"{remote.path.rstrip('/')}/{mine}", url=f"{url}/{mine}"))
-            log.info("uploaded %s/%s", url, mine)
+    with outgoing_folder(cache, keep=False) as folder, errors_naming(url, folder):
+        own = shard_file(folder, shard).relative_to(folder).as_posix()
+        other_parts = [name for name in stored.parts if name != own]
+        _fetch(stored.remote, [name for name in stored.parts if name == own], folder)
+        _fetch(stored.remote, (other_parts or stored.tables)[:1], folder)
+        yield folder
+
+
+def upload_part(output: Path, part: Path) -> None:
+    """Upload a shard's part, where ``output`` is a URL."""
+    url = url_of(output)
+    if url is not None:
+        target = f"{url}/{SHARDS}/{part.name}"
+        upload(part, open_remote(target))
+        log.info("uploaded %s", target)
 
 
 @contextmanager
 def folder_to_join(folder: Path, cache: Path | None) -> Iterator[Path]:
-    """Yield the folder whose shards are joined: ``folder``, or one here with what lies there where that is a URL.
+    """Yield the folder whose shards are joined: ``folder``, or a temporary copy of it where that is a URL.
 
-    When the block ends well the table is uploaded, and then the parts there are removed: until then a reader is told
-    that they are not joined, and after an interruption they can be joined again.
+    When the block ends well the table is uploaded, and then the parts at the URL are removed: until then a reader is
+    told that they are not joined, and after an interruption they can be joined again.
 
     Raises
     ------
@@ -78,21 +87,17 @@ def folder_to_join(folder: Path, cache: Path | None) -> Iterator[Path]:
     if url is None:
         yield folder
         return
-    remote = open_remote(url)
-    require_writable(remote)
-    names = _names(remote)
-    parts = [name for name in names if _is_part(name)]
-    tables = [name for name in names if is_table_name(name)]
+    remote, parts, tables, others = _list(url)
     with outgoing_folder(cache, keep=False) as here:
-        # Without parts a table says whether it was joined before, and beside parts whether it is theirs.
-        _fetch(remote, [*parts, *tables[:1]], here)
+        _fetch(remote, [*parts, *tables], here)
         if parts and is_joined(here):
             # An earlier join was interrupted while it removed them.
             _remove(remote, parts)
             shutil.rmtree(here / SHARDS)
             parts = []
-        for name in names:
-            if "/" not in name and name.endswith(".parquet") and not is_table_name(name):
+        # Other Parquet files beside the table are refused by their names.
+        for name in others:
+            if "/" not in name and name.endswith(".parquet"):
                 (here / name).touch()
         with errors_naming(url, here):
             yield here
@@ -101,22 +106,15 @@ def folder_to_join(folder: Path, cache: Path | None) -> Iterator[Path]:
             _remove(remote, parts)
 
 
-def _names(remote: Remote) -> list[str]:
-    """Return what lies below a URL, by name; nothing where there is no such folder."""
-    with speaking_of(remote.url):
+def _list(url: str) -> _Stored:
+    """List the files below a URL that can be written; no folder there counts as an empty one."""
+    remote = open_remote(url)
+    require_writable(remote)
+    with speaking_of(url):
         remote.files.invalidate_cache()
-        there = remote.files.exists(remote.path)
-    return list(find_files(remote)) if there else []
-
-
-def _remove(remote: Remote, names: list[str]) -> None:
-    """Remove files; a name may have characters that would be a pattern elsewhere."""
-
-    def remove(name: str) -> None:
-        with speaking_of(f"{remote.url}/{name}"):
-            remote.files.rm_file(f"{remote.path.rstrip('/')}/{name}")
-
-    at_once(remove, names)
+        names = list(find_files(remote)) if remote.files.exists(remote.path) else []
+    parts, tables = list(filter(_is_part, names)), list(filter(is_table_name, names))
+    return _Stored(remote, parts, tables, [name for name in names if name not in {*parts, *tables}])
 
 
 def _is_part(name: str) -> bool:
@@ -135,9 +133,11 @@ def _fetch(remote: Remote, names: list[str], folder: Path) -> None:
     at_once(fetch, names)
 
 
-def _state(file: Path) -> tuple[int, int] | None:
-    """Return what tells whether a file was replaced."""
-    if not file.is_file():
-        return None
-    state = file.stat()
-    return state.st_ino, state.st_mtime_ns
+def _remove(remote: Remote, names: list[str]) -> None:
+    """Remove files one by one: fsspec's ``rm`` takes names as glob patterns."""
+
+    def remove(name: str) -> None:
+        with speaking_of(f"{remote.url}/{name}"):
+            remote.files.rm_file(f"{remote.path.rstrip('/')}/{name}")
+
+    at_once(remove, names)

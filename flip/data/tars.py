@@ -100,7 +100,7 @@ class _File(NamedTuple):
 
 
 def _plain_file(stream: BinaryIO, place: int) -> _File | None:
-    """Return the file whose header is at a place, where it is a plain file with a short name; else None.
+    """Parse the header of a plain file with a short name; None for any other header.
 
     The library decodes sixteen fields of each header, which would be most of the time that listing a tar takes.
     """
@@ -117,7 +117,7 @@ def _plain_file(stream: BinaryIO, place: int) -> _File | None:
 
 
 def _byte_sum(block: bytes) -> int:
-    """Return the sum of bytes, modulo a prime: the lower half of their Adler-32, which is one more."""
+    """Sum of the bytes modulo 65521, computed as the lower half of their Adler-32 less 1."""
     return (zlib.adler32(block) & 0xFFFF) - 1
 
 
@@ -167,7 +167,7 @@ def _files(file: Path, stream: BinaryIO, ledger: Ledger) -> Iterator[_File]:
     place, whole = 0, state_of(file).size
     try:
         while True:
-            # What a header says of all that follow, and the first file, are the library's.
+            # tarfile reads the first file, and all files of a tar with global pax headers.
             found = _plain_file(stream, tar.offset) if place and not tar.pax_headers else None
             if found is None:
                 headers.left = MOST_BYTES
@@ -273,7 +273,7 @@ class TarMount:
 
 
 class _Names:
-    """The row of each name, in a fifth of the memory of a dictionary: there may be millions.
+    """Map from name to row, with less memory than a dictionary, since there may be millions.
 
     Names lie one behind the other, and rows in the order of the names' hashes.
     """

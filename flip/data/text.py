@@ -37,7 +37,7 @@ def column_text(path: str) -> str:
 
 
 def path_of_column(text: str) -> str:
-    """Return the name that :func:`column_text` made a text of."""
+    """Inverse of :func:`column_text`."""
     return os.fsdecode(unquote_to_bytes(text.removeprefix("file://"))) if text.startswith("file://") else text
 
 

@@ -115,13 +115,13 @@ def _require_whole(folder: Path, parts: Sequence[Part]) -> None:
 
 
 def is_joined(folder: Path) -> bool:
-    """Return whether parts are missing in a folder of which the table is there: some were removed after a join."""
+    """Return whether the table is complete and some of its parts were removed: a join was interrupted at its end."""
     parts = [part for file in part_files(folder) if (part := read_part(file)) is not None]
     return 0 < len(parts) < parts[0].shard.count and any(_is_table_of(file, parts[0]) for file in table_files(folder))
 
 
 def _is_table_of(file: Path, part: Part) -> bool:
-    """Return whether a table was joined of the shards that a part is of."""
+    """Return whether a table was joined from the shards of the same plan as a part."""
     try:
         return (read_about(file) or {}).get(PLAN) == part.plan
     except DataError:

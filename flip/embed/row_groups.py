@@ -1,4 +1,4 @@
-"""Features of a dataset a row group at a time, so that memory does not grow with the number of photos."""
+"""Features of a dataset, streamed in row groups: memory does not grow with the number of photos."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from flip.data.dataset import Dataset
 from flip.embed.extractor import FeatureExtractor
-from flip.embed.table import make_features, table_groups
+from flip.embed.table import make_features, table_row_groups
 from flip.embed.table_writer import GROUP_ROWS
 from flip.features import Features
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from flip.settings import Progress
 
 
-def feature_groups(
+def feature_row_groups(
     dataset: Dataset, extractor: FeatureExtractor | None, progress: Progress | None = None
 ) -> Iterator[Features]:
     """Yield the features of a dataset in the order of its records, some thousand rows at a time.
@@ -43,16 +43,18 @@ def feature_groups(
         If the data is a table of embeddings that another model made.
     """
     if dataset.embeddings is not None or extractor is None:
-        for features in table_groups(dataset, None if extractor is None else extractor.model):
+        for features in table_row_groups(dataset, None if extractor is None else extractor.model):
             yield features
             if progress:
                 progress(len(features))
     else:
-        yield from photo_groups(dataset, extractor, progress)
+        yield from photo_row_groups(dataset, extractor, progress)
 
 
-def photo_groups(dataset: Dataset, extractor: FeatureExtractor, progress: Progress | None = None) -> Iterator[Features]:
-    """Yield the features of photos as :func:`feature_groups` does; a table of embeddings is refused."""
+def photo_row_groups(
+    dataset: Dataset, extractor: FeatureExtractor, progress: Progress | None = None
+) -> Iterator[Features]:
+    """Yield the features of photos as :func:`feature_row_groups` does; a table of embeddings is refused."""
     batches, begin = extractor.batches(dataset, progress), 0
     while group := _some(batches):
         rows, errors = np.concatenate([b.embeddings for b in group]), [error for b in group for error in b.errors]

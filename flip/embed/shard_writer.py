@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from flip.data.dataset import Dataset
 from flip.data.layouts.embeddings import SHARDS, read_about
-from flip.embed.row_groups import photo_groups
+from flip.embed.row_groups import photo_row_groups
 from flip.embed.sharding import Shard
 from flip.embed.shards import PLAN, Part, count_errors, is_sound, listing_digest, part_files, read_part, shard_file
 from flip.embed.table import table_files
-from flip.embed.table_writer import about_table, table_schema, table_writer, write_group
+from flip.embed.table_writer import about_table, table_schema, table_writer, write_row_group
 from flip.embed.unreadable import Unreadable
 from flip.errors import ConfigError
 from flip.files import SHARD_OUTPUT, JsonObject, claim_folder, require_same_key, written_aside
@@ -79,7 +79,7 @@ def write_shard(
     if _is_there(part):
         return WrittenShard(part.file, len(mine), count_errors(part.file), is_new=False)
     unreadable = Unreadable()
-    _write(folder, part, unreadable.watch(photo_groups(mine, extractor, progress)), extractor)
+    _write(folder, part, unreadable.watch(photo_row_groups(mine, extractor, progress)), extractor)
     unreadable.tell()
     return WrittenShard(part.file, len(mine), unreadable.count)
 
@@ -149,6 +149,6 @@ def _write(folder: Path, part: Part, groups: Iterable[Features], extractor: Feat
         table_writer(aside, schema) as writer,
     ):
         for features in groups:
-            write_group(writer, features)
+            write_row_group(writer, features)
         # A shard of another table may have been faster.
         _require_same_plan(folder, part.plan)

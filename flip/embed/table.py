@@ -12,8 +12,8 @@ from flip.arrays import FloatArray, IntArray
 from flip.data.dataset import Dataset
 from flip.data.layouts.embeddings import read_about, sealed_metadata
 from flip.data.parquet import parquet_files
-from flip.embed.table_rows import RowBatch, joined_rows, read_width, table_batches
-from flip.embed.table_writer import about_table, table_columns, table_schema, table_writer, write_group
+from flip.embed.table_rows import RowBatch, collect_rows, read_width, table_batches
+from flip.embed.table_writer import about_table, table_columns, table_schema, table_writer, write_row_group
 from flip.embed.vector_rows import vector_batches
 from flip.errors import DataError, FeatureMismatchError
 from flip.features import Features
@@ -92,7 +92,7 @@ def write_table(
     return folder / TABLE_FILE
 
 
-def write_table_groups(
+def write_table_row_groups(
     folder: Path, groups: Iterable[Features], dataset: Dataset, model: str, *, precision: str = ""
 ) -> Path:
     """Write a table as :func:`write_table` does, of features that come a row group at a time, into a claimed folder."""
@@ -102,7 +102,7 @@ def write_table_groups(
     schema = table_schema(first.image_features.shape[1], about)
     with written_aside(folder / TABLE_FILE, kind="table") as aside, table_writer(aside, schema) as writer:
         for features in chain([first], groups):
-            write_group(writer, features)
+            write_row_group(writer, features)
     return folder / TABLE_FILE
 
 
@@ -152,11 +152,11 @@ def read_table_features(dataset: Dataset, model: Encoder | None = None) -> Featu
     FeatureMismatchError
         If another model made the table.
     """
-    embeddings, errors = joined_rows(_row_batches(dataset), len(dataset), table_width(dataset))
+    embeddings, errors = collect_rows(_row_batches(dataset), len(dataset), table_width(dataset))
     return make_features(dataset, embeddings, errors, _fingerprint_of(dataset, model))
 
 
-def table_groups(dataset: Dataset, model: Encoder | None = None) -> Iterator[Features]:
+def table_row_groups(dataset: Dataset, model: Encoder | None = None) -> Iterator[Features]:
     """Yield the features of a dataset that was read from a table of embeddings, some rows at a time, in its order.
 
     Parameters and errors are those of :func:`read_table_features`.

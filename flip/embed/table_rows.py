@@ -23,7 +23,7 @@ _ADVICE = "write it again with flip embed -o"
 
 
 class RowBatch(NamedTuple):
-    """Some rows of a table: the photo i of each, embeddings (b, d), and errors.
+    """A batch of rows: indices of their photos (b,), embeddings (b, d), and errors.
 
     Embeddings are float32 unit rows, zero where ``errors`` says why there is none.
     """
@@ -33,8 +33,8 @@ class RowBatch(NamedTuple):
     errors: list[str | None]
 
 
-def joined_rows(batches: Iterable[RowBatch], n: int, width: int) -> tuple[FloatArray, list[str | None]]:
-    """Return the embeddings (n, d) and errors of n photos, read once into the array that they will live in."""
+def collect_rows(batches: Iterable[RowBatch], n: int, width: int) -> tuple[FloatArray, list[str | None]]:
+    """Collect batches into embeddings (n, d) and errors of n photos, without a second copy of the array."""
     embeddings, errors = np.zeros((n, width), np.float32), list[str | None]([None] * n)
     for batch in batches:
         embeddings[batch.photos] = batch.embeddings

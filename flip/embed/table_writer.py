@@ -77,7 +77,7 @@ def table_writer(file: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
         yield writer
 
 
-def write_group(writer: pq.ParquetWriter, features: Features) -> None:
+def write_row_group(writer: pq.ParquetWriter, features: Features) -> None:
     """Write features as a row group of a table of :func:`table_schema`."""
     import pyarrow as pa
 

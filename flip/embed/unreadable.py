@@ -1,4 +1,4 @@
-"""Photos that cannot be read, counted while features go by."""
+"""Counts of unreadable photos."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ log = logging.getLogger(__name__)
 
 
 class Unreadable:
-    """Counts photos, those that cannot be read, and the classes that have no other.
+    """Counts all photos and unreadable ones, in total and per split and class.
 
     Attributes
     ----------
     photos, count : int
-        Photos that went by, and how many of them cannot be read.
+        Number of photos that were added, and of those that cannot be read.
     """
 
     def __init__(self) -> None:
         self.photos = self.count = 0
         self._first: tuple[str, str] | None = None
         self._classnames: tuple[str, ...] = ()
-        # Photos of each split and label, and those that cannot be read.
+        # Number of photos, and of unreadable ones, per split and label.
         self._there: Counter[tuple[str, int]] = Counter()
         self._absent: Counter[tuple[str, int]] = Counter()
 

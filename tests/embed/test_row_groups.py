@@ -9,8 +9,8 @@ import pytest
 
 from flip.data.open import open_dataset
 from flip.embed import row_groups
-from flip.embed.row_groups import feature_groups
-from flip.embed.table import TABLE_FILE, read_table_features, write_table, write_table_groups
+from flip.embed.row_groups import feature_row_groups
+from flip.embed.table import TABLE_FILE, read_table_features, write_table, write_table_row_groups
 from flip.embed.unreadable import Unreadable
 from flip.errors import DataError
 from tests.embed.plain_encoder import extractor, write_photo
@@ -40,7 +40,9 @@ def same(groups, whole):
 
 def test_groups_of_photos_are_their_features(photos, tmp_path):
     dataset, seen = open_dataset(photos), []
-    same(feature_groups(dataset, extractor(tmp_path / "a"), seen.append), extractor(tmp_path / "b").features(dataset))
+    same(
+        feature_row_groups(dataset, extractor(tmp_path / "a"), seen.append), extractor(tmp_path / "b").features(dataset)
+    )
     assert sum(seen) == N
 
 
@@ -49,9 +51,9 @@ def test_groups_of_a_table_are_its_features(photos, tmp_path, monkeypatch):
     write_table(tmp_path / "t", own.features(dataset), dataset, "plain")
     monkeypatch.setattr("flip.embed.table_rows._AT_ONCE", 4)
     table = open_dataset(tmp_path / "t")
-    same(feature_groups(table, None), read_table_features(table))
+    same(feature_row_groups(table, None), read_table_features(table))
     some = table.select("train")
-    same(feature_groups(some, own), own.features(some))
+    same(feature_row_groups(some, own), own.features(some))
 
 
 def test_groups_of_another_program_s_table_are_its_features(tmp_path, monkeypatch):
@@ -63,13 +65,13 @@ def test_groups_of_another_program_s_table_are_its_features(tmp_path, monkeypatc
     table = open_dataset(tmp_path / "x.parquet")
     whole = read_table_features(table)
     assert [i for i, error in enumerate(whole.errors) if error] == [4]
-    same(feature_groups(table, None), whole)
+    same(feature_row_groups(table, None), whole)
 
 
 def test_a_table_written_by_groups_is_the_table_written_at_once(photos, tmp_path):
     own, dataset = extractor(tmp_path / "c"), open_dataset(photos)
     (tmp_path / "groups").mkdir()
-    write_table_groups(tmp_path / "groups", feature_groups(dataset, own), dataset, "plain", precision="fp32")
+    write_table_row_groups(tmp_path / "groups", feature_row_groups(dataset, own), dataset, "plain", precision="fp32")
     write_table(tmp_path / "once", own.features(dataset), dataset, "plain", precision="fp32")
     one, other = (pq.ParquetFile(tmp_path / name / TABLE_FILE) for name in ("groups", "once"))
     assert one.num_row_groups > 1
@@ -84,7 +86,7 @@ def test_a_damaged_table_is_found_out_in_its_last_group(photos, tmp_path):
     whole = pq.read_table(tmp_path / "t" / TABLE_FILE)
     pq.write_table(whole.slice(0, N - 1), tmp_path / "t" / TABLE_FILE)
     with pytest.raises(DataError, match="has no row of"):
-        list(feature_groups(table, None))
+        list(feature_row_groups(table, None))
 
 
 def test_what_cannot_be_read_is_told_once_for_all_groups(photos, tmp_path, caplog):
@@ -93,7 +95,7 @@ def test_what_cannot_be_read_is_told_once_for_all_groups(photos, tmp_path, caplo
     dataset = open_dataset(photos, test_fraction=0.0)
     unreadable = Unreadable()
     with caplog.at_level(logging.INFO):
-        rows = sum(map(len, unreadable.watch(feature_groups(dataset, extractor(tmp_path / "c")))))
+        rows = sum(map(len, unreadable.watch(feature_row_groups(dataset, extractor(tmp_path / "c")))))
         assert not caplog.messages
         unreadable.tell()
     assert (rows, unreadable.photos, unreadable.count) == (N, N, 8)

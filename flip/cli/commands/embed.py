@@ -115,13 +115,13 @@ def embed(options: EmbedOptions) -> None:
     if options.shard is not None:
         embed_shard(options, options.shard)
         return
-    from flip.data.layouts.embeddings import SHARDS
-    from flip.embed.row_groups import feature_groups
+    from flip.embed.row_groups import feature_row_groups
+    from flip.embed.shards import part_files
     from flip.embed.unreadable import Unreadable
 
     if options.output is not None:
         claim_folder(options.output, overwrite=options.overwrite)
-        if (options.output / SHARDS).is_dir():
+        if part_files(options.output):
             raise ConfigError(f"-o {options.output} holds shards of a table; join them, or pass another folder")
     context = Context(options)
     dataset = context.dataset.select(options.split)
@@ -132,7 +132,7 @@ def embed(options: EmbedOptions) -> None:
     with progress(options, "photos", len(dataset)) as advance:
         # A table of embeddings may be written in another layout without the model that made it.
         extractor = None if context.needs_no_model else context.extractor
-        groups = _whole(dataset, extractor, advance) if options.map else feature_groups(dataset, extractor, advance)
+        groups = _whole(dataset, extractor, advance) if options.map else feature_row_groups(dataset, extractor, advance)
         _write(options, context, dataset, unreadable.watch(groups))
     unreadable.tell()
     seconds = time.perf_counter() - began
@@ -190,7 +190,7 @@ def _embed_captions(options: EmbedOptions, dataset: Dataset, extractor: FeatureE
 
 def embed_shard(options: EmbedOptions, given: str) -> None:
     """Embed one shard and write its part."""
-    from flip.cli.remote_shards import folder_of_shard
+    from flip.cli.remote_shards import folder_of_shard, upload_part
     from flip.embed.shard_writer import write_shard
     from flip.remote import url_of
 
@@ -206,6 +206,8 @@ def embed_shard(options: EmbedOptions, given: str) -> None:
             embed_by_ray(options, context, dataset.take(rows))
         with progress(options, "photos", len(rows)) as advance:
             written = write_shard(folder, dataset, extractor, shard, advance)
+        if written.is_new and context.is_main:
+            upload_part(options.output, written.file)
     seconds = time.perf_counter() - began
     if options.captions:
         _embed_captions(options, dataset.take(rows), extractor)
@@ -249,8 +251,8 @@ def join(options: EmbedOptions, folder: Path) -> None:
 
 
 def _write(options: EmbedOptions, context: Context, dataset: Dataset, groups: Iterator[Features]) -> None:
-    """Take all features, and write them in the layout that was asked for, if any."""
-    from flip.embed.table import write_table, write_table_groups
+    """Consume the features, and write them in the requested layout where there is an output folder."""
+    from flip.embed.table import write_table, write_table_row_groups
 
     folder = options.output
     if folder is None or not context.is_main:
@@ -266,7 +268,7 @@ def _write(options: EmbedOptions, context: Context, dataset: Dataset, groups: It
     model = context.model_name if context.needs_no_model else context.encoder.name
     precision = context.features_precision
     if not options.map:
-        log.info("wrote %s", write_table_groups(folder, groups, dataset, model, precision=precision))
+        log.info("wrote %s", write_table_row_groups(folder, groups, dataset, model, precision=precision))
         return
     from flip.report.embedding_map import map_columns
 

@@ -32,9 +32,9 @@ _T = TypeVar("_T")
 
 
 class _Photo(NamedTuple):
-    """All that is known of a photo before its class has a number: there may be millions, so that no row is kept.
+    """A photo before its label and split are known. Rows are not kept, since there may be millions.
 
-    ``said`` is its row, of those that have a column for the split.
+    ``said`` is the row of a photo that has a column for the split, else None.
     """
 
     path: str  # "shard.tar/key", relative to the root
@@ -208,7 +208,7 @@ def _splits(photos: Sequence[_Photo], labels: Sequence[int], settings: ReadSetti
 
 
 def _records(photos: list[_Photo], labels: Sequence[int], splits: Sequence[str]) -> Iterator[Record]:
-    """Yield the records of photos, and empty their list, so that there are not both of all."""
+    """Yield the records of photos, removing each photo from the list to save memory."""
     photos.reverse()
     for label, split in zip(labels, splits, strict=True):
         photo = photos.pop()
@@ -216,7 +216,7 @@ def _records(photos: list[_Photo], labels: Sequence[int], splits: Sequence[str])
 
 
 def _told(read: Callable[[Row], _T | None], path: str, row: Row, ledger: Ledger) -> _T | None:
-    """Return what is read of a row; None for a row that makes no sense, which the ledger notes."""
+    """Parse a value from a row; a row that cannot be parsed gives None and a note in the ledger."""
     try:
         return read(row)
     except DataError as error:
