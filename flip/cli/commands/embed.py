@@ -58,7 +58,9 @@ class EmbedOptions(ReadOptions, EngineSettings, FolderOutput):
         "What -o holds: flip's one table, or the folders that clip-retrieval and autofaiss read.",
         choices=LAYOUTS_OUT,
     )
-    join: Path | None = option(None, "Join the parts of N shards in this folder, or at this URL, to one table; needs no data.")
+    join: Path | None = option(
+        None, "Join the parts of N shards in this folder, or at this URL, to one table; needs no data."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
